@@ -1,0 +1,208 @@
+"""The adapter folder: `save_adapter` and `load_adapter`, side by side.
+
+    adapter_config.json, adapter_model.safetensors   PEFT's format, LoRA keys only
+    sdseg_config.json                                `AdapterConfig`
+    scheduler/                                       the whole inference scheduler
+    prompt_embedding.safetensors                     the empty prompt, so that no text encoder is needed
+    README.md, pictures/                             the model card
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+    from diffusers import DDIMScheduler
+    from peft import PeftModel
+
+    from sdseg.model import Base
+
+FORMAT_VERSION = 1
+
+
+class AdapterError(ValueError):
+    """An adapter that is missing, damaged, or belongs to another base."""
+
+
+@dataclass(frozen=True)
+class AdapterConfig:
+    """What inference must know beside the weights; `sdseg_config.json`."""
+
+    pretrained_model_name_or_path: str
+    revision: str | None
+    fingerprint: dict[str, list[float]]  # of the base, see `sdseg.model.fingerprint`
+    resolution: int  # pixels along the longer side that the adapter was trained for
+    num_inference_steps: int  # default of inference
+    in_channels: int = 8
+    calibration: dict[str, float] = field(default_factory=dict)  # "STEPSxSAMPLES" -> factor on the std
+    format_version: int = FORMAT_VERSION
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """An adapter folder that was read, its LoRA weights not yet."""
+
+    path: Path
+    config: AdapterConfig
+    prompt_embedding: torch.Tensor  # [1, T, D]
+    scheduler: DDIMScheduler
+
+
+def save_adapter(
+    directory: str | Path,
+    peft_model: PeftModel,
+    config: AdapterConfig,
+    prompt_embedding: torch.Tensor,
+    card: str,
+    pictures: dict[str, object] | None = None,
+) -> None:
+    """Write the whole folder under a temporary name, then put it in place.
+
+    Args:
+        peft_model: what `sdseg.model.add_lora` returned.
+        prompt_embedding: [1, T, D].
+        card: README.md, Markdown with front matter.
+        pictures: file name -> uint8 [H, W, 3] sRGB for the card, written to pictures/.
+    """
+    from safetensors.torch import save_file
+
+    from sdseg.imaging import write_image
+    from sdseg.model import inference_scheduler
+
+    directory = Path(directory)
+    partial = directory.with_name(f".{directory.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    lora_config = peft_model.peft_config["default"]
+    lora_config.base_model_name_or_path = config.pretrained_model_name_or_path
+    lora_config.revision = config.revision
+    # PEFT would ask the Hub whether the base's vocabulary was resized
+    peft_model.save_pretrained(partial, save_embedding_layers=False)
+    _sort_target_modules(partial / "adapter_config.json")
+    _write_json(partial / "sdseg_config.json", asdict(config))
+    inference_scheduler().save_pretrained(partial / "scheduler")
+    save_file({"prompt_embedding": prompt_embedding.float().cpu().contiguous()}, partial / "prompt_embedding.safetensors")
+    (partial / "README.md").write_text(card, encoding="utf-8")
+    for name, picture in (pictures or {}).items():
+        write_image(partial / "pictures" / name, picture)
+    old = directory.with_name(f".{directory.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    if directory.exists():
+        os.replace(directory, old)
+    os.replace(partial, directory)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _sort_target_modules(path: Path) -> None:
+    """PEFT keeps the names in a set; sorted, the same adapter gives the same bytes."""
+    settings = json.loads(path.read_text(encoding="utf-8"))
+    settings["target_modules"] = sorted(settings["target_modules"])
+    _write_json(path, settings)
+
+
+def _write_json(path: Path, value: dict) -> None:
+    path.write_text(json.dumps(value, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def read_adapter(directory_or_hub_id: str | Path) -> Adapter:
+    """Read everything of an adapter folder but its weights; a name that is no folder is asked of the Hub.
+
+    Raises:
+        AdapterError: missing, incomplete, or of a newer format; the message names the remedy.
+    """
+    from diffusers import DDIMScheduler
+    from safetensors.torch import load_file
+
+    path = _fetch(directory_or_hub_id)
+    wanted = ["sdseg_config.json", "adapter_config.json", "adapter_model.safetensors", "prompt_embedding.safetensors"]
+    for name in [*wanted, "scheduler/scheduler_config.json"]:
+        if not (path / name).is_file():
+            raise AdapterError(
+                f"adapter {directory_or_hub_id}: {name} is missing; give the folder that train.py wrote "
+                "(the one that holds sdseg_config.json)"
+            )
+    try:
+        stored = json.loads((path / "sdseg_config.json").read_text(encoding="utf-8"))
+        version = stored["format_version"]
+        if version > FORMAT_VERSION:
+            raise AdapterError(
+                f"adapter {directory_or_hub_id} has format {version}, this sdseg reads up to {FORMAT_VERSION}; "
+                "update sdseg"
+            )
+        known = {item.name for item in fields(AdapterConfig)}
+        config = AdapterConfig(**{key: value for key, value in stored.items() if key in known})
+        prompt_embedding = load_file(path / "prompt_embedding.safetensors")["prompt_embedding"]
+        scheduler = DDIMScheduler.from_pretrained(path / "scheduler")
+    except AdapterError:
+        raise
+    except Exception as error:  # any of these files can be damaged in its own way
+        raise AdapterError(f"adapter {directory_or_hub_id} is damaged ({error}); copy it again") from error
+    return Adapter(path, config, prompt_embedding, scheduler)
+
+
+def _fetch(directory_or_hub_id: str | Path) -> Path:
+    from sdseg.model import EMBEDDED, EMBEDDED_ADAPTER
+
+    name = str(directory_or_hub_id)
+    if name == EMBEDDED:
+        return EMBEDDED_ADAPTER
+    if Path(name).is_dir():
+        return Path(name)
+    if name.startswith((".", "/", "~")) or name.count("/") != 1:
+        raise AdapterError(f"adapter {name!r} is no folder and no Hub id; give the folder that train.py wrote")
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(name))
+    except (OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise AdapterError(f"adapter {name!r} is no folder here, and the Hub has no such repository ({reason})") from error
+
+
+def load_adapter(adapter: Adapter, base: Base) -> PeftModel:
+    """Put the adapter's LoRA layers and weights into `base.unet`, in the UNet's own precision.
+
+    `base.unet` remains the UNet, now with the layers in it. Keys and shapes must match exactly.
+
+    Raises:
+        AdapterError: the base is not the one the adapter was trained on, or a tensor is missing, left over
+            or of another shape.
+    """
+    import torch
+    from peft import PeftConfig, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
+    from safetensors.torch import load_file
+
+    from sdseg.model import same_fingerprint
+
+    if not same_fingerprint(adapter.config.fingerprint, base.fingerprint):
+        raise AdapterError(
+            f"adapter {adapter.path} was trained on base {adapter.config.pretrained_model_name_or_path!r}, whose "
+            f"weights differ from those of {base.name!r}; pass the base it was trained on"
+        )
+    try:
+        stored = load_file(adapter.path / "adapter_model.safetensors")
+        config = PeftConfig.from_pretrained(str(adapter.path))
+    except Exception as error:
+        raise AdapterError(f"adapter {adapter.path} is damaged ({error}); copy it again") from error
+    config.inference_mode = True
+    with torch.random.fork_rng(devices=[]):  # PEFT draws initial values that are overwritten below
+        peft_model = get_peft_model(base.unet, config, autocast_adapter_dtype=False)
+    expected = get_peft_model_state_dict(peft_model, save_embedding_layers=False)
+    for key in sorted(expected.keys() | stored.keys()):
+        if key not in stored:
+            raise AdapterError(f"adapter {adapter.path}: tensor {key} is missing; copy the adapter again")
+        if key not in expected:
+            raise AdapterError(f"adapter {adapter.path}: tensor {key} has no place in base {base.name!r}")
+        if stored[key].shape != expected[key].shape:
+            raise AdapterError(
+                f"adapter {adapter.path}: tensor {key} has shape {list(stored[key].shape)}, base {base.name!r} "
+                f"needs {list(expected[key].shape)}; pass the base it was trained on"
+            )
+    set_peft_model_state_dict(peft_model, stored)
+    return peft_model

@@ -1,0 +1,305 @@
+"""Make the miniature base: `python -m sdseg.embedded.pretrain --data DIR --output DIR`.
+
+Two stages, both on rendered pictures alone (a folder that `python -m synth_data render` wrote):
+
+1. `vae`: an `AutoencoderKL` of factor 4 learns to repeat crops of the pictures, and of their mattes shown as
+   grey pictures, since Stable Diffusion's own autoencoder has seen silhouettes too.
+2. `unet`: a `UNet2DConditionModel` with SD2's topology (v-prediction, empty prompt) learns to generate the
+   pictures from noise: first at half resolution, then at the full one, as SD2 itself was trained in rising
+   resolutions. It never sees a picture beside its matte; matting is what the adapter adds.
+
+The learning rate warms up, stays constant and falls to zero over the last fifth of the steps, so a run that
+is stopped and started again with fewer `--unet_steps` ends properly. Both stages write their state every few
+minutes and go on where they stopped when the same command is run again.
+"""
+
+import argparse
+import json
+import math
+import os
+import time
+from pathlib import Path
+
+SEED = 20
+VAE_CONFIG = dict(
+    down_block_types=["DownEncoderBlock2D"] * 3,
+    up_block_types=["UpDecoderBlock2D"] * 3,
+    block_out_channels=[16, 32, 64],
+    layers_per_block=1,
+    norm_num_groups=8,
+    latent_channels=4,
+    sample_size=64,
+)
+UNET_CONFIG = dict(
+    sample_size=16,
+    in_channels=4,
+    out_channels=4,
+    down_block_types=["CrossAttnDownBlock2D"] * 3 + ["DownBlock2D"],
+    up_block_types=["UpBlock2D"] + ["CrossAttnUpBlock2D"] * 3,
+    block_out_channels=[32, 64, 128, 128],
+    layers_per_block=1,
+    attention_head_dim=[1, 2, 4, 4],  # diffusers reads this as the number of heads, in SD2 too
+    cross_attention_dim=32,
+    use_linear_projection=True,
+    norm_num_groups=16,
+)
+
+
+def warmup_constant_decay(step: int, steps: int, warmup: int = 200, decay_share: float = 0.2) -> float:
+    """Factor on the learning rate at `step` of `steps`: linear warm-up, constant, linear decay to zero."""
+    left = (steps - step) / max(1.0, decay_share * steps)
+    return max(0.0, min(1.0, (step + 1) / warmup, left))
+
+
+def read_pictures(directory: Path):
+    """All pictures of a rendered folder with their mattes: uint8 [N, S, S, 3] sRGB and uint8 [N, S, S]."""
+    import numpy as np
+
+    from sdseg.imaging import read_alpha, read_image
+
+    with open(directory / "metadata.jsonl", encoding="utf-8") as lines:
+        rows = [json.loads(line) for line in lines]
+    pictures = np.stack([read_image(directory / row["file_name"]) for row in rows])
+    mattes = [np.round(read_alpha(directory / row["alpha_file_name"]) * 255) for row in rows]
+    return pictures, np.stack(mattes).astype(np.uint8)
+
+
+def as_tensor(pictures):
+    """uint8 [B, H, W, 3] sRGB, or [B, H, W] grey, to float [B, 3, H, W] in [-1, 1]."""
+    import torch
+
+    tensor = torch.from_numpy(pictures).float() / 127.5 - 1
+    return tensor[:, None].expand(-1, 3, -1, -1) if tensor.ndim == 3 else tensor.permute(0, 3, 1, 2)
+
+
+class Trainer:
+    """Weights, their moving average and AdamW's moments, written to and read from one safetensors file."""
+
+    def __init__(self, model, state_file: Path, learning_rate: float, ema_decay: float):
+        import torch
+        from diffusers.training_utils import EMAModel
+
+        self.model, self.state_file, self.learning_rate = model, state_file, learning_rate
+        self.optimizer = torch.optim.AdamW(model.parameters(), learning_rate, weight_decay=0.01, betas=(0.9, 0.99))
+        self.ema = EMAModel(model.parameters(), decay=ema_decay, use_ema_warmup=True, power=0.75)
+        self.step, self.seconds = 0, 0.0
+
+    def update(self, loss, steps: int) -> None:
+        import torch
+
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.learning_rate * warmup_constant_decay(self.step, steps)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        self.ema.step(self.model.parameters())
+        self.step += 1
+
+    def save(self) -> None:
+        from safetensors.torch import save_file
+
+        tensors = {}
+        for index, (parameter, average) in enumerate(
+            zip(self.model.parameters(), self.ema.shadow_params, strict=True)
+        ):
+            state = self.optimizer.state[parameter]
+            tensors |= {f"{index}.weight": parameter.detach(), f"{index}.average": average}
+            tensors |= {f"{index}.exp_avg": state["exp_avg"], f"{index}.exp_avg_sq": state["exp_avg_sq"]}
+        temporary = self.state_file.with_suffix(".partial")
+        metadata = {"step": str(self.step), "seconds": str(self.seconds)}
+        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, temporary, metadata=metadata)
+        os.replace(temporary, self.state_file)
+
+    def load(self) -> None:
+        import torch
+        from safetensors import safe_open
+
+        with safe_open(self.state_file, "pt") as stored, torch.no_grad():
+            self.step = int(stored.metadata()["step"])
+            self.seconds = float(stored.metadata()["seconds"])
+            self.ema.optimization_step = self.step
+            for index, parameter in enumerate(self.model.parameters()):
+                parameter.copy_(stored.get_tensor(f"{index}.weight"))
+                self.ema.shadow_params[index] = stored.get_tensor(f"{index}.average")
+                self.optimizer.state[parameter] = {
+                    "step": torch.tensor(float(self.step)),
+                    "exp_avg": stored.get_tensor(f"{index}.exp_avg"),
+                    "exp_avg_sq": stored.get_tensor(f"{index}.exp_avg_sq"),
+                }
+
+    def run(self, loss_at, steps: int, log: Path, minutes_between_saves: float = 3) -> bool:
+        """Train to `steps` with `loss_at(step) -> loss`; False when there was nothing left to do."""
+        if self.state_file.exists():
+            self.load()
+        if self.step >= steps:
+            return False
+        last_save = last_log = time.monotonic()
+        total, counted = 0.0, 0
+        while self.step < steps:
+            loss = loss_at(self.step)
+            if not math.isfinite(loss.item()):
+                raise FloatingPointError(f"loss {loss.item()} at step {self.step} of {self.state_file.stem}")
+            self.update(loss, steps)
+            total, counted = total + loss.item(), counted + 1
+            now = time.monotonic()
+            if counted == 100 or self.step == steps:
+                self.seconds, last_log, span = self.seconds + now - last_log, now, now - last_log
+                row = {"stage": self.state_file.stem, "step": self.step, "loss": total / counted}
+                row |= {"steps_per_second": counted / span, "seconds": round(self.seconds, 1)}
+                with open(log, "a", encoding="utf-8") as file:
+                    file.write(json.dumps(row) + "\n")
+                print(row, flush=True)
+                total, counted = 0.0, 0
+                if now - last_save > 60 * minutes_between_saves or self.step == steps:
+                    self.save()
+                    last_save = now
+        return True
+
+
+def vae_loss(vae, batch, generator, kl_weight: float = 1e-6):
+    """L1 + L1 of the finite differences (edges are what a matte is judged by) + a whisper of KL.
+
+    batch: [B, 3, H, W] in [-1, 1].
+    """
+    posterior = vae.encode(batch).latent_dist
+    decoded = vae.decode(posterior.sample(generator)).sample
+    difference = decoded - batch
+    edges = difference.diff(dim=-1).abs().mean() + difference.diff(dim=-2).abs().mean()
+    return difference.abs().mean() + 0.5 * edges + kl_weight * posterior.kl().mean()
+
+
+def train_vae(pictures, mattes, output: Path, steps: int, batch_size: int, crop: int) -> None:
+    import numpy as np
+    import torch
+    from diffusers import AutoencoderKL
+
+    torch.manual_seed(SEED)
+    vae = AutoencoderKL(**VAE_CONFIG)
+    trainer = Trainer(vae, output / "vae.safetensors", learning_rate=1e-3, ema_decay=0.998)
+    grey = batch_size * 3 // 8  # this many of a batch are mattes
+
+    def loss_at(step: int):
+        rng = np.random.default_rng([SEED, 0, step])
+        size = pictures.shape[1] - crop + 1
+        crops = []
+        for index, position in enumerate(zip(*rng.integers(0, size, (2, batch_size)), strict=True)):
+            row = rng.integers(len(pictures))
+            source = mattes[row, ..., None].repeat(3, -1) if index < grey else pictures[row]
+            y, x = position
+            crops.append(source[y : y + crop, x : x + crop][:, :: rng.choice([-1, 1])])
+        return vae_loss(vae, as_tensor(np.stack(crops)), torch.Generator().manual_seed(step))
+
+    if trainer.run(loss_at, steps, output / "log.jsonl"):
+        trainer.ema.copy_to(vae.parameters())
+        vae.eval().requires_grad_(False)
+        latents = encode(vae, pictures[:512])
+        vae.register_to_config(scaling_factor=round(1 / latents.std().item(), 5))
+        vae.save_pretrained(output / "base" / "vae")
+        round_trip(vae, mattes[-256:], output)
+
+
+def encode(vae, pictures, batch_size: int = 64):
+    """Pictures uint8 [N, H, W, 3] or [N, H, W] => raw latent means [N, 4, H/4, W/4] in half precision."""
+    import torch
+
+    with torch.no_grad():
+        parts = [
+            vae.encode(as_tensor(pictures[start : start + batch_size])).latent_dist.mode().half()
+            for start in range(0, len(pictures), batch_size)
+        ]
+    return torch.cat(parts)
+
+
+def round_trip(vae, mattes, output: Path) -> None:
+    """Log how well mattes survive the autoencoder: the floor under every matte's MAD."""
+    import torch
+
+    with torch.no_grad():
+        decoded = torch.cat([vae.decode(encode(vae, part[None]).float()).sample.mean(1) for part in mattes])
+    truth = torch.from_numpy(mattes).float() / 255
+    error = ((decoded.clamp(-1, 1) + 1) / 2 - truth).abs().mean().item()
+    with open(output / "log.jsonl", "a", encoding="utf-8") as file:
+        file.write(json.dumps({"stage": "vae", "matte_round_trip_mad": error}) + "\n")
+    print(f"matte round trip MAD {error:.4f}", flush=True)
+
+
+def train_unet(pictures, mattes, output: Path, steps: int, half_size_share: float, batch_size: int) -> None:
+    """v-prediction (Salimans & Ho 2022) on latents of pictures; one in eight is a matte shown in grey."""
+    import cv2
+    import numpy as np
+    import torch
+    from diffusers import AutoencoderKL, UNet2DConditionModel
+    from safetensors.torch import save_file
+
+    from sdseg.model import inference_scheduler
+
+    vae = AutoencoderKL.from_pretrained(output / "base" / "vae").eval().requires_grad_(False)
+    scale = vae.config.scaling_factor
+    torch.manual_seed(SEED)
+    unet = UNet2DConditionModel(**UNET_CONFIG)
+    prompt_embedding = torch.randn(1, 2, UNET_CONFIG["cross_attention_dim"])
+    scheduler = inference_scheduler()
+    trainer = Trainer(unet, output / "unet.safetensors", learning_rate=1e-3, ema_decay=0.9995)
+    half_steps = int(half_size_share * steps)
+
+    def latents_of(source, size):
+        small = np.stack([cv2.resize(picture, (size, size), interpolation=cv2.INTER_AREA) for picture in source])
+        return torch.cat([encode(vae, small), encode(vae, np.ascontiguousarray(small[:, :, ::-1]))])
+
+    bank = {}  # the latents of the resolution in use: pictures and mattes, each as they are and mirrored
+
+    def loss_at(step: int):
+        size = pictures.shape[1] // 2 if step < half_steps else pictures.shape[1]
+        if size not in bank:
+            bank.clear()
+            bank[size] = (latents_of(pictures, size), latents_of(mattes, size))
+        draw = torch.Generator().manual_seed(SEED * 1_000_003 + step)
+        picture_latents, matte_latents = bank[size]
+        batch = batch_size * (4 if step < half_steps else 1)
+        rows = torch.randint(len(picture_latents), (batch,), generator=draw)
+        clean = picture_latents[rows].float()
+        clean[: batch // 8] = matte_latents[rows[: batch // 8]].float()
+        clean = clean * scale
+        noise = torch.randn(clean.shape, generator=draw)
+        timesteps = torch.randint(scheduler.config.num_train_timesteps, (batch,), generator=draw)
+        noisy = scheduler.add_noise(clean, noise, timesteps)
+        target = scheduler.get_velocity(clean, noise, timesteps)
+        predicted = unet(noisy, timesteps, prompt_embedding.expand(batch, -1, -1)).sample
+        return (predicted - target).square().mean()
+
+    if trainer.run(loss_at, steps, output / "log.jsonl"):
+        trainer.ema.copy_to(unet.parameters())
+        unet.half().save_pretrained(output / "base" / "unet")
+        scheduler.save_pretrained(output / "base" / "scheduler")
+        save_file({"prompt_embedding": prompt_embedding}, output / "base" / "prompt_embedding.safetensors")
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m sdseg.embedded.pretrain", description="Train the miniature base on rendered pictures."
+    )
+    parser.add_argument("--data", type=Path, required=True, help="folder written by `python -m synth_data render`")
+    parser.add_argument("--output", type=Path, required=True, help="run folder; the base goes to OUTPUT/base")
+    parser.add_argument("--vae_steps", type=int, default=12000)
+    parser.add_argument("--vae_batch_size", type=int, default=32)
+    parser.add_argument("--vae_crop", type=int, default=32, help="side of the training crops in pixels")
+    parser.add_argument("--unet_steps", type=int, default=8000)
+    parser.add_argument("--half_size_share", type=float, default=0.6, help="share of steps at half resolution")
+    parser.add_argument("--unet_batch_size", type=int, default=32, help="four times as many at half resolution")
+    parser.add_argument("--stage", choices=["vae", "unet", "all"], default="all")
+    arguments = parser.parse_args(argv)
+
+    arguments.output.mkdir(parents=True, exist_ok=True)
+    pictures, mattes = read_pictures(arguments.data)
+    print(f"{len(pictures)} pictures of {pictures.shape[1]} px", flush=True)
+    if arguments.stage in ("vae", "all"):
+        steps, batch_size = arguments.vae_steps, arguments.vae_batch_size
+        train_vae(pictures, mattes, arguments.output, steps, batch_size, arguments.vae_crop)
+    if arguments.stage in ("unet", "all"):
+        steps, batch_size = arguments.unet_steps, arguments.unet_batch_size
+        train_unet(pictures, mattes, arguments.output, steps, arguments.half_size_share, batch_size)
+
+
+if __name__ == "__main__":
+    main()

