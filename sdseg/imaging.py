@@ -1,0 +1,317 @@
+"""The one door through which pixels come and go: files, EXIF, colour profiles, bit depths, value ranges.
+
+Inside sdseg a picture is uint8 [H, W, 3] sRGB, an alpha matte float32 [H, W] in [0, 1], and what networks see
+float32 [B, C, H, W]. Nowhere else does a pixel change its range.
+"""
+
+import os
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import torch
+    from PIL import Image
+
+# Pillow's names of the formats that are read. MPO is a JPEG with further views behind the photo (many phones).
+FORMATS = {"AVIF", "BMP", "GIF", "JPEG", "MPO", "PNG", "PPM", "TIFF", "WEBP"}
+# HEIC cannot be read, yet a folder that holds one must say so rather than pass over it.
+EXTENSIONS = {
+    ".avif", ".bmp", ".gif", ".heic", ".heif", ".jfif", ".jpeg", ".jpg", ".pgm", ".png", ".pnm", ".ppm",
+    ".tif", ".tiff", ".webp",
+}  # fmt: skip
+HEIC_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"}
+
+
+class ImageError(ValueError):
+    """A picture that cannot be used. The message is one line that names the file and the remedy."""
+
+
+# ---------------------------------------------------------------------------------------------------- reading
+
+
+def read_image(path: str | os.PathLike) -> np.ndarray:
+    """Reads one picture as uint8 [H, W, 3] sRGB, upright and as a viewer would show it on a white page.
+
+    - EXIF orientation is applied.
+    - An embedded colour profile (CMYK, grey, or RGB other than sRGB) is converted to sRGB, relative
+      colorimetric with black-point compensation, as browsers do. CMYK without a usable profile takes Pillow's
+      plain formula.
+    - 16 bits become 8 by rounding v / 257. Grey and palette pictures become RGB.
+    - Transparent pixels (RGBA, LA, palette) are composited over white, blended in sRGB: what lies hidden
+      under full transparency is often rubbish, and a matte of something nobody can see surprises.
+
+    Raises ImageError: missing, empty, truncated, too large or not a picture, HEIC, several frames, 32 bits.
+    """
+    from PIL import Image
+
+    image, deep = _open(Path(path))
+    profile = image.info.get("icc_profile")
+    if deep is not None:
+        eight_bit = (deep.astype(np.uint32) + 128) // 257  # round(v / 257), exactly
+        image = Image.fromarray(eight_bit.astype(np.uint8))
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
+    elif image.mode not in ("L", "RGB", "CMYK"):
+        image = image.convert("RGB")
+    if profile:
+        image = _to_srgb(image, profile)
+    return np.array(image.convert("RGB"))
+
+
+def read_alpha(path: str | os.PathLike) -> np.ndarray:
+    """Reads one matte as float32 [H, W] in [0, 1]: value / 255, / 65535 (16 bit) or 0 and 1 (1 bit).
+
+    Grey is taken as it is; palette and RGB pictures must be grey in fact (all channels equal). A transparency
+    channel is accepted only where it is opaque throughout, because the file would otherwise hold two
+    candidates for the matte. EXIF orientation is applied, colour profiles are not: a matte is data, not light.
+
+    Raises ImageError as `read_image` does, and for coloured or partly transparent pictures.
+    """
+    path = Path(path)
+    image, deep = _open(path)
+    if deep is not None:
+        values, full = deep, 65535
+    else:
+        if image.mode == "CMYK":
+            raise ImageError(f"{path}: a CMYK picture is no matte; save the matte as a plain grey PNG")
+        if image.has_transparency_data:
+            image = image.convert("RGBA")
+        elif image.mode not in ("L", "RGB"):
+            image = image.convert("L" if image.mode == "1" else "RGB")
+        values, full = np.asarray(image), 255
+    if values.ndim == 3 and values.shape[2] == 4:
+        if values[..., 3].min() < full:
+            raise ImageError(
+                f"{path}: has both grey values and transparency, so which of them is the matte is unclear; "
+                "save the matte alone as a plain grey PNG"
+            )
+        values = values[..., :3]
+    if values.ndim == 3:
+        if (values != values[..., :1]).any():
+            raise ImageError(f"{path}: a matte must be grey, and this has colours; save it as a grey PNG")
+        values = values[..., 0]
+    return values.astype(np.float32) / np.float32(full)
+
+
+def read_grey16(path: str | os.PathLike) -> np.ndarray:
+    """Reads what `write_grey16` wrote: float32 [H, W] in [0, 1]."""
+    return read_alpha(path)
+
+
+def _open(path: Path) -> "tuple[Image.Image, np.ndarray | None]":
+    """Opens, checks and decodes one picture; returns (Pillow image, upright; uint16 values or None).
+
+    The second is given for 16-bit files only: [H, W] grey, [H, W, 3] RGB or [H, W, 4] RGBA, upright. Pillow
+    keeps just the upper byte of 16-bit colour, so OpenCV reads those.
+    """
+    from PIL import Image, ImageOps
+
+    if path.is_dir():
+        raise ImageError(f"{path}: is a folder; name a picture")
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise ImageError(f"{path}: cannot be read ({error.strerror}); check path and permissions") from error
+    if not content:
+        raise ImageError(f"{path}: the file is empty (0 bytes); copy or download it again")
+    if content[4:8] == b"ftyp" and content[8:12] in HEIC_BRANDS:
+        raise ImageError(f"{path}: HEIC is not supported; convert it to JPEG or PNG")
+    try:
+        image = Image.open(_buffer(content))
+        frames = getattr(image, "n_frames", 1)
+    except Image.DecompressionBombError as error:
+        limit = 2 * Image.MAX_IMAGE_PIXELS // 10**6
+        raise ImageError(f"{path}: has more than {limit} million pixels; scale it down first") from error
+    except Exception as error:  # Pillow's decoders raise almost anything at bytes they do not understand
+        raise ImageError(f"{path}: is not a picture that can be read; convert it to JPEG or PNG") from error
+    if image.format not in FORMATS:
+        raise ImageError(f"{path}: {image.format} files are not supported; convert it to JPEG or PNG")
+    if frames > 1 and image.format != "MPO":
+        raise ImageError(
+            f"{path}: holds {frames} frames or pages, and only single pictures are read; save one as PNG"
+        )
+    rawmode = str(image.tile[0].args) if image.tile else ""
+    try:
+        orientation = image.getexif().get(0x0112, 1)
+        image.load()
+    except Exception as error:
+        raise ImageError(f"{path}: is truncated or damaged ({error}); copy or download it again") from error
+
+    deep = None
+    if image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM")):
+        deep = np.array(image).astype(np.uint16)
+    elif image.mode in ("I", "F"):
+        raise ImageError(f"{path}: holds 32 bits a channel; convert it to 8 or 16 bits")
+    elif ";16" in rawmode:
+        deep = _decode_deep_colour(path, content)
+    if image.format == "TIFF":
+        if deep is not None and deep.ndim == 3:  # Pillow turns a TIFF upright as it loads, OpenCV does not
+            deep = np.array(_upright_array(deep, orientation))
+    else:
+        image = ImageOps.exif_transpose(image)
+        if deep is not None:
+            deep = _upright_array(deep, orientation)
+    return image, deep
+
+
+def _buffer(content: bytes):
+    from io import BytesIO
+
+    return BytesIO(content)
+
+
+def _decode_deep_colour(path: Path, content: bytes) -> np.ndarray:
+    """16-bit colour file -> uint16 [H, W, 3] RGB or [H, W, 4] RGBA, not yet upright."""
+    import cv2
+
+    values = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
+    if values is None or values.dtype != np.uint16 or values.ndim != 3:
+        raise ImageError(f"{path}: this kind of 16-bit file cannot be read; save it as an ordinary PNG")
+    order = cv2.COLOR_BGR2RGB if values.shape[2] == 3 else cv2.COLOR_BGRA2RGBA
+    return cv2.cvtColor(values, order)
+
+
+def _upright_array(values: np.ndarray, orientation: int) -> np.ndarray:
+    """Applies an EXIF orientation (1 to 8) to an array [H, W, ...]."""
+    if orientation in (5, 6, 7, 8):
+        values = values.swapaxes(0, 1)
+    if orientation in (3, 4, 7, 8):
+        values = values[::-1]
+    if orientation in (2, 3, 6, 7):
+        values = values[:, ::-1]
+    return np.ascontiguousarray(values)
+
+
+def _to_srgb(image: "Image.Image", profile: bytes) -> "Image.Image":
+    """Converts an L, RGB or CMYK image from its embedded profile to sRGB.
+
+    A profile that is broken, or made for another kind of picture, counts as absent, as it does in browsers.
+    """
+    from PIL import ImageCms
+
+    try:
+        source = ImageCms.ImageCmsProfile(_buffer(profile))
+        if image.mode == "RGB" and "sRGB" in ImageCms.getProfileDescription(source):
+            return image  # a round trip through the library would only move values by a level here and there
+        return ImageCms.profileToProfile(
+            image,
+            source,
+            ImageCms.createProfile("sRGB"),
+            renderingIntent=ImageCms.Intent.RELATIVE_COLORIMETRIC,
+            outputMode="RGB",
+            flags=ImageCms.Flags.BLACKPOINTCOMPENSATION,
+        )
+    except (ImageCms.PyCMSError, OSError):
+        return image
+
+
+# ---------------------------------------------------------------------------------------------------- writing
+
+
+@contextmanager
+def replacing(path: str | os.PathLike) -> Iterator[Path]:
+    """Gives a hidden, temporary name beside `path`, which becomes `path` if the block ends well, else vanishes.
+
+    Readers thus see the old file or the whole new one. Missing parent folders are made.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{uuid.uuid4().hex}.tmp")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_alpha(path: str | os.PathLike, alpha: np.ndarray) -> None:
+    """Writes a matte [H, W] in [0, 1] as a 16-bit grey PNG, 65535 = 1, never stretched to its range."""
+    write_grey16(path, alpha)
+
+
+def write_grey16(path: str | os.PathLike, values: np.ndarray) -> None:
+    """Writes values [H, W] in [0, 1] (a matte, a standard deviation in alpha units) as a 16-bit grey PNG."""
+    from PIL import Image
+
+    assert values.ndim == 2, f"expected [H, W], got {values.shape}"
+    values = values.astype(np.float64)
+    low, high = values.min(), values.max()
+    assert low >= -1e-6 and high <= 1 + 1e-6, f"values outside [0, 1] or not a number: {low} to {high}"
+    levels = np.rint(values.clip(0, 1) * 65535).astype(np.uint16)
+    with replacing(path) as temporary:
+        Image.fromarray(levels).save(temporary, format="PNG")
+
+
+def write_image(path: str | os.PathLike, image: np.ndarray) -> None:
+    """Writes a picture uint8 [H, W, 3] sRGB, or [H, W, 4] with straight alpha, as a PNG."""
+    from PIL import Image
+
+    assert Path(path).suffix.lower() == ".png", f"pictures are written as .png, not {path}"
+    assert image.dtype == np.uint8 and image.shape[2:] in ((3,), (4,)), (image.dtype, image.shape)
+    with replacing(path) as temporary:
+        Image.fromarray(image).save(temporary, format="PNG")
+
+
+# ---------------------------------------------------------------------------------------------------- tensors
+
+
+def image_to_tensor(image: np.ndarray) -> "torch.Tensor":
+    """uint8 [H, W, 3] -> float32 [1, 3, H, W] in [-1, 1]."""
+    import torch
+
+    assert image.dtype == np.uint8 and image.shape[2:] == (3,), (image.dtype, image.shape)
+    tensor = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1))).float()
+    return tensor[None] / 255 * 2 - 1
+
+
+def tensor_to_image(tensor: "torch.Tensor") -> np.ndarray:
+    """float [1, 3, H, W] or [3, H, W] in [-1, 1], clamped -> uint8 [H, W, 3]."""
+    if tensor.ndim == 4:
+        assert tensor.shape[0] == 1, f"one picture at a time, got {tuple(tensor.shape)}"
+        tensor = tensor[0]
+    values = ((tensor.detach().float() + 1) / 2 * 255).clamp(0, 255).round()
+    assert not values.isnan().any(), "picture holds values that are not numbers"
+    return values.byte().permute(1, 2, 0).cpu().numpy()
+
+
+def alpha_to_tensor(alpha: np.ndarray) -> "torch.Tensor":
+    """float32 [H, W] in [0, 1] -> float32 [1, 1, H, W] in [0, 1]."""
+    import torch
+
+    assert alpha.dtype == np.float32 and alpha.ndim == 2, (alpha.dtype, alpha.shape)
+    return torch.from_numpy(np.ascontiguousarray(alpha))[None, None]
+
+
+# ---------------------------------------------------------------------------------------------------- listing
+
+
+def list_images(path: str | os.PathLike, exclude: str | os.PathLike | None = None) -> list[Path]:
+    """A picture file -> [it]; a folder -> every picture beneath it, sorted, chosen by extension in any case.
+
+    Hidden files and folders are left out, and so is all that lies in `exclude` (an output folder within the
+    input folder would otherwise be read as input the next time). Raises FileNotFoundError, or ImageError for a
+    folder without pictures.
+    """
+    path = Path(path)
+    if path.is_file():
+        return [path]
+    if not path.is_dir():
+        raise FileNotFoundError(f"{path}: no such file or folder; check the path")
+    excluded = Path(exclude).resolve() if exclude is not None else None
+    found = []
+    for folder, subfolders, files in os.walk(path):
+        here = Path(folder)
+        subfolders[:] = [
+            name for name in subfolders if name[0] != "." and (here / name).resolve() != excluded
+        ]
+        pictures = [name for name in files if name[0] != "." and Path(name).suffix.lower() in EXTENSIONS]
+        found += [here / name for name in pictures]
+    if not found:
+        raise ImageError(f"{path}: holds no pictures ({', '.join(sorted(EXTENSIONS))}); check the path")
+    return sorted(found)
