@@ -1,0 +1,5 @@
+"""Families of subjects. Each offers `Factors`, its table of ranges, and `build(rng, factors) -> Subject`."""
+
+from synth_data.subjects import fur, solids
+
+FAMILIES = {"fur": fur, "solids": solids}

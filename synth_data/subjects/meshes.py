@@ -1,0 +1,221 @@
+"""Triangle meshes and strands in numpy: what a family hands to the renderer. z is up, lengths are unitless."""
+
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Mesh:
+    """A triangle surface.
+
+    vertices: float [V, 3]. faces: int [F, 3]. uv: float [V, 2] in [0, 1].
+    material: `kind` diffuse | plastic | metal | principled, `colour` linear [3] or texture [h, w, 3], `roughness`.
+    """
+
+    vertices: np.ndarray
+    faces: np.ndarray
+    uv: np.ndarray
+    material: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Strands:
+    """Hairs as cubic B-splines: points [N, K, 3], radii [N, K], colours linear [N, K - 3, 3], one a segment."""
+
+    points: np.ndarray
+    radii: np.ndarray
+    colours: np.ndarray
+
+
+@dataclass(frozen=True)
+class Subject:
+    """Everything of one foreground; it sits around the origin within a radius of about one."""
+
+    meshes: list[Mesh]
+    strands: list[Strands] = field(default_factory=list)
+
+    def points(self) -> np.ndarray:
+        """All vertices and control points [P, 3], for framing."""
+        parts = [m.vertices for m in self.meshes] + [s.points.reshape(-1, 3) for s in self.strands]
+        return np.concatenate(parts)
+
+
+def surface(points: np.ndarray) -> Mesh:
+    """A grid of points [U, V, 3] as a mesh; closed shapes repeat their first row or column at the end."""
+    rows, columns = points.shape[:2]
+    a = (np.arange(rows - 1)[:, None] * columns + np.arange(columns - 1)).ravel()
+    b, c, d = a + 1, a + columns + 1, a + columns
+    faces = np.concatenate([np.stack([a, b, c], 1), np.stack([a, c, d], 1)])
+    u, v = np.meshgrid(np.linspace(0, 1, rows), np.linspace(0, 1, columns), indexing="ij")
+    return Mesh(points.reshape(-1, 3), faces, np.stack([u.ravel(), v.ravel()], 1))
+
+
+def join(*meshes: Mesh) -> Mesh:
+    """Several meshes as one, with the first one's material."""
+    offsets = np.cumsum([0] + [len(m.vertices) for m in meshes])
+    return Mesh(
+        np.concatenate([m.vertices for m in meshes]),
+        np.concatenate([m.faces + o for m, o in zip(meshes, offsets, strict=False)]),
+        np.concatenate([m.uv for m in meshes]),
+        meshes[0].material,
+    )
+
+
+def placed(mesh: Mesh, matrix: np.ndarray | None = None, shift: np.ndarray | tuple = (0, 0, 0)) -> Mesh:
+    """The mesh turned or scaled by a [3, 3] matrix, then moved."""
+    turned = mesh.vertices if matrix is None else mesh.vertices @ np.asarray(matrix).T
+    return replace(mesh, vertices=turned + np.asarray(shift, dtype=np.float64))
+
+
+def rotation(axis: np.ndarray, degrees: float) -> np.ndarray:
+    """Rotation matrix [3, 3] about an axis (Rodrigues)."""
+    x, y, z = np.asarray(axis, dtype=np.float64) / np.linalg.norm(axis)
+    k = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
+    angle = np.deg2rad(degrees)
+    return np.eye(3) + np.sin(angle) * k + (1 - np.cos(angle)) * k @ k
+
+
+def random_rotation(rng: np.random.Generator) -> np.ndarray:
+    """A uniformly distributed rotation [3, 3]."""
+    q, r = np.linalg.qr(rng.normal(size=(3, 3)))
+    q = q * np.sign(np.diag(r))
+    return q * np.sign(np.linalg.det(q))
+
+
+def sphere_directions(rows: int, columns: int) -> np.ndarray:
+    """Unit directions [rows, columns, 3] of a latitude-longitude grid, from the south pole up."""
+    t = np.linspace(np.pi, 0, rows)[:, None]
+    p = np.linspace(0, 2 * np.pi, columns)[None]
+    return np.stack([np.sin(t) * np.cos(p), np.sin(t) * np.sin(p), np.cos(t) + 0 * p], -1)
+
+
+def ball(radius: float | np.ndarray = 1.0, centre: tuple | np.ndarray = (0, 0, 0), rows: int = 20) -> Mesh:
+    """A sphere, or an ellipsoid when `radius` has three values."""
+    return surface(sphere_directions(rows, 2 * rows) * radius + np.asarray(centre, dtype=np.float64))
+
+
+def lathe(profile: np.ndarray, columns: int = 48) -> Mesh:
+    """A surface of revolution about z of a profile [K, 2] of (radius, height)."""
+    p = np.linspace(0, 2 * np.pi, columns)[None]
+    r, z = profile[:, :1], profile[:, 1:]
+    return surface(np.stack([r * np.cos(p), r * np.sin(p), z + 0 * p], -1))
+
+
+def tube(
+    path: np.ndarray, radius: float | np.ndarray, section: np.ndarray | None = None,
+    closed: bool = False, twist: float = 0.0,
+) -> Mesh:
+    """A section [M, 2] (default: a circle) swept along a path [K, 3]; `radius` scalar or [K], `twist` in turns.
+
+    The frame is carried along the path without spin (parallel transport), so the tube never pinches; on a closed
+    path the spin left over at the end is spread over its length.
+    """
+    if section is None:
+        a = np.linspace(0, 2 * np.pi, 13)
+        section = np.stack([np.cos(a), np.sin(a)], 1)
+    if closed:
+        path = np.concatenate([path, path[:1]])
+    count = len(path)
+    if closed:
+        tangents = np.roll(path[:-1], -1, 0) - np.roll(path[:-1], 1, 0)
+        tangents = np.concatenate([tangents, tangents[:1]])
+    else:
+        tangents = np.gradient(path, axis=0)
+    tangents /= np.linalg.norm(tangents, axis=1, keepdims=True)
+    normal = np.eye(3)[np.argmin(np.abs(tangents[0]))]
+    normals = []
+    for t in tangents:
+        normal = normal - t * (normal @ t)
+        normal = normal / np.linalg.norm(normal)
+        normals.append(normal)
+    n = np.array(normals)
+    b = np.cross(tangents, n)
+    spin = np.linspace(0, 2 * np.pi * twist, count)
+    if closed:
+        spin = spin - np.linspace(0, 1, count) * np.arctan2(n[-1] @ b[0], n[-1] @ n[0])
+    r = np.broadcast_to(np.asarray(radius, dtype=np.float64), (len(path) - closed,))
+    if closed:
+        r = np.concatenate([r, r[:1]])
+    c, s = np.cos(spin)[:, None, None], np.sin(spin)[:, None, None]
+    x, y = section[None, :, :1], section[None, :, 1:]
+    ring = path[:, None] + r[:, None, None] * ((c * x - s * y) * n[:, None] + (s * x + c * y) * b[:, None])
+    if closed:
+        return surface(ring)
+    first = np.broadcast_to(path[:1, None], ring[:1].shape)
+    last = np.broadcast_to(path[-1:, None], ring[:1].shape)
+    return surface(np.concatenate([first, ring, last]))
+
+
+def rod(a: np.ndarray | tuple, b: np.ndarray | tuple, radius: float, section: np.ndarray | None = None) -> Mesh:
+    """A straight bar from a to b."""
+    return tube(np.stack([np.asarray(a, np.float64), np.asarray(b, np.float64)]), radius, section)
+
+
+def box(size: tuple | np.ndarray, centre: tuple | np.ndarray = (0, 0, 0)) -> Mesh:
+    """A box of full side lengths `size`."""
+    x, y, z = np.asarray(size, dtype=np.float64) / 2
+    square = np.array([[-x, -y], [x, -y], [x, y], [-x, y], [-x, -y]])
+    up = np.array([[0, 0, -z], [0, 0, z]])
+    ring = np.concatenate([np.broadcast_to(square, (2, 5, 2)), np.broadcast_to(up[:, None, 2:], (2, 5, 1))], -1)
+    caps = np.broadcast_to(up[:, None], (2, 5, 3))
+    return placed(surface(np.concatenate([caps[:1], ring, caps[1:]])), None, centre)
+
+
+def extrude(outline: np.ndarray, depth: float, hole: np.ndarray | None = None) -> Mesh:
+    """A flat outline [N, 2], star-shaped about the origin, made `depth` thick; `hole` [N, 2] is cut out of it."""
+    outer = np.concatenate([outline, outline[:1]])
+    inner = 0 * outer if hole is None else np.concatenate([hole, hole[:1]])
+    loops = [(inner, 0.5), (outer, 0.5), (outer, -0.5), (inner, -0.5)]
+    if hole is not None:
+        loops.append((inner, 0.5))
+    return surface(np.stack([np.concatenate([p, np.full((len(p), 1), h * depth)], 1) for p, h in loops]))
+
+
+def shaded(mesh: Mesh, crease: float = 40.0) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Unshared vertices [3F, 3], normals [3F, 3], uv [3F, 2], faces [F, 3]; edges sharper than `crease` degrees stay sharp.
+
+    A corner's normal is the area-weighted mean over the faces that meet at its position and lie within the
+    crease angle of its own face. Faces without area are dropped.
+    """
+    a, b, c = (mesh.vertices[mesh.faces[:, i]] for i in range(3))
+    normal = np.cross(b - a, c - a)
+    area = np.linalg.norm(normal, axis=1)
+    keep = area > 1e-12
+    faces, normal = mesh.faces[keep], normal[keep]
+    unit = normal / area[keep, None]
+    vertices = mesh.vertices[faces].reshape(-1, 3)
+    _, weld = np.unique(np.round(vertices, 5), axis=0, return_inverse=True)
+    weld = weld.ravel()
+    order = np.argsort(weld, kind="stable")
+    size = np.bincount(weld)
+    start = np.concatenate([[0], np.cumsum(size)[:-1]])
+    # every ordered pair (corner, corner) at the same position
+    left = np.repeat(np.arange(len(weld)), size[weld])
+    within = np.arange(len(left)) - np.repeat(np.cumsum(size[weld]) - size[weld], size[weld])
+    right = order[start[weld[left]] + within]
+    near = np.einsum("ij,ij->i", unit[left // 3], unit[right // 3]) > np.cos(np.deg2rad(crease))
+    summed = np.stack(
+        [np.bincount(left[near], weights=normal[right[near] // 3, k], minlength=len(weld)) for k in range(3)], 1
+    )
+    summed /= np.linalg.norm(summed, axis=1, keepdims=True)
+    return vertices, summed, mesh.uv[faces].reshape(-1, 2), np.arange(len(weld)).reshape(-1, 3)
+
+
+def scatter(rng: np.random.Generator, mesh: Mesh, number: int) -> tuple[np.ndarray, np.ndarray]:
+    """Points [number, 3] uniform over a mesh's area, and the faces' unit normals [number, 3] there."""
+    a, b, c = (mesh.vertices[mesh.faces[:, i]] for i in range(3))
+    normal = np.cross(b - a, c - a)
+    area = np.linalg.norm(normal, axis=1)
+    face = np.searchsorted(np.cumsum(area) / area.sum(), rng.random(number), side="right")
+    face = np.minimum(face, len(area) - 1)
+    root, v = np.sqrt(rng.random(number))[:, None], rng.random(number)[:, None]
+    points = (1 - root) * a[face] + root * (1 - v) * b[face] + root * v * c[face]
+    return points, normal[face] / np.maximum(area[face], 1e-12)[:, None]
+
+
+def waves(rng: np.random.Generator, points: np.ndarray, frequency: float, terms: int = 8) -> np.ndarray:
+    """Smooth random field in about [-1, 1] at points [..., 3]: a sum of cosines in random directions."""
+    k = rng.normal(size=(3, terms)) * frequency
+    return np.cos(points @ k + rng.uniform(0, 2 * np.pi, terms)).sum(-1) / np.sqrt(terms)

@@ -1,0 +1,351 @@
+"""Solids: smooth and creased shapes with holes and thin parts, alone or a few of them touching."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from synth_data.colour import any_colour, colour_of_tone, shade
+from synth_data.factors import count, pick, shares, span
+from synth_data.subjects.meshes import (
+    Mesh,
+    Subject,
+    ball,
+    box,
+    extrude,
+    join,
+    lathe,
+    placed,
+    random_rotation,
+    rod,
+    rotation,
+    surface,
+    tube,
+    waves,
+)
+
+
+@dataclass(frozen=True)
+class Factors:
+    """What a solid subject varies in. Lengths are in subject radii."""
+
+    shape: tuple = shares(
+        superquadric=1, torus=0.7, knot=0.7, vessel=1, mug=0.8, star=0.7, gear=0.7, glyph=1, prism=0.8,
+        cage=0.7, chair=1, grid=0.5, coil=0.6, wheel=0.7, sticks=0.5, plant=1,
+    )
+    """the first part's shape; further parts are any shape"""
+    parts: tuple = count(1, 3, least=1, most=12)
+    """number of parts that touch"""
+    thickness: tuple = span(0.02, 0.1, least=0.002, most=0.5, log=True)
+    """radius of rods, wires and rims"""
+    material: tuple = shares(diffuse=1, plastic=1, metal=0.7, principled=0.8)
+    """surface of the first part"""
+    roughness: tuple = span(0.08, 0.6, least=0.02, most=1)
+    """roughness of glossy surfaces"""
+    texture: tuple = shares(plain=1.2, checker=0.4, stripes=0.5, noise=0.6, speckle=0.4)
+    """pattern on the first part"""
+    texture_cells: tuple = count(2, 12, least=1, most=256)
+    """repeats of the pattern"""
+    tone: tuple = shares(black=0.8, white=1.2, grey=1, brown=1, tan=0.8, bright=2, pastel=0.8)
+    """colour of the first part"""
+
+
+def _loop(number: int) -> np.ndarray:
+    """Angles [number] around a circle, the last one short of a full turn."""
+    return np.linspace(0, 2 * np.pi, number, endpoint=False)
+
+
+def _superquadric(rng: np.random.Generator, thin: float) -> Mesh:
+    e1, e2 = rng.choice([0.15, 0.3, 0.6, 1.0, 1.8], 2)
+    t = np.linspace(-np.pi / 2, np.pi / 2, 33)[:, None]
+    p = np.linspace(0, 2 * np.pi, 65)[None]
+
+    def power(x: np.ndarray, e: float) -> np.ndarray:
+        return np.sign(x) * np.abs(x) ** e
+
+    d = np.stack([power(np.cos(t), e1) * power(np.cos(p), e2), power(np.cos(t), e1) * power(np.sin(p), e2),
+                  power(np.sin(t), e1) + 0 * p], -1)
+    return surface(d * rng.uniform(0.35, 0.9, 3))
+
+
+def _torus(rng: np.random.Generator, thin: float) -> Mesh:
+    a = _loop(64)
+    stretch = rng.uniform(0.6, 1)
+    path = np.stack([np.cos(a), stretch * np.sin(a), rng.uniform(0, 0.25) * np.sin(2 * a)], 1) * 0.75
+    sides = int(rng.choice([3, 4, 6, 12]))
+    s = np.linspace(0, 2 * np.pi, sides + 1)
+    radius = rng.uniform(max(thin, 0.06), 0.32) * (1 + rng.uniform(0, 0.3) * np.sin(int(rng.integers(3, 9)) * a))
+    return tube(path, radius, np.stack([np.cos(s), np.sin(s)], 1), closed=True, twist=int(rng.integers(0, 3)))
+
+
+def _knot(rng: np.random.Generator, thin: float) -> Mesh:
+    p, q = ((2, 3), (3, 2), (2, 5), (3, 4), (5, 2), (3, 5))[int(rng.integers(6))]
+    a = _loop(200)
+    r = 0.65 + 0.25 * np.cos(q * a)
+    path = np.stack([r * np.cos(p * a), r * np.sin(p * a), 0.3 * np.sin(q * a)], 1)
+    return tube(path, rng.uniform(thin, 0.13), closed=True)
+
+
+def _wall(outer: np.ndarray, thickness: float) -> np.ndarray:
+    """Closes an outer profile (radius, height), bottom to rim, by an inner one back to the floor."""
+    inner = outer[::-1].copy()
+    inner[:, 0] = np.maximum(inner[:, 0] - thickness, 0.0)
+    inner[:, 1] = np.maximum(inner[:, 1], outer[0, 1] + thickness)
+    foot = np.array([[0.0, outer[0, 1]]])
+    return np.concatenate([foot, outer, inner, np.array([[0.0, outer[0, 1] + thickness]])])
+
+
+def _vessel(rng: np.random.Generator, thin: float) -> Mesh:
+    """Vases, bowls, bottles and goblets: a smooth random profile with a wall."""
+    s = np.linspace(0, 1, 28)
+    kind = int(rng.integers(4))
+    if kind == 0:  # vase
+        r = 0.35 + 0.22 * np.sin(rng.uniform(2, 5) * s + rng.uniform(0, 6)) + rng.uniform(-0.15, 0.2) * s
+        h = rng.uniform(1.0, 1.9)
+    elif kind == 1:  # bowl
+        r, h = 0.25 + 0.65 * np.sin(s * np.pi / 2) ** rng.uniform(0.6, 1.4), rng.uniform(0.3, 0.8)
+    elif kind == 2:  # bottle
+        shoulder = rng.uniform(0.45, 0.7)
+        body, neck = rng.uniform(0.25, 0.42), rng.uniform(0.07, 0.14)
+        r = neck + (body - neck) / (1 + np.exp((s - shoulder) * rng.uniform(15, 40)))
+        h = rng.uniform(1.4, 2.0)
+    else:  # goblet
+        r = np.where(s < 0.06, 0.4 * (1 - s), np.where(s < 0.5, thin + 0.03, 0.0))
+        bowl = (s - 0.5) / 0.5
+        r = np.where(s >= 0.5, thin + 0.03 + 0.45 * np.sqrt(np.clip(bowl, 0, 1)) * (1 - 0.25 * bowl), r)
+        h = rng.uniform(1.2, 1.9)
+    outer = np.stack([np.maximum(r, 0.04), (s - 0.5) * h], 1)
+    return lathe(_wall(outer, min(0.05, 0.3 * float(outer[-1, 0]))))
+
+
+def _mug(rng: np.random.Generator, thin: float) -> Mesh:
+    height, radius = rng.uniform(0.8, 1.4), rng.uniform(0.35, 0.6)
+    s = np.linspace(0, 1, 12)
+    outer = np.stack([radius * (1 + rng.uniform(-0.25, 0.25) * (s - 0.5)), (s - 0.5) * height], 1)
+    cup = lathe(_wall(outer, 0.05))
+    a = np.linspace(-np.pi / 2, np.pi / 2, 20)
+    out = rng.uniform(0.25, 0.45)
+    handle = np.stack([0.93 * radius + out * np.cos(a), 0 * a, rng.uniform(0.25, 0.38) * height * np.sin(a)], 1)
+    return join(cup, tube(handle, max(thin, 0.04)))
+
+
+def _polar(radius: np.ndarray) -> np.ndarray:
+    """A closed outline [N, 2] from radii at equal angles."""
+    a = _loop(len(radius))
+    return np.stack([radius * np.cos(a), radius * np.sin(a)], 1)
+
+
+def _star(rng: np.random.Generator, thin: float) -> Mesh:
+    points = int(rng.integers(3, 10))
+    radius = np.ones(2 * points)
+    radius[1::2] = rng.uniform(0.3, 0.8)
+    hole = _polar(radius) * rng.uniform(0.4, 0.8) if rng.random() < 0.6 else None
+    return extrude(_polar(radius) * 0.9, rng.uniform(0.08, 0.5), hole)
+
+
+def _gear(rng: np.random.Generator, thin: float) -> Mesh:
+    teeth = int(rng.integers(6, 18))
+    radius = np.tile([1.0, 1.0, 1.0, 0.8, 0.78, 0.8], teeth) * 0.9
+    hole = _polar(np.full(len(radius), rng.uniform(0.15, 0.55)))
+    return extrude(_polar(radius), rng.uniform(0.1, 0.5), hole)
+
+
+# strokes on a 3 x 5 grid of points, x 0..2, y 0..4
+_GLYPHS = (
+    ((0, 0, 1, 4), (1, 4, 2, 0), (0.4, 1.6, 1.6, 1.6)), ((0, 0, 0, 4), (0, 4, 2, 4), (0, 2, 1.5, 2), (0, 0, 2, 0)),
+    ((0, 0, 0, 4), (2, 0, 2, 4), (0, 2, 2, 2)), ((0, 0, 0, 4), (0, 2, 2, 4), (0, 2, 2, 0)),
+    ((0, 0, 0, 4), (0, 4, 2, 0), (2, 0, 2, 4)), ((0, 4, 2, 4), (1, 4, 1, 0)),
+    ((0, 0, 2, 4), (0, 4, 2, 0)), ((0, 4, 1, 2), (2, 4, 1, 2), (1, 2, 1, 0)), ((0, 4, 2, 4), (2, 4, 0, 0), (0, 0, 2, 0)),
+    ((0, 0, 0, 4), (0, 4, 2, 4), (2, 4, 2, 2), (2, 2, 0, 2)), ((0, 4, 0, 0), (0, 0, 1, 2), (1, 2, 2, 0), (2, 0, 2, 4)),
+    ((0.4, 0, 0.4, 4), (1.6, 0, 1.6, 4), (-0.2, 1.3, 2.2, 1.3), (-0.2, 2.7, 2.2, 2.7)),
+    ((0, 0, 2, 0), (2, 0, 2, 4), (2, 4, 0, 4), (0, 4, 0, 0)), ((0, 2, 2, 2), (1, 1, 1, 3)),
+)
+
+
+def _glyph(rng: np.random.Generator, thin: float) -> Mesh:
+    radius = max(thin, rng.uniform(0.04, 0.16))
+    section = None if rng.random() < 0.4 else np.array([[-1, -1], [1, -1], [1, 1], [-1, 1], [-1, -1]])
+    bars, scale = [], np.array([0.42, 0, 0.36])
+    for x0, y0, x1, y1 in _GLYPHS[int(rng.integers(len(_GLYPHS)))]:
+        a, b = np.array([x0 - 1, 0, y0 - 2]) * scale, np.array([x1 - 1, 0, y1 - 2]) * scale
+        end = (b - a) / np.linalg.norm(b - a) * radius
+        bars.append(rod(a - end, b + end, radius, section))
+    return join(*bars)
+
+
+def _prism(rng: np.random.Generator, thin: float) -> Mesh:
+    sides = int(rng.integers(3, 8))
+    a = np.linspace(0, 2 * np.pi, sides + 1)
+    path = np.zeros((30, 3))
+    path[:, 2] = np.linspace(-0.9, 0.9, 30)
+    radius = rng.uniform(0.2, 0.5) * np.linspace(1, rng.uniform(0.1, 1.0), 30)
+    twist = rng.uniform(-0.6, 0.6) if rng.random() < 0.6 else 0.0
+    return tube(path, radius, np.stack([np.cos(a), np.sin(a)], 1), twist=twist)
+
+
+def _cage(rng: np.random.Generator, thin: float) -> Mesh:
+    """The edges of a cuboid, a pyramid, an octahedron or an icosahedron, with balls at the corners."""
+    g = (1 + 5**0.5) / 2
+    solids = (
+        np.array([[x, y, z] for x in (-1, 1) for y in (-1, 1) for z in (-1, 1)]) * 0.6,
+        np.array([[1, 1, -0.7], [1, -1, -0.7], [-1, 1, -0.7], [-1, -1, -0.7], [0, 0, 1]]) * 0.7,
+        np.array([[1, 0, 0], [-1, 0, 0], [0, 1, 0], [0, -1, 0], [0, 0, 1], [0, 0, -1]]) * 0.95,
+        np.array([np.roll([0, a, b * g], k) for k in range(3) for a in (-1, 1) for b in (-1, 1)]) * 0.5,
+    )
+    corners = solids[int(rng.integers(4))]
+    gap = np.linalg.norm(corners[:, None] - corners[None], axis=-1)
+    edge = gap[gap > 0].min() * 1.3  # longer than any edge, shorter than any diagonal
+    corners = corners * rng.uniform(0.7, 1.0, 3)
+    bars = [
+        rod(corners[i], corners[j], thin)
+        for i in range(len(corners)) for j in range(i) if gap[i, j] < edge
+    ]
+    return join(*bars, *(ball(1.6 * thin, c, rows=8) for c in corners))
+
+
+def _chair(rng: np.random.Generator, thin: float) -> Mesh:
+    w, d = rng.uniform(0.35, 0.5, 2)
+    leg, back = rng.uniform(0.5, 0.9), rng.uniform(0.5, 0.9)
+    thin = min(thin, 0.07)
+    parts = [box((2 * w, 2 * d, rng.uniform(0.04, 0.12)))]
+    splay = rng.uniform(0, 0.15)
+    for x in (-w, w):
+        for y in (-d, d):
+            parts.append(rod((0.9 * x, 0.9 * y, 0), (x * (1 + splay), y * (1 + splay), -leg), thin))
+    stool = rng.random() < 0.3
+    if not stool:
+        parts += [rod((x, d, 0), (x, d + 0.12, back), thin) for x in (-0.9 * w, 0.9 * w)]
+        bars = int(rng.integers(1, 5))
+        if rng.random() < 0.5:
+            parts += [
+                rod((-0.9 * w, d + 0.12 * h / back, h), (0.9 * w, d + 0.12 * h / back, h), thin)
+                for h in np.linspace(0.35 * back, 0.97 * back, bars + 1)
+            ]
+        else:
+            parts.append(rod((-0.9 * w, d + 0.12, back), (0.9 * w, d + 0.12, back), thin))
+            parts += [rod((x, d, 0), (x, d + 0.12, back), 0.6 * thin) for x in np.linspace(-0.6, 0.6, bars + 1) * w]
+    if rng.random() < 0.4:
+        parts += [rod((x, -0.95 * d, -0.6 * leg), (x, 0.95 * d, -0.6 * leg), 0.7 * thin) for x in (-w, w)]
+    return join(*parts)
+
+
+def _grid(rng: np.random.Generator, thin: float) -> Mesh:
+    """A fence, ladder or lattice in a plane, sometimes bent."""
+    w, h = rng.uniform(0.3, 0.95, 2)
+    thin = min(thin, 0.06)
+    rows, columns = int(rng.integers(0, 6)), int(rng.integers(1, 8))
+    bend = rng.uniform(-0.6, 0.6) if rng.random() < 0.4 else 0.0
+    t = np.linspace(-1, 1, 12)
+    lines = [np.stack([np.full(12, x), bend * np.full(12, x**2), t * h], 1) for x in np.linspace(-w, w, columns + 1)]
+    lines += [np.stack([t * w, bend * (t * w) ** 2, np.full(12, z)], 1) for z in np.linspace(-h, h, rows + 2)]
+    return join(*(tube(line, thin) for line in lines))
+
+
+def _coil(rng: np.random.Generator, thin: float) -> Mesh:
+    turns = rng.uniform(2, 7)
+    a = np.linspace(0, 2 * np.pi * turns, int(24 * turns))
+    r = rng.uniform(0.25, 0.6) * np.linspace(1, rng.uniform(0.2, 1), len(a))
+    path = np.stack([r * np.cos(a), r * np.sin(a), np.linspace(-0.9, 0.9, len(a))], 1)
+    return tube(path, min(thin, 0.08))
+
+
+def _wheel(rng: np.random.Generator, thin: float) -> Mesh:
+    a = _loop(64)
+    rim = tube(np.stack([0.85 * np.cos(a), 0.85 * np.sin(a), 0 * a], 1), max(thin, 0.05), closed=True)
+    spokes = int(rng.integers(3, 17))
+    parts = [rod((0, 0, 0), (0.85 * np.cos(s), 0.85 * np.sin(s), 0), 0.5 * thin) for s in _loop(spokes)]
+    return join(rim, rod((0, 0, -0.12), (0, 0, 0.12), rng.uniform(0.06, 0.2)), *parts)
+
+
+def _sticks(rng: np.random.Generator, thin: float) -> Mesh:
+    """A loose bundle of rods that cross near the middle."""
+    parts = []
+    for _ in range(int(rng.integers(3, 10))):
+        way = rng.normal(size=3) * (1, 1, 1.5)
+        way /= np.linalg.norm(way)
+        middle = rng.uniform(-0.15, 0.15, 3)
+        parts.append(rod(middle - way * rng.uniform(0.4, 0.95), middle + way * rng.uniform(0.4, 0.95), thin))
+    return join(*parts)
+
+
+def _plant(rng: np.random.Generator, thin: float) -> Mesh:
+    """Stems that bend outward, with flat leaves."""
+    parts = []
+    wide, long = rng.uniform(0.05, 0.16), rng.uniform(0.18, 0.45)
+    for _ in range(int(rng.integers(3, 9))):
+        s = np.linspace(0, 1, 10)[:, None]
+        lean = rng.normal(size=3) * (0.6, 0.6, 0)
+        stem = np.array([0, 0, -0.9]) + s * np.array([0, 0, rng.uniform(0.9, 1.8)]) + s**2 * lean
+        parts.append(tube(stem, min(thin, 0.04) * (1 - 0.6 * s[:, 0])))
+        for k in rng.integers(3, 10, int(rng.integers(2, 7))):
+            way = rng.normal(size=3) + (0, 0, 0.5)
+            way /= np.linalg.norm(way)
+            side = np.cross(way, rng.normal(size=3))
+            side /= np.linalg.norm(side)
+            u = np.linspace(0, 1, 9)[:, None, None]
+            v = np.array([-1, 0, 1])[None, :, None]
+            arch = np.cross(way, side) * (0.15 * long * np.sin(np.pi * u) - 0.2 * wide * np.abs(v))
+            leaf = stem[k] + u * long * way + v * wide * np.sin(np.pi * u**0.8) * side + arch
+            parts.append(surface(leaf))
+    return join(*parts)
+
+
+SHAPES: dict[str, Callable[[np.random.Generator, float], Mesh]] = {
+    "superquadric": _superquadric, "torus": _torus, "knot": _knot, "vessel": _vessel, "mug": _mug, "star": _star,
+    "gear": _gear, "glyph": _glyph, "prism": _prism, "cage": _cage, "chair": _chair, "grid": _grid, "coil": _coil,
+    "wheel": _wheel, "sticks": _sticks, "plant": _plant,
+}
+STANDING = ("vessel", "mug", "chair", "plant")  # these usually keep their feet down
+
+
+def _texture(rng: np.random.Generator, kind: str, cells: int, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """A linear albedo: [3] when plain, else [64, 64, 3]."""
+    if kind == "plain":
+        return a
+    v, u = np.meshgrid((np.arange(64) + 0.5) / 64, (np.arange(64) + 0.5) / 64, indexing="ij")
+    if kind == "checker":
+        mix = ((np.floor(u * cells) + np.floor(v * cells)) % 2).astype(np.float64)
+    elif kind == "stripes":
+        mix = (np.sin(2 * np.pi * cells * (u if rng.random() < 0.5 else v)) > rng.uniform(-0.7, 0.7)).astype(np.float64)
+    elif kind == "noise":
+        mix = 0.5 + 0.5 * waves(rng, np.stack([u, v, 0 * u], -1) * 2 * np.pi, cells / 4)
+    else:
+        mix = (rng.random((64, 64)) < 0.25).astype(np.float64)
+    mix = np.clip(mix, 0, 1)[..., None]
+    return a * (1 - mix) + b * mix
+
+
+def _material(rng: np.random.Generator, kind: str, roughness: float, colour: np.ndarray) -> dict[str, Any]:
+    if kind == "metal":
+        colour = 0.35 + 0.6 * colour
+    return {"kind": kind, "colour": np.clip(colour, 0.003, 0.95), "roughness": roughness}
+
+
+def build(rng: np.random.Generator, factors: dict[str, Any]) -> Subject:
+    """One to a few touching solids from drawn `Factors`; the rest of their shape comes from `rng`."""
+    f = factors
+    main = colour_of_tone(rng, f["tone"])
+    other = any_colour(rng) if rng.random() < 0.6 else shade(rng, main, 0.7)
+    meshes = []
+    for part in range(f["parts"]):
+        shape = f["shape"] if part == 0 else tuple(SHAPES)[int(rng.integers(len(SHAPES)))]
+        mesh = SHAPES[shape](rng, f["thickness"])
+        if shape in STANDING and rng.random() < 0.8:
+            turn = rotation(np.array([0, 0, 1]), rng.uniform(0, 360))
+        else:
+            turn = random_rotation(rng)
+        if part == 0:
+            colour = _texture(rng, f["texture"], f["texture_cells"], main, other)
+            material, scale, shift = f["material"], 1.0, np.zeros(3)
+        else:
+            colour = any_colour(rng)
+            material = pick(rng, (("diffuse", 1), ("plastic", 1), ("metal", 0.7), ("principled", 0.8)))
+            scale = rng.uniform(0.35, 0.75)
+            base = meshes[0].vertices
+            anchor = base[int(rng.integers(len(base)))]  # where the new part touches the first with its inmost point
+            turned = mesh.vertices @ (turn * scale).T
+            shift = 0.98 * anchor - turned[np.argmin(turned @ anchor)]
+        mesh = placed(mesh, turn * scale, shift)
+        meshes.append(replace(mesh, material=_material(rng, material, f["roughness"], colour)))
+    return Subject(meshes)
