@@ -1,0 +1,57 @@
+"""From samples of one matte to its mean, its variance and an uncertainty in alpha units.
+
+Samples are absolute values of one quantity, so the estimators are the plain ones: no alignment of scale or
+shift between samples and no min-max stretch (either would invent a subject in an empty picture).
+"""
+
+from collections.abc import Iterable
+
+
+def mean_and_variance(samples: Iterable) -> tuple:
+    """Mean and unbiased variance over samples, pixel by pixel.
+
+    Welford's recurrence (Knuth, The Art of Computer Programming, vol. 2, 4.2.2), from M_1 = 0:
+
+        d = x_n − mean_{n−1},   mean_n = mean_{n−1} + d / n,   M_n = M_{n−1} + d · (x_n − mean_n)
+
+    Args:
+        samples: arrays or tensors of one shape, [H, W] say, or all of them in one, [E, H, W]. They are taken
+            one at a time, so a generator keeps one of them in memory.
+
+    Returns:
+        The mean, and the variance M_E / (E − 1); None in its place for a single sample.
+
+    Raises:
+        ValueError: no samples.
+    """
+    count, mean, squares = 0, None, None
+    for sample in samples:
+        count += 1
+        if mean is None:
+            mean, squares = sample * 1.0, sample * 0.0
+            continue
+        difference = sample - mean
+        mean = mean + difference / count
+        squares = squares + difference * (sample - mean)
+    if count == 0:
+        raise ValueError("no samples to average; give at least one")
+    return mean, squares / (count - 1) if count > 1 else None
+
+
+def calibration_key(num_inference_steps: int, ensemble_size: int) -> str:
+    """Under which name an adapter keeps the scale fitted for a setting: 4 steps and 8 samples => "4x8"."""
+    return f"{num_inference_steps}x{ensemble_size}"
+
+
+def calibrated_uncertainty(standard_deviation, scale: float):
+    """`scale` × `standard_deviation`, both in alpha units.
+
+    Samples of one model share its mistakes, so their spread is not the size of the error. The scale is fitted
+    on held-out renders and kept in the adapter.
+
+    Raises:
+        ValueError: a scale that is not positive.
+    """
+    if not scale > 0:
+        raise ValueError(f"calibration scale {scale} is not positive; fit it on held-out pictures")
+    return standard_deviation * scale
