@@ -1,10 +1,10 @@
 """The adapter folder: `save_adapter` and `load_adapter`, side by side.
 
-    adapter_config.json, adapter_model.safetensors   PEFT's format, LoRA keys only
-    sdseg_config.json                                `AdapterConfig`
-    scheduler/                                       the whole inference scheduler
-    prompt_embedding.safetensors                     the empty prompt, so that no text encoder is needed
-    README.md, pictures/                             the model card
+adapter_config.json, adapter_model.safetensors   PEFT's format, LoRA keys only
+sdseg_config.json                                `AdapterConfig`
+scheduler/                                       the whole inference scheduler
+prompt_embedding.safetensors                     the empty prompt, so that no text encoder is needed
+README.md, pictures/                             the model card
 """
 
 from __future__ import annotations
@@ -87,7 +87,10 @@ def save_adapter(
     _sort_target_modules(partial / "adapter_config.json")
     _write_json(partial / "sdseg_config.json", asdict(config))
     inference_scheduler().save_pretrained(partial / "scheduler")
-    save_file({"prompt_embedding": prompt_embedding.float().cpu().contiguous()}, partial / "prompt_embedding.safetensors")
+    save_file(
+        {"prompt_embedding": prompt_embedding.float().cpu().contiguous()},
+        partial / "prompt_embedding.safetensors",
+    )
     (partial / "README.md").write_text(card, encoding="utf-8")
     for name, picture in (pictures or {}).items():
         write_image(partial / "pictures" / name, picture)
@@ -120,7 +123,12 @@ def read_adapter(directory_or_hub_id: str | Path) -> Adapter:
     from safetensors.torch import load_file
 
     path = _fetch(directory_or_hub_id)
-    wanted = ["sdseg_config.json", "adapter_config.json", "adapter_model.safetensors", "prompt_embedding.safetensors"]
+    wanted = [
+        "sdseg_config.json",
+        "adapter_config.json",
+        "adapter_model.safetensors",
+        "prompt_embedding.safetensors",
+    ]
     for name in [*wanted, "scheduler/scheduler_config.json"]:
         if not (path / name).is_file():
             raise AdapterError(
@@ -155,14 +163,18 @@ def _fetch(directory_or_hub_id: str | Path) -> Path:
     if Path(name).is_dir():
         return Path(name)
     if name.startswith((".", "/", "~")) or name.count("/") != 1:
-        raise AdapterError(f"adapter {name!r} is no folder and no Hub id; give the folder that train.py wrote")
+        raise AdapterError(
+            f"adapter {name!r} is no folder and no Hub id; give the folder that train.py wrote"
+        )
     from huggingface_hub import snapshot_download
 
     try:
         return Path(snapshot_download(name))
     except (OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
-        raise AdapterError(f"adapter {name!r} is no folder here, and the Hub has no such repository ({reason})") from error
+        raise AdapterError(
+            f"adapter {name!r} is no folder here, and the Hub has no such repository ({reason})"
+        ) from error
 
 
 def load_adapter(adapter: Adapter, base: Base) -> PeftModel:

@@ -20,12 +20,24 @@ LORA_TARGETS = {  # group of layers -> endings of module names in a diffusers UN
     "attention": ["to_q", "to_k", "to_v", "to_out.0"],
     "feed_forward": ["ff.net.0.proj", "ff.net.2"],
     "projections": ["proj_in", "proj_out"],
-    "convolutions": ["conv1", "conv2", "conv_shortcut", "downsamplers.0.conv", "upsamplers.0.conv", "conv_out"],
+    "convolutions": [
+        "conv1",
+        "conv2",
+        "conv_shortcut",
+        "downsamplers.0.conv",
+        "upsamplers.0.conv",
+        "conv_out",
+    ],
     "conv_in": ["conv_in"],
     "time": ["time_emb_proj", "time_embedding.linear_1", "time_embedding.linear_2"],
 }
 FINGERPRINT_TENSORS = {
-    "unet": ["conv_in.weight", "conv_out.weight", "mid_block.resnets.0.conv1.weight", "up_blocks.1.resnets.0.conv1.weight"],
+    "unet": [
+        "conv_in.weight",
+        "conv_out.weight",
+        "mid_block.resnets.0.conv1.weight",
+        "up_blocks.1.resnets.0.conv1.weight",
+    ],
     "vae": ["encoder.conv_in.weight", "decoder.conv_out.weight", "decoder.mid_block.resnets.0.conv1.weight"],
 }
 
@@ -145,7 +157,9 @@ def widen_conv_in(unet: UNet2DConditionModel) -> None:
     if unet.config.in_channels == 8:
         return
     if unet.config.in_channels != 4:
-        raise BaseError(f"the UNet takes {unet.config.in_channels} channels; only 4 (SD2) or 8 (Marigold) can be used")
+        raise BaseError(
+            f"the UNet takes {unet.config.in_channels} channels; only 4 (SD2) or 8 (Marigold) can be used"
+        )
     narrow = unet.conv_in
     wide = torch.nn.Conv2d(
         8, narrow.out_channels, narrow.kernel_size, narrow.stride, narrow.padding, dtype=narrow.weight.dtype
@@ -269,3 +283,16 @@ def inference_scheduler(num_train_timesteps: int = 1000) -> DDIMScheduler:
         steps_offset=0,
         thresholding=False,
     )
+
+
+def encode_image(vae: AutoencoderKL, image: torch.Tensor) -> torch.Tensor:
+    """Raw pixels [B, 3, H, W] in [-1, 1] => latents [B, 4, h, w]: the posterior's mean, times the scaling factor."""
+    import torch
+
+    with torch.no_grad():
+        return vae.encode(image.to(vae.dtype)).latent_dist.mode() * vae.config.scaling_factor
+
+
+def encode_alpha(vae: AutoencoderKL, alpha: torch.Tensor) -> torch.Tensor:
+    """Alpha [B, 1, H, W] in [0, 1], shown to the VAE as a grey picture in [-1, 1] => latents [B, 4, h, w]."""
+    return encode_image(vae, (alpha * 2 - 1).expand(-1, 3, -1, -1))

@@ -80,7 +80,9 @@ class Trainer:
         from diffusers.training_utils import EMAModel
 
         self.model, self.state_file, self.learning_rate = model, state_file, learning_rate
-        self.optimizer = torch.optim.AdamW(model.parameters(), learning_rate, weight_decay=0.01, betas=(0.9, 0.99))
+        self.optimizer = torch.optim.AdamW(
+            model.parameters(), learning_rate, weight_decay=0.01, betas=(0.9, 0.99)
+        )
         self.ema = EMAModel(model.parameters(), decay=ema_decay, use_ema_warmup=True, power=0.75)
         self.step, self.seconds = 0, 0.0
 
@@ -108,7 +110,9 @@ class Trainer:
             tensors |= {f"{index}.exp_avg": state["exp_avg"], f"{index}.exp_avg_sq": state["exp_avg_sq"]}
         temporary = self.state_file.with_suffix(".partial")
         metadata = {"step": str(self.step), "seconds": str(self.seconds)}
-        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, temporary, metadata=metadata)
+        save_file(
+            {name: tensor.contiguous() for name, tensor in tensors.items()}, temporary, metadata=metadata
+        )
         os.replace(temporary, self.state_file)
 
     def load(self) -> None:
@@ -244,7 +248,9 @@ def train_unet(pictures, mattes, output: Path, steps: int, half_size_share: floa
     half_steps = int(half_size_share * steps)
 
     def latents_of(source, size):
-        small = np.stack([cv2.resize(picture, (size, size), interpolation=cv2.INTER_AREA) for picture in source])
+        small = np.stack(
+            [cv2.resize(picture, (size, size), interpolation=cv2.INTER_AREA) for picture in source]
+        )
         return torch.cat([encode(vae, small), encode(vae, np.ascontiguousarray(small[:, :, ::-1]))])
 
     bank = {}  # the latents of the resolution in use: pictures and mattes, each as they are and mirrored
@@ -279,14 +285,20 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         prog="python -m sdseg.embedded.pretrain", description="Train the miniature base on rendered pictures."
     )
-    parser.add_argument("--data", type=Path, required=True, help="folder written by `python -m synth_data render`")
+    parser.add_argument(
+        "--data", type=Path, required=True, help="folder written by `python -m synth_data render`"
+    )
     parser.add_argument("--output", type=Path, required=True, help="run folder; the base goes to OUTPUT/base")
     parser.add_argument("--vae_steps", type=int, default=12000)
     parser.add_argument("--vae_batch_size", type=int, default=32)
     parser.add_argument("--vae_crop", type=int, default=32, help="side of the training crops in pixels")
     parser.add_argument("--unet_steps", type=int, default=8000)
-    parser.add_argument("--half_size_share", type=float, default=0.6, help="share of steps at half resolution")
-    parser.add_argument("--unet_batch_size", type=int, default=32, help="four times as many at half resolution")
+    parser.add_argument(
+        "--half_size_share", type=float, default=0.6, help="share of steps at half resolution"
+    )
+    parser.add_argument(
+        "--unet_batch_size", type=int, default=32, help="four times as many at half resolution"
+    )
     parser.add_argument("--stage", choices=["vae", "unet", "all"], default="all")
     arguments = parser.parse_args(argv)
 

