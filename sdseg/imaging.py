@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import torch
     from PIL import Image
 
-# Pillow's names of the formats that are read. MPO is a JPEG with further views behind the photo (many phones).
+# Pillow's names of the formats that are read. MPO is a JPEG with more views behind the photo (many phones).
 FORMATS = {"AVIF", "BMP", "GIF", "JPEG", "MPO", "PNG", "PPM", "TIFF", "WEBP"}
 # HEIC cannot be read, yet a folder that holds one must say so rather than pass over it.
 EXTENSIONS = {
@@ -31,7 +31,7 @@ class ImageError(ValueError):
     """A picture that cannot be used. The message is one line that names the file and the remedy."""
 
 
-# ---------------------------------------------------------------------------------------------------- reading
+# ------------------------------------------------------------------------------------------------ reading
 
 
 def read_image(path: str | os.PathLike) -> np.ndarray:
@@ -69,7 +69,7 @@ def read_alpha(path: str | os.PathLike) -> np.ndarray:
 
     Grey is taken as it is; palette and RGB pictures must be grey in fact (all channels equal). A transparency
     channel is accepted only where it is opaque throughout, because the file would otherwise hold two
-    candidates for the matte. EXIF orientation is applied, colour profiles are not: a matte is data, not light.
+    candidates for the matte. EXIF orientation is applied, a colour profile is not: a matte is no light.
 
     Raises ImageError as `read_image` does, and for coloured or partly transparent pictures.
     """
@@ -143,21 +143,15 @@ def _open(path: Path) -> "tuple[Image.Image, np.ndarray | None]":
     except Exception as error:
         raise ImageError(f"{path}: is truncated or damaged ({error}); copy or download it again") from error
 
-    deep = None
-    if image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM")):
-        deep = np.array(image).astype(np.uint16)
-    elif image.mode in ("I", "F"):
-        raise ImageError(f"{path}: holds 32 bits a channel; convert it to 8 or 16 bits")
-    elif ";16" in rawmode:
-        deep = _decode_deep_colour(path, content)
-    if image.format == "TIFF":
-        if deep is not None and deep.ndim == 3:  # Pillow turns a TIFF upright as it loads, OpenCV does not
-            deep = np.array(_upright_array(deep, orientation))
-    else:
+    if image.format != "TIFF":  # Pillow turns a TIFF upright as it loads
         image = ImageOps.exif_transpose(image)
-        if deep is not None:
-            deep = _upright_array(deep, orientation)
-    return image, deep
+    if image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM")):
+        return image, np.array(image).astype(np.uint16)
+    if image.mode in ("I", "F"):
+        raise ImageError(f"{path}: holds 32 bits a channel; convert it to 8 or 16 bits")
+    if ";16" in rawmode:
+        return image, _decode_deep_colour(path, content, orientation)
+    return image, None
 
 
 def _buffer(content: bytes):
@@ -166,19 +160,16 @@ def _buffer(content: bytes):
     return BytesIO(content)
 
 
-def _decode_deep_colour(path: Path, content: bytes) -> np.ndarray:
-    """16-bit colour file -> uint16 [H, W, 3] RGB or [H, W, 4] RGBA, not yet upright."""
+def _decode_deep_colour(path: Path, content: bytes, orientation: int) -> np.ndarray:
+    """16-bit colour file, EXIF orientation 1 to 8 -> uint16 [H, W, 3] RGB or [H, W, 4] RGBA, upright."""
     import cv2
 
+    if content[:2] in (b"II", b"MM") and orientation != 1:  # OpenCV fails at these or turns them itself
+        raise ImageError(f"{path}: is a 16-bit TIFF with a rotation tag; save it upright or as PNG")
     values = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
     if values is None or values.dtype != np.uint16 or values.ndim != 3:
         raise ImageError(f"{path}: this kind of 16-bit file cannot be read; save it as an ordinary PNG")
-    order = cv2.COLOR_BGR2RGB if values.shape[2] == 3 else cv2.COLOR_BGRA2RGBA
-    return cv2.cvtColor(values, order)
-
-
-def _upright_array(values: np.ndarray, orientation: int) -> np.ndarray:
-    """Applies an EXIF orientation (1 to 8) to an array [H, W, ...]."""
+    values = cv2.cvtColor(values, cv2.COLOR_BGR2RGB if values.shape[2] == 3 else cv2.COLOR_BGRA2RGBA)
     if orientation in (5, 6, 7, 8):
         values = values.swapaxes(0, 1)
     if orientation in (3, 4, 7, 8):
@@ -211,12 +202,12 @@ def _to_srgb(image: "Image.Image", profile: bytes) -> "Image.Image":
         return image
 
 
-# ---------------------------------------------------------------------------------------------------- writing
+# ------------------------------------------------------------------------------------------------ writing
 
 
 @contextmanager
 def replacing(path: str | os.PathLike) -> Iterator[Path]:
-    """Gives a hidden, temporary name beside `path`, which becomes `path` if the block ends well, else vanishes.
+    """Gives a hidden temporary name beside `path` that becomes `path` if the block ends well, else vanishes.
 
     Readers thus see the old file or the whole new one. Missing parent folders are made.
     """
@@ -258,7 +249,7 @@ def write_image(path: str | os.PathLike, image: np.ndarray) -> None:
         Image.fromarray(image).save(temporary, format="PNG")
 
 
-# ---------------------------------------------------------------------------------------------------- tensors
+# ------------------------------------------------------------------------------------------------ tensors
 
 
 def image_to_tensor(image: np.ndarray) -> "torch.Tensor":
@@ -288,15 +279,15 @@ def alpha_to_tensor(alpha: np.ndarray) -> "torch.Tensor":
     return torch.from_numpy(np.ascontiguousarray(alpha))[None, None]
 
 
-# ---------------------------------------------------------------------------------------------------- listing
+# ------------------------------------------------------------------------------------------------ listing
 
 
 def list_images(path: str | os.PathLike, exclude: str | os.PathLike | None = None) -> list[Path]:
     """A picture file -> [it]; a folder -> every picture beneath it, sorted, chosen by extension in any case.
 
     Hidden files and folders are left out, and so is all that lies in `exclude` (an output folder within the
-    input folder would otherwise be read as input the next time). Raises FileNotFoundError, or ImageError for a
-    folder without pictures.
+    input folder would otherwise be read as input the next time). Raises FileNotFoundError, or ImageError for
+    a folder without pictures.
     """
     path = Path(path)
     if path.is_file():
@@ -307,9 +298,7 @@ def list_images(path: str | os.PathLike, exclude: str | os.PathLike | None = Non
     found = []
     for folder, subfolders, files in os.walk(path):
         here = Path(folder)
-        subfolders[:] = [
-            name for name in subfolders if name[0] != "." and (here / name).resolve() != excluded
-        ]
+        subfolders[:] = [sub for sub in subfolders if sub[0] != "." and (here / sub).resolve() != excluded]
         pictures = [name for name in files if name[0] != "." and Path(name).suffix.lower() in EXTENSIONS]
         found += [here / name for name in pictures]
     if not found:

@@ -21,9 +21,9 @@ RUN_RECORD = "run.json"
 def output_names(paths: Sequence[Path], root: str | os.PathLike) -> dict[Path, PurePath]:
     """Input paths beneath `root` -> their names in an output folder, relative and still without suffix.
 
-    `root/sub/photo.jpg` -> `sub/photo`. Where that name is not one input's alone (`a.jpg` beside `a.png`; case
-    does not tell names apart) or would read as another's side file (`a.uncertainty.png`), the input keeps its
-    extension: `sub/photo.jpg`.
+    `root/sub/photo.jpg` -> `sub/photo`. An input keeps its extension, `sub/photo.jpg`, where the shorter name
+    would not be its own (`a.jpg` beside `a.png`; the case of letters does not count) or would read as another
+    one's side file (`a.uncertainty.png`).
     """
     relative = {path: PurePath(path.relative_to(root)) for path in paths}
     names = {}

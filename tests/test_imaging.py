@@ -1,0 +1,436 @@
+import os
+import struct
+import zlib
+from pathlib import Path, PurePath
+
+import numpy as np
+import pytest
+from PIL import Image, ImageCms, ImageOps
+
+from sdseg.imaging import (
+    ImageError,
+    alpha_to_tensor,
+    image_to_tensor,
+    list_images,
+    read_alpha,
+    read_image,
+    replacing,
+    tensor_to_image,
+    write_alpha,
+    write_image,
+)
+from sdseg.outputs import output_file, output_names, plan_outputs, write_json, write_run_record
+
+RNG = np.random.default_rng(0)
+COLOUR = RNG.integers(0, 256, size=(5, 7, 3), dtype=np.uint8)
+GREY = RNG.integers(0, 256, size=(5, 7), dtype=np.uint8)
+DEEP_GREY = RNG.integers(0, 65536, size=(5, 7), dtype=np.uint16)
+DEEP_COLOUR = RNG.integers(0, 65536, size=(5, 7, 3), dtype=np.uint16)
+DEEP_GREY[0, :2] = DEEP_COLOUR[0, :2, 0] = [0, 65535]
+
+
+def as_colour(grey: np.ndarray) -> np.ndarray:
+    return np.repeat(grey[..., None], 3, axis=2)
+
+
+def rounded(deep: np.ndarray) -> np.ndarray:
+    return np.rint(deep / 257).astype(np.uint8)
+
+
+def over_white(colour: np.ndarray, alpha: np.ndarray) -> np.ndarray:
+    """8-bit colour and alpha blended with white in floating point."""
+    share = alpha[..., None] / 255
+    return colour * share + 255 * (1 - share)
+
+
+def write_deep_colour(path: Path, values: np.ndarray) -> None:
+    """16-bit RGB or RGBA PNG made by hand, so that neither library that reads it has written it."""
+    height, width, channels = values.shape
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", width, height, 16, {3: 2, 4: 6}[channels], 0, 0, 0)
+    body = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + body)
+
+
+def write_deep_tiff(path: Path, values: np.ndarray, orientation: int) -> None:
+    """16-bit RGB TIFF made by hand, with an orientation tag (274)."""
+    height, width, _ = values.shape
+    tags = {256: width, 257: height, 258: 8, 259: 1, 262: 2, 273: 14, 274: orientation, 277: 3, 278: height}
+    tags |= {279: values.nbytes, 284: 1}
+    directory = b"".join(struct.pack("<HHII", tag, 3, 3 if tag == 258 else 1, tags[tag]) for tag in tags)
+    content = b"II*\0" + struct.pack("<IHHH", 14 + values.nbytes, 16, 16, 16) + values.astype("<u2").tobytes()
+    path.write_bytes(content + struct.pack("<H", len(tags)) + directory + bytes(4))
+
+
+# -------------------------------------------------------------------------------------- kinds of pictures
+
+
+def test_eight_bit_colour_and_grey_come_back_as_written(tmp_path):
+    for extension in ("png", "bmp", "tiff", "ppm", "PNG"):
+        Image.fromarray(COLOUR).save(tmp_path / f"colour.{extension}")
+        image = read_image(tmp_path / f"colour.{extension}")
+        assert image.dtype == np.uint8 and image.flags.writeable
+        np.testing.assert_array_equal(image, COLOUR)
+    Image.fromarray(GREY).save(tmp_path / "grey.png")
+    np.testing.assert_array_equal(read_image(tmp_path / "grey.png"), as_colour(GREY))
+
+
+def test_one_bit_and_palette(tmp_path):
+    bits = GREY > 127
+    Image.fromarray(bits).save(tmp_path / "bits.png")
+    np.testing.assert_array_equal(read_image(tmp_path / "bits.png"), as_colour(bits * np.uint8(255)))
+
+    indices = np.arange(35, dtype=np.uint8).reshape(5, 7) % 3
+    palette = np.array([[10, 20, 30], [200, 100, 50], [0, 255, 0]], np.uint8)
+    image = Image.fromarray(indices)
+    image.putpalette(palette.tobytes())
+    image.save(tmp_path / "palette.png")
+    image.save(tmp_path / "palette.gif")
+    np.testing.assert_array_equal(read_image(tmp_path / "palette.png"), palette[indices])
+    np.testing.assert_array_equal(read_image(tmp_path / "palette.gif"), palette[indices])
+    image.save(tmp_path / "transparent.png", transparency=1)
+    palette[1] = 255
+    np.testing.assert_array_equal(read_image(tmp_path / "transparent.png"), palette[indices])
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA"])
+def test_transparency_is_composited_over_white(tmp_path, mode):
+    alpha = RNG.integers(0, 256, size=(5, 7), dtype=np.uint8)
+    alpha[0, :2] = 0, 255
+    colour = COLOUR if mode == "RGBA" else GREY[..., None]
+    Image.fromarray(np.dstack([colour, alpha]), mode).save(tmp_path / "a.png")
+    expected = over_white(np.broadcast_to(colour, COLOUR.shape), alpha)
+    image = read_image(tmp_path / "a.png")
+    assert np.abs(image - expected).max() <= 1  # Pillow blends in integers
+    assert (image[0, 0] == 255).all() and (image[0, 1] == colour[0, 1]).all()
+
+
+def test_sixteen_bits_are_rounded_not_cut(tmp_path):
+    import cv2
+
+    Image.fromarray(DEEP_GREY).save(tmp_path / "grey.png")
+    np.testing.assert_array_equal(read_image(tmp_path / "grey.png"), as_colour(rounded(DEEP_GREY)))
+    cv2.imwrite(str(tmp_path / "grey.tiff"), DEEP_GREY)
+    np.testing.assert_array_equal(read_image(tmp_path / "grey.tiff"), as_colour(rounded(DEEP_GREY)))
+
+    write_deep_colour(tmp_path / "colour.png", DEEP_COLOUR)
+    np.testing.assert_array_equal(read_image(tmp_path / "colour.png"), rounded(DEEP_COLOUR))
+    assert (rounded(DEEP_COLOUR) != DEEP_COLOUR >> 8).any(), "the test would pass with the upper byte"
+    write_deep_tiff(tmp_path / "colour.tiff", DEEP_COLOUR, 1)
+    np.testing.assert_array_equal(read_image(tmp_path / "colour.tiff"), rounded(DEEP_COLOUR))
+
+    write_deep_colour(tmp_path / "rgba.png", np.dstack([DEEP_COLOUR, DEEP_GREY]))
+    expected = over_white(rounded(DEEP_COLOUR), rounded(DEEP_GREY))
+    assert np.abs(read_image(tmp_path / "rgba.png") - expected).max() <= 1
+
+
+def test_cmyk(tmp_path):
+    inks = {"white": (0, 0, 0, 0), "black": (0, 0, 0, 255), "cyan": (255, 0, 0, 0), "red": (0, 255, 255, 0)}
+    expected = {"white": (255,) * 3, "black": (0,) * 3, "cyan": (0, 255, 255), "red": (255, 0, 0)}
+    for name, ink in inks.items():
+        Image.new("CMYK", (16, 16), ink).save(tmp_path / f"{name}.jpg", quality=95)
+        image = read_image(tmp_path / f"{name}.jpg")
+        assert image.shape == (16, 16, 3)
+        assert np.abs(image.astype(int) - expected[name]).max() <= 3, (name, image[0, 0])
+
+
+def linear_profile() -> bytes:
+    """sRGB's profile with its tone curve replaced by the straight line, and another name: linear light."""
+    profile = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
+    (count,) = struct.unpack(">I", profile[128:132])
+    for position in range(132, 132 + 12 * count, 12):
+        name, start = struct.unpack(">4sI", profile[position : position + 8])
+        if name in (b"rTRC", b"gTRC", b"bTRC"):  # all three may point to one curve
+            profile[start : start + 12] = b"curv" + bytes(8)
+    return bytes(profile).replace("sRGB".encode("utf-16-be"), "line".encode("utf-16-be"))
+
+
+def test_colour_profile_is_converted_to_srgb(tmp_path):
+    ramp = np.repeat(np.arange(0, 256, 5, dtype=np.uint8)[None, :, None], 3, axis=2)
+    Image.fromarray(ramp).save(tmp_path / "linear.png", icc_profile=linear_profile())
+    light = ramp / 255
+    encoded = np.where(light <= 0.0031308, 12.92 * light, 1.055 * light ** (1 / 2.4) - 0.055) * 255
+    assert np.abs(read_image(tmp_path / "linear.png") - encoded).max() <= 1
+    assert np.abs(encoded - ramp).max() > 60
+
+    srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    Image.fromarray(COLOUR).save(tmp_path / "srgb.png", icc_profile=srgb)
+    np.testing.assert_array_equal(read_image(tmp_path / "srgb.png"), COLOUR)
+    for broken in (b"not a profile", srgb[:200]):
+        Image.fromarray(COLOUR).save(tmp_path / "broken.png", icc_profile=broken)
+        np.testing.assert_array_equal(read_image(tmp_path / "broken.png"), COLOUR)
+    Image.fromarray(GREY).save(tmp_path / "grey.png", icc_profile=srgb)  # an RGB profile does not fit grey
+    np.testing.assert_array_equal(read_image(tmp_path / "grey.png"), as_colour(GREY))
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("kind", ["png", "tiff", "deep.png", "deepgrey.png", "deepgrey.tiff"])
+def test_exif_orientation(tmp_path, orientation, kind):
+    """Every orientation must show what Pillow's own transposition of the stored pixels shows."""
+    path = tmp_path / f"a.{kind}"
+    stored = {"deep": DEEP_COLOUR, "deepgrey": DEEP_GREY}.get(kind.split(".")[0], COLOUR)
+    if kind == "deep.png":
+        write_deep_colour(path, stored)
+        content = path.read_bytes()
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        data = exif.tobytes()[6:]
+        chunk = struct.pack(">I", len(data)) + b"eXIf" + data + struct.pack(">I", zlib.crc32(b"eXIf" + data))
+        path.write_bytes(content[:33] + chunk + content[33:])
+    else:
+        image = Image.fromarray(stored)
+        exif = image.getexif()
+        exif[0x0112] = orientation
+        image.save(path, exif=exif)
+    expected = Image.fromarray(rounded(stored) if stored.dtype == np.uint16 else stored)
+    expected.getexif()[0x0112] = orientation
+    expected = np.asarray(ImageOps.exif_transpose(expected).convert("RGB"))
+    np.testing.assert_array_equal(read_image(path), expected)
+
+
+def test_the_photo_of_a_multi_picture_jpeg_is_read(tmp_path):
+    frames = [Image.new("RGB", (16, 16), colour) for colour in ("red", "blue")]
+    frames[0].save(tmp_path / "phone.jpg", format="MPO", save_all=True, append_images=frames[1:])
+    assert Image.open(tmp_path / "phone.jpg").n_frames == 2
+    assert np.abs(read_image(tmp_path / "phone.jpg").astype(int) - (255, 0, 0)).max() <= 2
+
+
+# ---------------------------------------------------------------------------------------- what is refused
+
+
+@pytest.mark.parametrize("kind", ["gif", "webp", "png", "tiff"])
+def test_several_frames_are_refused(tmp_path, kind):
+    frames = [Image.fromarray(COLOUR), Image.fromarray(255 - COLOUR)]
+    frames[0].save(tmp_path / f"a.{kind}", save_all=True, append_images=frames[1:])
+    with pytest.raises(ImageError, match=f"a.{kind}: holds 2 frames"):
+        read_image(tmp_path / f"a.{kind}")
+
+
+@pytest.mark.parametrize("kind", ["jpg", "png", "tiff", "webp", "bmp", "deep.png"])
+def test_truncated_files_are_refused(tmp_path, kind):
+    path = tmp_path / f"a.{kind}"
+    noise = np.random.default_rng(1).integers(0, 65536, size=(64, 64, 3))
+    if kind == "deep.png":
+        write_deep_colour(path, noise)
+    else:
+        Image.fromarray((noise >> 8).astype(np.uint8)).save(path)
+    content = path.read_bytes()
+    assert read_image(path).shape == (64, 64, 3)
+    for share in (0.01, 0.5, 0.97):
+        path.write_bytes(content[: int(len(content) * share)])
+        with pytest.raises(ImageError) as error:
+            read_image(path)
+        assert str(path) in str(error.value) and "\n" not in str(error.value)
+
+
+def test_what_is_no_picture_is_refused(tmp_path, monkeypatch):
+    def refusal(path: Path) -> str:
+        with pytest.raises(ImageError) as error:
+            read_image(path)
+        assert str(path) in str(error.value) and "\n" not in str(error.value)
+        return str(error.value)
+
+    (tmp_path / "empty.png").touch()
+    assert "0 bytes" in refusal(tmp_path / "empty.png")
+    (tmp_path / "text.jpg").write_text("no picture")
+    assert "not a picture" in refusal(tmp_path / "text.jpg")
+    (tmp_path / "photo.jpg").write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(64))
+    assert "HEIC is not supported; convert it to JPEG or PNG" in refusal(tmp_path / "photo.jpg")
+    assert "No such file" in refusal(tmp_path / "missing.png")
+    assert "folder" in refusal(tmp_path)
+    Image.fromarray(COLOUR).save(tmp_path / "a.eps")
+    assert "EPS files are not supported" in refusal(tmp_path / "a.eps")
+    Image.fromarray(GREY.astype(np.float32)).save(tmp_path / "float.tiff")
+    assert "32 bits" in refusal(tmp_path / "float.tiff")
+    write_deep_tiff(tmp_path / "turned.tiff", DEEP_COLOUR, 6)
+    assert "rotation tag" in refusal(tmp_path / "turned.tiff")
+    Image.fromarray(COLOUR).save(tmp_path / "bomb.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 16)
+    assert "pixels; scale it down" in refusal(tmp_path / "bomb.png")
+
+
+# ------------------------------------------------------------------------------------------------- mattes
+
+
+def test_every_alpha_level_survives_a_round_trip(tmp_path):
+    alpha = (np.arange(65536, dtype=np.float64) / 65535).astype(np.float32).reshape(256, 256)
+    write_alpha(tmp_path / "new" / "a.png", alpha)
+    np.testing.assert_array_equal(read_alpha(tmp_path / "new" / "a.png"), alpha)
+    stored = np.asarray(Image.open(tmp_path / "new" / "a.png"))
+    assert stored.dtype == np.uint16
+    np.testing.assert_array_equal(stored.ravel(), np.arange(65536))
+    assert os.listdir(tmp_path / "new") == ["a.png"], "a temporary file was left behind"
+
+
+def test_alpha_is_never_stretched(tmp_path):
+    write_alpha(tmp_path / "a.png", np.full((3, 4), 0.2))
+    np.testing.assert_allclose(read_alpha(tmp_path / "a.png"), 0.2, atol=0.5 / 65535)
+    write_alpha(tmp_path / "b.png", np.array([[-1e-7, 1 + 1e-7]]))
+    assert read_alpha(tmp_path / "b.png").tolist() == [[0, 1]]
+
+
+@pytest.mark.parametrize("wrong", [np.nan, -0.01, 1.01, np.inf])
+def test_alpha_outside_its_range_is_an_error_and_writes_nothing(tmp_path, wrong):
+    with pytest.raises(AssertionError):
+        write_alpha(tmp_path / "a.png", np.array([[0.5, wrong]]))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_kinds_of_mattes(tmp_path):
+    eight = (GREY / 255).astype(np.float32)
+    Image.fromarray(GREY).save(tmp_path / "grey.png")
+    Image.fromarray(as_colour(GREY)).save(tmp_path / "rgb.png")
+    Image.fromarray(np.dstack([as_colour(GREY), np.full_like(GREY, 255)])).save(tmp_path / "rgba.png")
+    Image.fromarray(np.dstack([GREY, np.full_like(GREY, 255)]), "LA").save(tmp_path / "la.png")
+    Image.fromarray(as_colour(GREY)).quantize(256).save(tmp_path / "palette.png")
+    for name in ("grey", "rgb", "rgba", "la", "palette"):
+        alpha = read_alpha(tmp_path / f"{name}.png")
+        assert alpha.dtype == np.float32
+        np.testing.assert_array_equal(alpha, eight, err_msg=name)
+    Image.fromarray(GREY > 100).save(tmp_path / "bits.png")
+    np.testing.assert_array_equal(read_alpha(tmp_path / "bits.png"), (GREY > 100).astype(np.float32))
+    Image.fromarray(DEEP_GREY).save(tmp_path / "deep.png")
+    np.testing.assert_allclose(read_alpha(tmp_path / "deep.png"), DEEP_GREY / 65535, rtol=1e-7)
+    write_deep_colour(tmp_path / "deeprgb.png", as_colour(DEEP_GREY))
+    np.testing.assert_allclose(read_alpha(tmp_path / "deeprgb.png"), DEEP_GREY / 65535, rtol=1e-7)
+
+
+def test_what_is_no_matte_is_refused(tmp_path):
+    Image.fromarray(COLOUR).save(tmp_path / "colour.png")
+    write_deep_colour(tmp_path / "deep.png", DEEP_COLOUR)
+    for name in ("colour", "deep"):
+        with pytest.raises(ImageError, match="must be grey"):
+            read_alpha(tmp_path / f"{name}.png")
+    Image.fromarray(np.dstack([as_colour(GREY), GREY])).save(tmp_path / "rgba.png")
+    Image.fromarray(np.dstack([GREY, GREY]), "LA").save(tmp_path / "la.png")
+    for name in ("rgba", "la"):
+        with pytest.raises(ImageError, match="which of them is the matte is unclear"):
+            read_alpha(tmp_path / f"{name}.png")
+    Image.new("CMYK", (4, 4)).save(tmp_path / "cmyk.jpg")
+    with pytest.raises(ImageError, match="CMYK"):
+        read_alpha(tmp_path / "cmyk.jpg")
+
+
+# --------------------------------------------------------------------------------------- writing, tensors
+
+
+def test_write_image_round_trip(tmp_path):
+    write_image(tmp_path / "a.png", COLOUR)
+    np.testing.assert_array_equal(read_image(tmp_path / "a.png"), COLOUR)
+    write_image(tmp_path / "b.png", np.dstack([COLOUR, GREY]))
+    np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "b.png")), np.dstack([COLOUR, GREY]))
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path):
+    (tmp_path / "a.json").write_text("old")
+    with pytest.raises(KeyError), replacing(tmp_path / "a.json") as temporary:
+        temporary.write_text("half")
+        raise KeyError
+    with pytest.raises(ValueError):
+        write_json(tmp_path / "a.json", {"mad": float("nan")})
+    assert (tmp_path / "a.json").read_text() == "old"
+    assert os.listdir(tmp_path) == ["a.json"]
+
+
+def test_image_tensor_round_trip():
+    levels = np.arange(256, dtype=np.uint8).repeat(3).reshape(16, 16, 3)
+    tensor = image_to_tensor(levels)
+    assert tensor.shape == (1, 3, 16, 16) and tensor.min() == -1 and tensor.max() == 1
+    np.testing.assert_allclose(tensor[0, 1].numpy(), levels[..., 1] / 127.5 - 1, atol=1e-6)
+    np.testing.assert_array_equal(tensor_to_image(tensor), levels)
+    clamped = (tensor[0] * 3).clamp(-1, 1)
+    np.testing.assert_array_equal(tensor_to_image(tensor[0] * 3), tensor_to_image(clamped))
+    with pytest.raises(AssertionError):
+        tensor_to_image(tensor * float("nan"))
+
+
+def test_channels_stay_in_order():
+    tensor = image_to_tensor(COLOUR)
+    for channel in range(3):
+        np.testing.assert_allclose(tensor[0, channel].numpy(), COLOUR[..., channel] / 127.5 - 1, atol=1e-6)
+
+
+def test_alpha_to_tensor():
+    alpha = RNG.random((5, 7), dtype=np.float32)
+    tensor = alpha_to_tensor(alpha)
+    assert tensor.shape == (1, 1, 5, 7)
+    np.testing.assert_array_equal(tensor[0, 0].numpy(), alpha)
+
+
+# ------------------------------------------------------------------------------------- listing and naming
+
+
+def test_list_images(tmp_path):
+    for name in ("b.JPG", "a.png", "sub/c.webp", "sub/.hidden.png", ".cache/d.png", "notes.txt", "e.heic"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    relative = [p.relative_to(tmp_path).as_posix() for p in list_images(tmp_path)]
+    assert relative == ["a.png", "b.JPG", "e.heic", "sub/c.webp"]
+    assert list_images(tmp_path / "b.JPG") == [tmp_path / "b.JPG"]
+    assert tmp_path / "sub/c.webp" not in list_images(tmp_path, exclude=tmp_path / "sub")
+    with pytest.raises(FileNotFoundError, match="missing"):
+        list_images(tmp_path / "missing")
+    (tmp_path / "bare").mkdir()
+    with pytest.raises(ImageError, match="bare: holds no pictures"):
+        list_images(tmp_path / "bare")
+
+
+def names_of(*inputs: str) -> list[str]:
+    paths = [Path("in") / name for name in inputs]
+    names = output_names(paths, "in")
+    assert list(names) == paths
+    return [str(names[path]) for path in paths]
+
+
+def test_output_names():
+    assert names_of("a.jpg", "sub/a.jpg", "b.v2.png") == ["a", "sub/a", "b.v2"]
+    assert names_of("a.jpg", "a.png", "b.png") == ["a.jpg", "a.png", "b"]
+    assert names_of("a.jpg", "A.png") == ["a.jpg", "A.png"]
+    assert names_of("a.jpg", "a.png", "a.jpg.png") == ["a.jpg", "a.png", "a.jpg.png"]
+    assert names_of("a.png", "a.uncertainty.png", "a.rgba.jpg") == ["a", "a.uncertainty.png", "a.rgba.jpg"]
+    assert output_file("out", PurePath("sub/b.v2")) == Path("out/sub/b.v2.png")
+    assert output_file("out", PurePath("b.v2"), ".uncertainty.png") == Path("out/b.v2.uncertainty.png")
+
+
+def test_plan_outputs(tmp_path):
+    write_image(tmp_path / "in" / "a.png", COLOUR)
+    write_image(tmp_path / "in" / "mattes" / "a.png", COLOUR)
+    plan = plan_outputs(tmp_path / "in", tmp_path / "in" / "mattes")
+    assert plan == {tmp_path / "in" / "a.png": PurePath("a")}
+    for source in (tmp_path / "in", tmp_path / "in" / "a.png"):
+        with pytest.raises(ValueError, match="holds the input pictures"):
+            plan_outputs(source, tmp_path / "in")
+    with pytest.raises(NotADirectoryError, match="is a file"):
+        plan_outputs(tmp_path / "in", tmp_path / "in" / "a.png")
+
+
+def test_run_record_counts_failures(tmp_path):
+    import json
+
+    import sdseg
+
+    entries = [{"input": "a.png", "output": "a.png", "size": [7, 5], "seconds": 0.1}]
+    entries.append({"input": "b.png", "error": "b.png: is truncated"})
+    write_run_record(tmp_path, {"method": "otsu", "settings": {}, "inputs": entries})
+    record = json.loads((tmp_path / "run.json").read_text())
+    assert record == {
+        "tool": "sdseg",
+        "version": sdseg.__version__,
+        "method": "otsu",
+        "settings": {},
+        "inputs": entries,
+        "failed": 1,
+    }
+
+
+def test_real_photos_of_all_kinds_if_present():
+    folder = Path(__file__).parents[2] / "shared" / "data" / "matting"
+    if not folder.is_dir():
+        pytest.skip("the folder of real photos is absent")
+    for path in list_images(folder / "image"):
+        image, alpha = read_image(path), read_alpha(folder / "alpha" / path.name)
+        assert image.shape[:2] == alpha.shape and alpha.min() == 0 and alpha.max() == 1
