@@ -1,6 +1,7 @@
 """Command line: python -m synth_data render | preview."""
 
 import argparse
+import os
 import sys
 from pathlib import Path
 
@@ -21,7 +22,9 @@ def _indices(arguments: argparse.Namespace) -> range:
         return range(_whole(arguments.count, 1, "--count"))
     first, colon, last = arguments.indices.partition(":")
     if not colon:
-        raise ValueError(f"--indices: '{arguments.indices}' is not a range; give FIRST:LAST, LAST not included")
+        raise ValueError(
+            f"--indices: '{arguments.indices}' is not a range; give FIRST:LAST, LAST not included"
+        )
     a, b = _whole(first, 0, "--indices"), _whole(last, 0, "--indices")
     if b <= a:
         raise ValueError(f"--indices: {a}:{b} holds no sample; LAST (not included) must be above FIRST")
@@ -30,39 +33,39 @@ def _indices(arguments: argparse.Namespace) -> range:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m synth_data", description="Render pictures with exact alpha mattes, from a recipe and a seed."
+        prog="python -m synth_data",
+        description="Render pictures with exact alpha mattes, from a recipe and a seed.",
     )
     commands = parser.add_subparsers(dest="command", required=True)
     render = commands.add_parser("render", help="render a data set (run again to finish what is missing)")
     preview = commands.add_parser("preview", help="render a contact sheet: pictures beside their mattes")
     for command in (render, preview):
-        command.add_argument("--recipe", required=True, help="YAML recipe, e.g. configs/recipes/fur_solids.yaml")
+        command.add_argument(
+            "--recipe", required=True, help="YAML recipe, e.g. configs/recipes/fur_solids.yaml"
+        )
         group = command.add_mutually_exclusive_group()
-        group.add_argument("--count", default="24" if command is preview else "1000", help="samples 0 .. COUNT-1 (default %(default)s)")
+        group.add_argument(
+            "--count",
+            default="24" if command is preview else "1000",
+            help="samples 0 .. COUNT-1 (default %(default)s)",
+        )
         group.add_argument("--indices", help="only samples FIRST:LAST, LAST not included, e.g. 137:138")
-        command.add_argument("--size", default="128" if command is preview else "256", help="side in pixels (default %(default)s)")
+        command.add_argument(
+            "--size",
+            default="128" if command is preview else "256",
+            help="side in pixels (default %(default)s)",
+        )
         command.add_argument("--seed", default="0", help="same seed, same pictures (default 0)")
-        command.add_argument("--workers", default="1", help="processes; changes nothing but the time (default 1)")
-        command.add_argument("--variant", default="scalar_rgb", help="scalar_rgb (runs anywhere), llvm_ad_rgb or cuda_ad_rgb")
-        command.add_argument("--output", required=True, help="folder to write" if command is render else "PNG to write")
+        command.add_argument(
+            "--workers", default="1", help="processes; changes nothing but the time (default 1)"
+        )
+        command.add_argument(
+            "--variant", default="scalar_rgb", help="scalar_rgb (runs anywhere), llvm_ad_rgb or cuda_ad_rgb"
+        )
+        command.add_argument(
+            "--output", required=True, help="folder to write" if command is render else "PNG to write"
+        )
     return parser
-
-
-def _check_variant(variant: str) -> None:
-    """Tries an unusual variant in a process of its own: LLVM of the wrong version takes the process down."""
-    import subprocess
-
-    from synth_data.render import VARIANTS
-
-    if variant == "scalar_rgb":
-        return
-    if variant not in VARIANTS:
-        raise ValueError(f"--variant: unknown variant '{variant}'; known: {', '.join(VARIANTS)}")
-    code = "import sys\nfrom synth_data.render import start\ntry:\n    start(sys.argv[1])\nexcept ValueError as e:\n    sys.exit(str(e))"
-    trial = subprocess.run([sys.executable, "-c", code, variant], capture_output=True, text=True)
-    if trial.returncode:
-        last = (trial.stderr.strip().splitlines() or [f"it ended with code {trial.returncode}"])[-1]
-        raise ValueError(last if last.startswith("--variant") else f"--variant {variant} cannot run here ({last}); use scalar_rgb")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -75,23 +78,25 @@ def main(argv: list[str] | None = None) -> int:
         workers = _whole(arguments.workers, 1, "--workers")
         from synth_data.recipe import load_recipe
         from synth_data.store import write_sheet
-        from synth_data.workers import render_dataset, render_pairs
+        from synth_data.workers import check_variant, render_dataset, render_pairs
 
         recipe = load_recipe(arguments.recipe)
-        _check_variant(arguments.variant)
+        check_variant(arguments.variant)
         output = Path(arguments.output)
         if arguments.command == "render":
             rendered = render_dataset(recipe, seed, indices, size, output, workers, arguments.variant)
             print(f"{output}: {rendered} rendered, {len(indices) - rendered} were already there")
         else:
-
-            if output.suffix.lower() != ".png" or not output.parent.is_dir():
-                raise ValueError(f"--output: '{output}' must be a .png file in a folder that exists")
+            if output.suffix.lower() != ".png" or not os.access(output.parent, os.W_OK):
+                raise ValueError(f"--output: '{output}' must be a .png file in a folder you may write to")
             write_sheet(output, render_pairs(recipe, seed, list(indices), size, workers, arguments.variant))
             print(output)
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except RuntimeError as error:  # also a worker that died
+        print(f"error: {error} Run the same command again to render what is missing.", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print("interrupted; run the same command again to finish", file=sys.stderr)
         return 130

@@ -1,4 +1,4 @@
-"""Backgrounds: procedural pictures in linear light, at any size, from a generator. numpy alone, milliseconds each."""
+"""Backgrounds: procedural pictures in linear light, drawn from a generator at any size, in milliseconds."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,8 +17,17 @@ class BackgroundFactors:
     """What a background varies in."""
 
     kind: tuple = shares(
-        gradient=0.6, cloud=0.6, marble=0.5, wood=0.6, grass=0.6, room=1.6, landscape=1.4, bokeh=0.8, clutter=1.6,
-        tiles=1, plain=0.25,
+        gradient=0.6,
+        cloud=0.6,
+        marble=0.5,
+        wood=0.6,
+        grass=0.6,
+        room=1.6,
+        landscape=1.4,
+        bokeh=0.8,
+        clutter=1.6,
+        tiles=1,
+        plain=0.25,
     )
     """what is drawn"""
     blur: tuple = span(0.0, 0.045, most=1)
@@ -54,8 +63,10 @@ def _hat(position: np.ndarray, cells: int) -> np.ndarray:
     return weights
 
 
-def _noise(rng: np.random.Generator, size: int, cells: tuple[int, int], octaves: int, decay: float = 0.5) -> np.ndarray:
-    """Value noise [size, size] in [0, 1] with `cells` (down, across) in its coarsest octave; the same at any size."""
+def _noise(
+    rng: np.random.Generator, size: int, cells: tuple[int, int], octaves: int, decay: float = 0.5
+) -> np.ndarray:
+    """Value noise [size, size] in [0, 1]; its coarsest octave has `cells` (down, across), at any size."""
     line = (np.arange(size) + 0.5) / size
     total, weight, field = 0.0, 1.0, np.zeros((size, size))
     for _ in range(octaves):
@@ -70,7 +81,9 @@ def _between(a: np.ndarray, b: np.ndarray, mix: np.ndarray) -> np.ndarray:
     return a + (b - a) * mix[..., None]
 
 
-def _turned(rng: np.random.Generator, size: int, least: float = -180, most: float = 180) -> tuple[np.ndarray, np.ndarray]:
+def _turned(
+    rng: np.random.Generator, size: int, least: float = -180, most: float = 180
+) -> tuple[np.ndarray, np.ndarray]:
     """Coordinates u, v [size, size] in [-1.5, 1.5], turned by a random angle in degrees."""
     x, y = _axes(size)
     angle = np.deg2rad(rng.uniform(least, most))
@@ -92,7 +105,9 @@ def _gradient(rng: np.random.Generator, size: int, main: np.ndarray) -> np.ndarr
     if rng.random() < 0.5:
         mix = np.clip(0.5 + rng.uniform(0.3, 1.0) * u, 0, 1)
     else:
-        mix = np.clip(np.hypot(u - rng.uniform(-0.8, 0.8), v - rng.uniform(-0.8, 0.8)) / rng.uniform(0.8, 2), 0, 1)
+        mix = np.clip(
+            np.hypot(u - rng.uniform(-0.8, 0.8), v - rng.uniform(-0.8, 0.8)) / rng.uniform(0.8, 2), 0, 1
+        )
     return _between(main, other, mix)
 
 
@@ -139,7 +154,9 @@ def _grass(rng: np.random.Generator, size: int, main: np.ndarray) -> np.ndarray:
     return picture * (0.5 + patches)[..., None]
 
 
-def _pattern(rng: np.random.Generator, u: np.ndarray, v: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+def _pattern(
+    rng: np.random.Generator, u: np.ndarray, v: np.ndarray, a: np.ndarray, b: np.ndarray
+) -> np.ndarray:
     """A regular pattern over coordinates u, v [H, W], one unit a cell."""
     kind = int(rng.integers(5))
     if kind == 0:  # checker
@@ -179,14 +196,27 @@ def _room(rng: np.random.Generator, size: int, main: np.ndarray) -> np.ndarray:
     lit = np.exp(0.5 * rng.normal(size=2))
     wall = main * (lit[0] + (lit[1] - lit[0]) * side)[..., None]
     if rng.random() < 0.4:
-        paper = _pattern(rng, x * rng.uniform(3, 9) + 31.3, y * rng.uniform(3, 9) + 17.7, np.ones(3), np.full(3, rng.uniform(0.5, 0.95)))
+        paper = _pattern(
+            rng,
+            x * rng.uniform(3, 9) + 31.3,
+            y * rng.uniform(3, 9) + 17.7,
+            np.ones(3),
+            np.full(3, rng.uniform(0.5, 0.95)),
+        )
         wall = wall * paper
     for _ in range(int(rng.integers(0, 4))):  # pictures, windows, doors, shelves
-        cx, cy, w, h = rng.uniform(-1, 1), rng.uniform(-1, 0.4), rng.uniform(0.08, 0.5), rng.uniform(0.08, 0.6)
+        cx, cy, w, h = (
+            rng.uniform(-1, 1),
+            rng.uniform(-1, 0.4),
+            rng.uniform(0.08, 0.5),
+            rng.uniform(0.08, 0.6),
+        )
         inside = np.maximum(np.abs(x - cx) / w, np.abs(y - cy) / h)
         frame, inner = any_colour(rng), any_colour(rng) * (3 if rng.random() < 0.3 else 1)
         wall = _between(wall, frame, _step(-inside, -1.0, 0.05))
-        wall = _between(wall, inner * (0.6 + 0.8 * _noise(rng, size, (2, 2), 3))[..., None], _step(-inside, -0.88, 0.05))
+        wall = _between(
+            wall, inner * (0.6 + 0.8 * _noise(rng, size, (2, 2), 3))[..., None], _step(-inside, -0.88, 0.05)
+        )
     floor_colour = colour_of_tone(rng, ("brown", "tan", "grey", "white", "bright")[int(rng.integers(5))])
     depth = 1 / np.maximum(y - horizon + 0.25, 0.05)
     cells = rng.uniform(0.7, 2.5)
@@ -214,7 +244,9 @@ def _landscape(rng: np.random.Generator, size: int, main: np.ndarray) -> np.ndar
     blue = np.array([0.15, 0.32, 0.7]) * np.exp(0.35 * rng.normal(size=3))
     haze = np.array([0.75, 0.75, 0.75]) * np.exp(0.3 * rng.normal() * np.array([1, 0.2, -0.8]))
     sky = _between(blue, haze, np.clip((y + 1) / (horizon + 1.01), 0, 1) ** rng.uniform(0.5, 2))
-    sky = _between(sky, np.full(3, 0.85), _step(_noise(rng, size, (4, 2), 5, 0.6), rng.uniform(0.45, 0.8), 0.3))
+    sky = _between(
+        sky, np.full(3, 0.85), _step(_noise(rng, size, (4, 2), 5, 0.6), rng.uniform(0.45, 0.8), 0.3)
+    )
     ground = np.array([0.12, 0.18, 0.05]) if rng.random() < 0.5 else main
     near = ground * (0.4 + 1.2 * _noise(rng, size, (int(rng.integers(4, 20)), 4), 4, 0.7))[..., None]
     line = _hat((np.arange(size) + 0.5) / size, 5)
@@ -224,7 +256,9 @@ def _landscape(rng: np.random.Generator, size: int, main: np.ndarray) -> np.ndar
         if rng.random() < 0.4:  # a rough edge: trees or roofs
             ridge = ridge - 0.12 * (_hat((np.arange(size) + 0.5) / size, 24) @ rng.random(25))[None]
         colour = haze * (0.6 - 0.18 * k) * 0.5 + shade(rng, ground, 0.5) * (0.4 + 0.18 * k)
-        picture = _between(picture, colour * (0.8 + 0.4 * _noise(rng, size, (8, 8), 2))[..., None], _step(y, ridge, 0.02))
+        picture = _between(
+            picture, colour * (0.8 + 0.4 * _noise(rng, size, (8, 8), 2))[..., None], _step(y, ridge, 0.02)
+        )
     return _between(picture, near, _step(y, horizon + 0 * x, 0.03))
 
 
@@ -270,8 +304,17 @@ def _clutter(rng: np.random.Generator, size: int, main: np.ndarray) -> np.ndarra
 
 
 KINDS: dict[str, Callable[[np.random.Generator, int, np.ndarray], np.ndarray]] = {
-    "gradient": _gradient, "cloud": _cloud, "marble": _marble, "wood": _wood, "grass": _grass, "room": _room,
-    "landscape": _landscape, "bokeh": _bokeh, "clutter": _clutter, "tiles": _tiles, "plain": _plain,
+    "gradient": _gradient,
+    "cloud": _cloud,
+    "marble": _marble,
+    "wood": _wood,
+    "grass": _grass,
+    "room": _room,
+    "landscape": _landscape,
+    "bokeh": _bokeh,
+    "clutter": _clutter,
+    "tiles": _tiles,
+    "plain": _plain,
 }
 
 
@@ -288,7 +331,9 @@ def blurred(picture: np.ndarray, sigma: float) -> np.ndarray:
     return (weights @ across.reshape(size, size, 3)).reshape(size, size, 3)
 
 
-def draw_background(rng: np.random.Generator, size: int, factors: dict[str, Any], subject_colour: np.ndarray) -> np.ndarray:
+def draw_background(
+    rng: np.random.Generator, size: int, factors: dict[str, Any], subject_colour: np.ndarray
+) -> np.ndarray:
     """A background from drawn `BackgroundFactors`: linear light float32 [size, size, 3] in [0, 1].
 
     `subject_colour` linear [3] is the subject's mean colour, used when the factor `similar` says so.

@@ -14,7 +14,9 @@ from synth_data.scene import PICTURE_STREAM, describe, stream
 from synth_data.store import Pair
 
 HIGHLIGHT = 1.5  # colour is held below this multiple of coverage, so that a thin highlight does not bleed
-ADAPTATION = 0.6  # how far the camera follows the scene's brightness: 0 not at all, 1 every subject is mid-grey
+ADAPTATION = (
+    0.6  # how far the camera follows the scene's brightness: 0 not at all, 1 every subject is mid-grey
+)
 
 
 @dataclass(frozen=True)
@@ -28,7 +30,10 @@ class ExposureFactors:
 
 
 def expose(colour: np.ndarray, alpha: np.ndarray, key: float, stops: float) -> np.ndarray:
-    """Premultiplied linear colour [H, W, 3] at another exposure, with highlights held below HIGHLIGHT x coverage."""
+    """Premultiplied linear colour [H, W, 3] at another exposure, `stops` off the one that `key` asks for.
+
+    `alpha` [H, W] in [0, 1]; highlights are held below HIGHLIGHT x alpha.
+    """
     level = float(luminance(colour).sum() / max(float(alpha.sum()), 1e-6))
     gain = (key / max(level, 1e-4)) ** ADAPTATION * 2.0**stops
     return np.minimum(colour * np.float32(gain), HIGHLIGHT * alpha[..., None])
@@ -59,9 +64,16 @@ def make_pairs(recipe: Any, seed: int, foreground: int, indices: list[int], size
         mean_colour = exposed.sum((0, 1), dtype=np.float64) / max(float(alpha.sum()), 1e-6)
         background = draw_background(rng, size, background_factors, mean_colour)
         factors = {
-            **scene.factors, "exposure": exposure, "background": background_factors,
+            **scene.factors,
+            "exposure": exposure,
+            "background": background_factors,
             "coverage": round(float(alpha.mean(dtype=np.float64)), 6),
         }
-        meta = {"seed": seed, "index": index, "recipe": recipe.name, "factors": json.dumps(factors, sort_keys=True)}
+        meta = {
+            "seed": seed,
+            "index": index,
+            "recipe": recipe.name,
+            "factors": json.dumps(factors, sort_keys=True),
+        }
         pairs.append(Pair(composite(exposed, alpha, background), alpha, meta))
     return pairs

@@ -29,20 +29,18 @@ def chance(probability: float) -> Any:
 
 def shares(**weights: float) -> Any:
     """One of several named choices; the recipe gives each name's share (any scale, missing names get 0)."""
-    return field(
-        default=tuple(weights.items()), metadata={"kind": "shares", "choices": tuple(weights)}
-    )
+    return field(default=tuple(weights.items()), metadata={"kind": "shares", "choices": tuple(weights)})
 
 
 def unknown(word: str, known: list[str] | tuple[str, ...], place: str) -> ValueError:
     """The error for a name that nothing reads, with its nearest neighbour."""
     near = difflib.get_close_matches(str(word), known, n=1, cutoff=0.0)
-    return ValueError(
-        f"{place}: unknown key '{word}'; did you mean '{near[0]}'? (known: {', '.join(known)})"
-    )
+    return ValueError(f"{place}: unknown key '{word}'; did you mean '{near[0]}'? (known: {', '.join(known)})")
 
 
-def read_number(value: Any, place: str, least: float = 0.0, most: float = math.inf, whole: bool = False) -> Any:
+def read_number(
+    value: Any, place: str, least: float = 0.0, most: float = math.inf, whole: bool = False
+) -> Any:
     """`value` if it is a finite number (a whole one if asked) within [least, most]; ValueError otherwise."""
     sort = "a whole number" if whole else "a number"
     if isinstance(value, bool) or not isinstance(value, int if whole else (int, float)):
@@ -54,7 +52,7 @@ def read_number(value: Any, place: str, least: float = 0.0, most: float = math.i
 
 
 def read_shares(value: Any, choices: tuple[str, ...], place: str) -> tuple[tuple[str, float], ...]:
-    """A mapping name -> share as pairs in the order of `choices`; ValueError on unknown names or no weight."""
+    """A mapping name -> share as pairs in the order of `choices`; ValueError if unknown or weightless."""
     if not isinstance(value, dict):
         raise ValueError(f"{place}: {value!r} is not a mapping of name: share")
     for name in value:
@@ -67,7 +65,7 @@ def read_shares(value: Any, choices: tuple[str, ...], place: str) -> tuple[tuple
 
 
 def read_table(table: type, values: Any, place: str) -> Any:
-    """A `table` with the recipe's `values` (mapping factor -> range) in place of its defaults, all checked."""
+    """A `table` with the recipe's `values` (factor -> range) in place of its defaults, all checked."""
     if not isinstance(values, dict):
         raise ValueError(f"{place}: {values!r} is not a mapping of factor: range")
     known = {f.name: f for f in fields(table)}
@@ -86,7 +84,9 @@ def read_table(table: type, values: Any, place: str) -> Any:
             whole = rule["kind"] == "count"
             low, high = (read_number(v, where, rule["least"], rule["most"], whole) for v in value)
             if low > high:
-                raise ValueError(f"{where}: impossible range [{low:g}, {high:g}]; put the smaller number first")
+                raise ValueError(
+                    f"{where}: impossible range [{low:g}, {high:g}]; put the smaller number first"
+                )
             if rule["log"] and low <= 0:
                 raise ValueError(f"{where}: {low:g} is out of range; this factor must be above 0")
             chosen[name] = (low, high)

@@ -1,4 +1,4 @@
-"""The renderer's door: a `Scene` in, premultiplied linear colour and coverage out. Mitsuba 3 is used only here."""
+"""The renderer's door: a `Scene` in, premultiplied linear colour and coverage out. Mitsuba stays in here."""
 
 import os
 import tempfile
@@ -10,6 +10,10 @@ from synth_data.scene import SAMPLER_STREAM, Scene, stream
 from synth_data.subjects.meshes import Mesh, Strands, shaded
 
 VARIANTS = ("scalar_rgb", "llvm_ad_rgb", "cuda_ad_rgb")
+NEEDS = {
+    "llvm_ad_rgb": "point DRJIT_LIBLLVM_PATH at a libLLVM.so (19 works, 14 and 15 crash), or use scalar_rgb",
+    "cuda_ad_rgb": "it needs an NVIDIA GPU and its driver; use scalar_rgb",
+}
 BLOCK = 32  # fixed: Mitsuba derives it from the thread count otherwise, and the sampler's seeding from it
 
 
@@ -25,17 +29,12 @@ def start(variant: str = "scalar_rgb") -> None:
 
     try:
         mi.set_variant(variant)
-        mi.Float(1.0) + mi.Float(1.0)
-    except Exception as error:
-        hint = "install LLVM 16 or newer and point DRJIT_LIBLLVM_PATH at libLLVM.so" if "llvm" in variant else (
-            "it needs an NVIDIA driver and GPU")
-        raise ValueError(f"--variant {variant} cannot run here ({_first_line(error)}); {hint}, or use scalar_rgb") from error
+    except Exception as error:  # whatever a missing backend raises
+        raise ValueError(
+            f"--variant {variant} cannot run here; {NEEDS.get(variant, 'reinstall mitsuba')}"
+        ) from error
     drjit.set_thread_count(1)
     mi.set_log_level(mi.LogLevel.Error)
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def _colour(value: np.ndarray, nearest: bool = False) -> dict[str, Any]:
@@ -45,7 +44,12 @@ def _colour(value: np.ndarray, nearest: bool = False) -> dict[str, Any]:
     if value.ndim == 1:
         return {"type": "rgb", "value": value.tolist()}
     bitmap = mi.Bitmap(np.ascontiguousarray(value, dtype=np.float32))
-    return {"type": "bitmap", "bitmap": bitmap, "raw": True, "filter_type": "nearest" if nearest else "bilinear"}
+    return {
+        "type": "bitmap",
+        "bitmap": bitmap,
+        "raw": True,
+        "filter_type": "nearest" if nearest else "bilinear",
+    }
 
 
 def _bsdf(material: dict[str, Any]) -> dict[str, Any]:
@@ -59,8 +63,15 @@ def _bsdf(material: dict[str, Any]) -> dict[str, Any]:
     elif kind == "metal":
         inner = {"type": "roughconductor", "material": "none", "specular_reflectance": colour, "alpha": rough}
     elif kind == "principled":
-        inner = {"type": "principled", "base_color": colour, "roughness": rough, "specular": 0.5, "sheen": 0.5,
-                 "clearcoat": 0.6, "clearcoat_gloss": 0.8}
+        inner = {
+            "type": "principled",
+            "base_color": colour,
+            "roughness": rough,
+            "specular": 0.5,
+            "sheen": 0.5,
+            "clearcoat": 0.6,
+            "clearcoat_gloss": 0.8,
+        }
     else:
         raise ValueError(f"unknown material '{kind}'")
     return {"type": "twosided", "inner": inner}
@@ -73,7 +84,14 @@ def _mesh(mesh: Mesh) -> Any:
     vertices, normals, uv, faces = shaded(mesh)
     properties = mi.Properties()
     properties["bsdf"] = mi.load_dict(_bsdf(mesh.material))
-    shape = mi.Mesh("mesh", len(vertices), len(faces), has_vertex_normals=True, has_vertex_texcoords=True, props=properties)
+    shape = mi.Mesh(
+        "mesh",
+        len(vertices),
+        len(faces),
+        has_vertex_normals=True,
+        has_vertex_texcoords=True,
+        props=properties,
+    )
     content = mi.traverse(shape)
     content["vertex_positions"] = vertices.astype(np.float32).ravel()
     content["vertex_normals"] = normals.astype(np.float32).ravel()
@@ -94,10 +112,13 @@ def _strands(strands: Strands, path: str) -> Any:
         file.write(one * number % tuple(rows.ravel().tolist()))
     # Mitsuba's v runs over all segments of all strands, so a one-pixel-wide bitmap colours each segment
     colours = strands.colours.reshape(-1, 1, 3)
-    return mi.load_dict({
-        "type": "bsplinecurve", "filename": path,
-        "bsdf": {"type": "diffuse", "reflectance": _colour(colours, nearest=True)},
-    })
+    return mi.load_dict(
+        {
+            "type": "bsplinecurve",
+            "filename": path,
+            "bsdf": {"type": "diffuse", "reflectance": _colour(colours, nearest=True)},
+        }
+    )
 
 
 def _emitters(scene: Scene) -> dict[str, Any]:
@@ -113,22 +134,36 @@ def _emitters(scene: Scene) -> dict[str, Any]:
     for k, lamp in enumerate(scene.lamps):
         place = lamp.direction * lamp.distance
         if lamp.kind == "sun":
-            light = {"type": "directional", "direction": (-lamp.direction).tolist(), "irradiance": _colour(lamp.irradiance)}
+            light = {
+                "type": "directional",
+                "direction": (-lamp.direction).tolist(),
+                "irradiance": _colour(lamp.irradiance),
+            }
         elif lamp.kind == "point":
-            light = {"type": "point", "position": place.tolist(), "intensity": _colour(lamp.irradiance * lamp.distance**2)}
+            light = {
+                "type": "point",
+                "position": place.tolist(),
+                "intensity": _colour(lamp.irradiance * lamp.distance**2),
+            }
         else:
             radiance = lamp.irradiance * lamp.distance**2 / (np.pi * lamp.radius**2)
             side = [0, 0, 1] if abs(lamp.direction[2]) < 0.9 else [1, 0, 0]
             facing = mi.ScalarTransform4f().look_at(place.tolist(), [0, 0, 0], side)
-            light = {"type": "disk", "to_world": facing @ mi.ScalarTransform4f().scale(lamp.radius),
-                     "emitter": {"type": "area", "radiance": _colour(radiance)}}
+            light = {
+                "type": "disk",
+                "to_world": facing @ mi.ScalarTransform4f().scale(lamp.radius),
+                "emitter": {"type": "area", "radiance": _colour(radiance)},
+            }
         emitters[f"lamp{k}"] = light
     return emitters
 
 
-def render_foreground(scene: Scene, size: int, samples: int, depth: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """The subject alone: premultiplied linear colour float32 [size, size, 3] >= 0, coverage float32 [size, size] in [0, 1].
+def render_foreground(
+    scene: Scene, size: int, samples: int, depth: int, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """The subject alone, in front of nothing: (colour, coverage).
 
+    Colour is float32 [size, size, 3] >= 0, linear and premultiplied; coverage float32 [size, size] in [0, 1].
     `samples` paths a pixel of at most `depth` segments. `start` must have been called in this process.
     """
     import mitsuba as mi
@@ -139,10 +174,18 @@ def render_foreground(scene: Scene, size: int, samples: int, depth: int, seed: i
         "type": "scene",
         "integrator": {"type": "path", "max_depth": depth, "hide_emitters": True, "block_size": BLOCK},
         "sensor": {
-            "type": "perspective", "fov": scene.fov, "fov_axis": "x", "to_world": view, "near_clip": 0.001,
+            "type": "perspective",
+            "fov": scene.fov,
+            "fov_axis": "x",
+            "to_world": view,
+            "near_clip": 0.001,
             "film": {
-                "type": "hdrfilm", "width": size, "height": size, "pixel_format": "rgba",
-                "component_format": "float32", "rfilter": {"type": "box"},  # no negative lobes: alpha stays in [0, 1]
+                "type": "hdrfilm",
+                "width": size,
+                "height": size,
+                "pixel_format": "rgba",
+                "component_format": "float32",
+                "rfilter": {"type": "box"},  # no negative lobes: alpha stays in [0, 1]
             },
             "sampler": {"type": "multijitter", "sample_count": samples},
         },
@@ -156,5 +199,7 @@ def render_foreground(scene: Scene, size: int, samples: int, depth: int, seed: i
         loaded = mi.load_dict(described)
     rendered = np.array(mi.render(loaded, seed=sampler_seed, spp=samples), dtype=np.float32)
     if not np.isfinite(rendered).all():
-        raise ValueError(f"foreground {scene.factors['foreground']} of seed {seed}: the renderer gave non-finite values")
+        raise ValueError(
+            f"foreground {scene.factors['foreground']} of seed {seed}: the renderer gave non-finite values"
+        )
     return np.maximum(rendered[..., :3], 0.0), np.clip(rendered[..., 3], 0.0, 1.0)

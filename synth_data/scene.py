@@ -54,7 +54,7 @@ class LightFactors:
 
 @dataclass(frozen=True)
 class Lamp:
-    """One lamp: kind sun | area | point; unit direction [3] from the subject; irradiance [3]; distance; radius."""
+    """A sun, area or point lamp; `direction` [3] leads to it, `irradiance` [3] arrives at the subject."""
 
     kind: str
     direction: np.ndarray
@@ -65,7 +65,10 @@ class Lamp:
 
 @dataclass(frozen=True)
 class Scene:
-    """A foreground to render: subject, camera (origin, target, up, fov in degrees), sky [3] or [h, w, 3], lamps."""
+    """A foreground to render: subject, camera (fov in degrees), sky (radiance [3] or [h, w, 3]) and lamps.
+
+    `factors` is the record of what was drawn, for the metadata.
+    """
 
     subject: Subject
     origin: np.ndarray
@@ -85,7 +88,9 @@ def stream(seed: int, kind: int, position: int) -> np.random.Generator:
 def _aim(points: np.ndarray, f: dict[str, float]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Camera origin, target and up so that points [P, 3] span `extent` of the frame, moved by the shifts."""
     azimuth, elevation, roll = np.deg2rad([f["azimuth"], f["elevation"], f["roll"]])
-    away = np.array([np.cos(elevation) * np.cos(azimuth), np.cos(elevation) * np.sin(azimuth), np.sin(elevation)])
+    away = np.array(
+        [np.cos(elevation) * np.cos(azimuth), np.cos(elevation) * np.sin(azimuth), np.sin(elevation)]
+    )
     level = np.array([-np.sin(azimuth), np.cos(azimuth), 0.0])
     above = np.cross(away, level)
     right = np.cos(roll) * level + np.sin(roll) * above
@@ -99,7 +104,9 @@ def _aim(points: np.ndarray, f: dict[str, float]) -> tuple[np.ndarray, np.ndarra
         x, y = ((points - origin) @ right) / depth, ((points - origin) @ up) / depth
         size = max(np.ptp(x), np.ptp(y)) / frame
         middle_x, middle_y = (x.max() + x.min()) / 2, (y.max() + y.min()) / 2
-        target = target + distance * ((middle_x - f["shift_x"] * frame) * right + (middle_y - f["shift_y"] * frame) * up)
+        target = target + distance * (
+            (middle_x - f["shift_x"] * frame) * right + (middle_y - f["shift_y"] * frame) * up
+        )
         distance = max(distance * size / f["extent"], 1.3 * radius)
     return target + distance * away, target, up
 
@@ -117,7 +124,11 @@ def _sky(rng: np.random.Generator, kind: str, strength: float, tint: float) -> n
         return strength * _light_colour(rng, tint)
     top, middle, ground = (_light_colour(rng, tint) * rng.uniform(0.1, 1.5) for _ in range(3))
     elevation = np.linspace(1, -1, 16)[:, None, None]
-    sky = np.where(elevation > 0, middle + (top - middle) * elevation, middle + (ground - middle) * np.sqrt(-np.minimum(elevation, 0)))
+    sky = np.where(
+        elevation > 0,
+        middle + (top - middle) * elevation,
+        middle + (ground - middle) * np.sqrt(-np.minimum(elevation, 0)),
+    )
     sky = np.repeat(sky, 32, axis=1)
     v, u = np.meshgrid(np.arange(16) + 0.5, np.arange(32) + 0.5, indexing="ij")
     for _ in range(int(rng.integers(0, 4))):  # windows and lit walls
@@ -129,7 +140,9 @@ def _sky(rng: np.random.Generator, kind: str, strength: float, tint: float) -> n
     return sky * strength / ((luminance(sky) * weight).mean() / weight.mean())
 
 
-def _lamps(rng: np.random.Generator, f: dict[str, Any], table: LightFactors, away: np.ndarray, reach: float) -> list[Lamp]:
+def _lamps(
+    rng: np.random.Generator, f: dict[str, Any], table: LightFactors, away: np.ndarray, reach: float
+) -> list[Lamp]:
     """Lamps beyond the camera's distance `reach`, so that none stands between it and the subject."""
     lamps = []
     for k in range(f["lamps"]):
@@ -154,5 +167,11 @@ def describe(recipe: Any, seed: int, foreground: int) -> Scene:
     reach = float(np.linalg.norm(origin)) + 2
     sky = _sky(rng, lights["sky"], lights["sky_strength"], lights["tint"])
     lamps = _lamps(rng, lights, recipe.lights, away / np.linalg.norm(away), reach)
-    factors = {"family": family, "foreground": foreground, family: subject_factors, "camera": camera, "lights": lights}
+    factors = {
+        "family": family,
+        "foreground": foreground,
+        family: {**subject_factors, **subject.drawn},
+        "camera": camera,
+        "lights": {**lights, "kinds": [lamp.kind for lamp in lamps]},
+    }
     return Scene(subject, origin, target, up, camera["fov"], sky, lamps, factors)

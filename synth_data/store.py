@@ -1,22 +1,24 @@
-"""The data set on disk, a Hugging Face imagefolder: write and read of one pair, and of the whole folder's index.
+"""The data set on disk, a Hugging Face imagefolder: one pair and the folder's index, written and read.
 
-    images/000137.png    8-bit sRGB
-    alpha/000137.png     16-bit, 65535 = 1
-    metadata.jsonl       file_name, alpha_file_name, seed, index, recipe, factors (one JSON string), in index order
-    recipe.yaml          the recipe it was rendered with
-    render.json          seed, size and variant it was rendered with
+images/000137.png    8-bit sRGB
+alpha/000137.png     16-bit, 65535 = 1
+metadata.jsonl       in index order: file_name, alpha_file_name, seed, index, recipe, factors (a JSON string)
+recipe.yaml          the recipe it was rendered with
+render.json          seed, size and variant it was rendered with, and the versions that did it
 """
 
 import json
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import yaml
 
-JOURNAL = ".rendered.jsonl"  # rows of finished samples in the order they finished; gone when the run is complete
+JOURNAL = ".rendered.jsonl"  # rows of finished samples as they finish; gone when the run is complete
 
 
 @dataclass(frozen=True)
@@ -94,7 +96,9 @@ def read_metadata(folder: Path) -> dict[int, dict[str, Any]]:
     """index -> row of every sample that is recorded as finished and whose two files are there."""
     rows = {row["index"]: row for name in ("metadata.jsonl", JOURNAL) for row in _rows(folder / name)}
     there = {f"{kind}/{p.name}" for kind in ("images", "alpha") for p in (folder / kind).glob("*.png")}
-    return {i: row for i, row in rows.items() if row["file_name"] in there and row["alpha_file_name"] in there}
+    return {
+        i: row for i, row in rows.items() if row["file_name"] in there and row["alpha_file_name"] in there
+    }
 
 
 def write_metadata(folder: Path, rows: dict[int, dict[str, Any]]) -> None:
@@ -106,16 +110,13 @@ def write_metadata(folder: Path, rows: dict[int, dict[str, Any]]) -> None:
 def open_folder(folder: Path, recipe_text: str, seed: int, size: int, variant: str) -> None:
     """Creates the folder, or checks that it was rendered with the same recipe, seed, size and variant.
 
-    ValueError names what differs; PermissionError or NotADirectoryError if nothing can be written there.
+    ValueError names what differs; OSError if nothing can be written there.
     """
-    settings = {"seed": seed, "size": size, "variant": variant}
+    settings: dict[str, Any] = {"seed": seed, "size": size, "variant": variant}
     remedy = "give another --output, or delete the folder"
     try:
         for name in ("images", "alpha"):
             (folder / name).mkdir(parents=True, exist_ok=True)
-        for kind in (folder, folder / "images", folder / "alpha"):
-            for left_over in kind.glob(".*.part"):  # of a run that was killed
-                left_over.unlink()
         if (folder / "render.json").is_file():
             found = json.loads((folder / "render.json").read_text(encoding="utf-8"))
             for key, value in settings.items():
@@ -123,24 +124,41 @@ def open_folder(folder: Path, recipe_text: str, seed: int, size: int, variant: s
                     raise ValueError(
                         f"--output '{folder}' was rendered with {key} {found.get(key)}, not {value}; {remedy}"
                     )
-            if (folder / "recipe.yaml").read_text(encoding="utf-8") != recipe_text:
-                raise ValueError(f"--output '{folder}' was rendered with another recipe (see its recipe.yaml); {remedy}")
+            recipe_there = (folder / "recipe.yaml").read_text(encoding="utf-8")
+            if yaml.safe_load(recipe_there) != yaml.safe_load(recipe_text):  # comments may differ
+                raise ValueError(
+                    f"--output '{folder}' was rendered with another recipe (see its recipe.yaml); {remedy}"
+                )
             return
         if (folder / "metadata.jsonl").exists() or any((folder / "images").iterdir()):
             raise ValueError(f"--output '{folder}' holds pictures but no render.json; {remedy}")
         write_bytes(folder / "recipe.yaml", recipe_text.encode())
+        settings["versions"] = {name: version(name) for name in ("mitsuba", "numpy", "pillow")}
         write_bytes(folder / "render.json", (json.dumps(settings) + "\n").encode())
     except OSError as error:
-        raise OSError(f"--output '{folder}' is not writable ({error.strerror}); give a folder you may write to") from error
+        raise OSError(
+            f"--output '{folder}' is not writable ({error.strerror}); give a folder you may write to"
+        ) from error
+
+
+def clear_unfinished(folder: Path) -> None:
+    """Removes what a killed run left half written; only for the run that holds the folder."""
+    for part in (*folder.glob(".*.part"), *folder.glob("*/.*.part")):
+        part.unlink()
 
 
 def contact_sheet(pairs: list[Pair], columns: int = 6) -> np.ndarray:
     """Pairs of one size as one picture uint8 [H, W, 3]: each cell a picture and its matte side by side."""
-    cells = [np.concatenate([p.image, np.repeat(np.round(p.alpha * 255).astype(np.uint8)[..., None], 3, 2)], 1) for p in pairs]
+    cells = [
+        np.concatenate([p.image, np.repeat(np.round(p.alpha * 255).astype(np.uint8)[..., None], 3, 2)], 1)
+        for p in pairs
+    ]
     gap = 4
     height, width = cells[0].shape[:2]
     rows = -(-len(cells) // columns)
-    sheet = np.full((rows * (height + gap) - gap, min(columns, len(cells)) * (width + gap) - gap, 3), 255, np.uint8)
+    sheet = np.full(
+        (rows * (height + gap) - gap, min(columns, len(cells)) * (width + gap) - gap, 3), 255, np.uint8
+    )
     for k, cell in enumerate(cells):
         y, x = k // columns * (height + gap), k % columns * (width + gap)
         sheet[y : y + height, x : x + width] = cell

@@ -1,4 +1,4 @@
-"""Triangle meshes and strands in numpy: what a family hands to the renderer. z is up, lengths are unitless."""
+"""Triangle meshes and strands in numpy: what a family hands to the renderer. z is up, no unit."""
 
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -11,7 +11,8 @@ class Mesh:
     """A triangle surface.
 
     vertices: float [V, 3]. faces: int [F, 3]. uv: float [V, 2] in [0, 1].
-    material: `kind` diffuse | plastic | metal | principled, `colour` linear [3] or texture [h, w, 3], `roughness`.
+    material: `kind` (diffuse | plastic | metal | principled), `colour` (linear [3], or a texture [h, w, 3]),
+    `roughness`.
     """
 
     vertices: np.ndarray
@@ -22,7 +23,7 @@ class Mesh:
 
 @dataclass(frozen=True)
 class Strands:
-    """Hairs as cubic B-splines: points [N, K, 3], radii [N, K], colours linear [N, K - 3, 3], one a segment."""
+    """Cubic B-splines: points [N, K, 3], radii [N, K], linear colours [N, K - 3, 3], one a segment."""
 
     points: np.ndarray
     radii: np.ndarray
@@ -31,10 +32,14 @@ class Strands:
 
 @dataclass(frozen=True)
 class Subject:
-    """Everything of one foreground; it sits around the origin within a radius of about one."""
+    """Everything of one foreground; it sits around the origin within a radius of about one.
+
+    `drawn` records choices that `build` made beyond its factors, as JSON values.
+    """
 
     meshes: list[Mesh]
     strands: list[Strands] = field(default_factory=list)
+    drawn: dict[str, Any] = field(default_factory=dict)
 
     def points(self) -> np.ndarray:
         """All vertices and control points [P, 3], for framing."""
@@ -104,13 +109,16 @@ def lathe(profile: np.ndarray, columns: int = 48) -> Mesh:
 
 
 def tube(
-    path: np.ndarray, radius: float | np.ndarray, section: np.ndarray | None = None,
-    closed: bool = False, twist: float = 0.0,
+    path: np.ndarray,
+    radius: float | np.ndarray,
+    section: np.ndarray | None = None,
+    closed: bool = False,
+    twist: float = 0.0,
 ) -> Mesh:
-    """A section [M, 2] (default: a circle) swept along a path [K, 3]; `radius` scalar or [K], `twist` in turns.
+    """A section [M, 2] (default: a circle) swept along a path [K, 3]; `radius` one or [K], `twist` in turns.
 
-    The frame is carried along the path without spin (parallel transport), so the tube never pinches; on a closed
-    path the spin left over at the end is spread over its length.
+    The frame is carried along the path without spin (parallel transport), so the tube never pinches; on a
+    closed path the spin left over at the end is spread over its length.
     """
     if section is None:
         a = np.linspace(0, 2 * np.pi, 13)
@@ -148,7 +156,9 @@ def tube(
     return surface(np.concatenate([first, ring, last]))
 
 
-def rod(a: np.ndarray | tuple, b: np.ndarray | tuple, radius: float, section: np.ndarray | None = None) -> Mesh:
+def rod(
+    a: np.ndarray | tuple, b: np.ndarray | tuple, radius: float, section: np.ndarray | None = None
+) -> Mesh:
     """A straight bar from a to b."""
     return tube(np.stack([np.asarray(a, np.float64), np.asarray(b, np.float64)]), radius, section)
 
@@ -158,13 +168,15 @@ def box(size: tuple | np.ndarray, centre: tuple | np.ndarray = (0, 0, 0)) -> Mes
     x, y, z = np.asarray(size, dtype=np.float64) / 2
     square = np.array([[-x, -y], [x, -y], [x, y], [-x, y], [-x, -y]])
     up = np.array([[0, 0, -z], [0, 0, z]])
-    ring = np.concatenate([np.broadcast_to(square, (2, 5, 2)), np.broadcast_to(up[:, None, 2:], (2, 5, 1))], -1)
+    ring = np.concatenate(
+        [np.broadcast_to(square, (2, 5, 2)), np.broadcast_to(up[:, None, 2:], (2, 5, 1))], -1
+    )
     caps = np.broadcast_to(up[:, None], (2, 5, 3))
     return placed(surface(np.concatenate([caps[:1], ring, caps[1:]])), None, centre)
 
 
 def extrude(outline: np.ndarray, depth: float, hole: np.ndarray | None = None) -> Mesh:
-    """A flat outline [N, 2], star-shaped about the origin, made `depth` thick; `hole` [N, 2] is cut out of it."""
+    """An outline [N, 2], star-shaped about the origin, made `depth` thick, less a `hole` [N, 2]."""
     outer = np.concatenate([outline, outline[:1]])
     inner = 0 * outer if hole is None else np.concatenate([hole, hole[:1]])
     loops = [(inner, 0.5), (outer, 0.5), (outer, -0.5), (inner, -0.5)]
@@ -174,10 +186,10 @@ def extrude(outline: np.ndarray, depth: float, hole: np.ndarray | None = None) -
 
 
 def shaded(mesh: Mesh, crease: float = 40.0) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Unshared vertices [3F, 3], normals [3F, 3], uv [3F, 2], faces [F, 3]; edges sharper than `crease` degrees stay sharp.
+    """Unshared vertices [3F, 3], normals [3F, 3], uv [3F, 2] and faces [F, 3]; sharp edges stay sharp.
 
     A corner's normal is the area-weighted mean over the faces that meet at its position and lie within the
-    crease angle of its own face. Faces without area are dropped.
+    `crease` angle (degrees) of its own face. Faces without area are dropped.
     """
     a, b, c = (mesh.vertices[mesh.faces[:, i]] for i in range(3))
     normal = np.cross(b - a, c - a)
@@ -197,7 +209,8 @@ def shaded(mesh: Mesh, crease: float = 40.0) -> tuple[np.ndarray, np.ndarray, np
     right = order[start[weld[left]] + within]
     near = np.einsum("ij,ij->i", unit[left // 3], unit[right // 3]) > np.cos(np.deg2rad(crease))
     summed = np.stack(
-        [np.bincount(left[near], weights=normal[right[near] // 3, k], minlength=len(weld)) for k in range(3)], 1
+        [np.bincount(left[near], weights=normal[right[near] // 3, k], minlength=len(weld)) for k in range(3)],
+        1,
     )
     summed /= np.linalg.norm(summed, axis=1, keepdims=True)
     return vertices, summed, mesh.uv[faces].reshape(-1, 2), np.arange(len(weld)).reshape(-1, 3)

@@ -31,8 +31,22 @@ class Factors:
     """What a solid subject varies in. Lengths are in subject radii."""
 
     shape: tuple = shares(
-        superquadric=1, torus=0.7, knot=0.7, vessel=1, mug=0.8, star=0.7, gear=0.7, glyph=1, prism=0.8,
-        cage=0.7, chair=1, grid=0.5, coil=0.6, wheel=0.7, sticks=0.5, plant=1,
+        superquadric=1,
+        torus=0.7,
+        knot=0.7,
+        vessel=1,
+        mug=0.8,
+        star=0.7,
+        gear=0.7,
+        glyph=1,
+        prism=0.8,
+        cage=0.7,
+        chair=1,
+        grid=0.5,
+        coil=0.6,
+        wheel=0.7,
+        sticks=0.5,
+        plant=1,
     )
     """the first part's shape; further parts are any shape"""
     parts: tuple = count(1, 3, least=1, most=12)
@@ -64,8 +78,14 @@ def _superquadric(rng: np.random.Generator, thin: float) -> Mesh:
     def power(x: np.ndarray, e: float) -> np.ndarray:
         return np.sign(x) * np.abs(x) ** e
 
-    d = np.stack([power(np.cos(t), e1) * power(np.cos(p), e2), power(np.cos(t), e1) * power(np.sin(p), e2),
-                  power(np.sin(t), e1) + 0 * p], -1)
+    d = np.stack(
+        [
+            power(np.cos(t), e1) * power(np.cos(p), e2),
+            power(np.cos(t), e1) * power(np.sin(p), e2),
+            power(np.sin(t), e1) + 0 * p,
+        ],
+        -1,
+    )
     return surface(d * rng.uniform(0.35, 0.9, 3))
 
 
@@ -75,7 +95,9 @@ def _torus(rng: np.random.Generator, thin: float) -> Mesh:
     path = np.stack([np.cos(a), stretch * np.sin(a), rng.uniform(0, 0.25) * np.sin(2 * a)], 1) * 0.75
     sides = int(rng.choice([3, 4, 6, 12]))
     s = np.linspace(0, 2 * np.pi, sides + 1)
-    radius = rng.uniform(max(thin, 0.06), 0.32) * (1 + rng.uniform(0, 0.3) * np.sin(int(rng.integers(3, 9)) * a))
+    radius = rng.uniform(max(thin, 0.06), 0.32) * (
+        1 + rng.uniform(0, 0.3) * np.sin(int(rng.integers(3, 9)) * a)
+    )
     return tube(path, radius, np.stack([np.cos(s), np.sin(s)], 1), closed=True, twist=int(rng.integers(0, 3)))
 
 
@@ -126,7 +148,9 @@ def _mug(rng: np.random.Generator, thin: float) -> Mesh:
     cup = lathe(_wall(outer, 0.05))
     a = np.linspace(-np.pi / 2, np.pi / 2, 20)
     out = rng.uniform(0.25, 0.45)
-    handle = np.stack([0.93 * radius + out * np.cos(a), 0 * a, rng.uniform(0.25, 0.38) * height * np.sin(a)], 1)
+    handle = np.stack(
+        [0.93 * radius + out * np.cos(a), 0 * a, rng.uniform(0.25, 0.38) * height * np.sin(a)], 1
+    )
     return join(cup, tube(handle, max(thin, 0.04)))
 
 
@@ -151,16 +175,25 @@ def _gear(rng: np.random.Generator, thin: float) -> Mesh:
     return extrude(_polar(radius), rng.uniform(0.1, 0.5), hole)
 
 
-# strokes on a 3 x 5 grid of points, x 0..2, y 0..4
+# strokes (x0, y0, x1, y1) on a 3 x 5 grid of points, x 0..2, y 0..4
+# fmt: off
 _GLYPHS = (
-    ((0, 0, 1, 4), (1, 4, 2, 0), (0.4, 1.6, 1.6, 1.6)), ((0, 0, 0, 4), (0, 4, 2, 4), (0, 2, 1.5, 2), (0, 0, 2, 0)),
-    ((0, 0, 0, 4), (2, 0, 2, 4), (0, 2, 2, 2)), ((0, 0, 0, 4), (0, 2, 2, 4), (0, 2, 2, 0)),
-    ((0, 0, 0, 4), (0, 4, 2, 0), (2, 0, 2, 4)), ((0, 4, 2, 4), (1, 4, 1, 0)),
-    ((0, 0, 2, 4), (0, 4, 2, 0)), ((0, 4, 1, 2), (2, 4, 1, 2), (1, 2, 1, 0)), ((0, 4, 2, 4), (2, 4, 0, 0), (0, 0, 2, 0)),
-    ((0, 0, 0, 4), (0, 4, 2, 4), (2, 4, 2, 2), (2, 2, 0, 2)), ((0, 4, 0, 0), (0, 0, 1, 2), (1, 2, 2, 0), (2, 0, 2, 4)),
+    ((0, 0, 1, 4), (1, 4, 2, 0), (0.4, 1.6, 1.6, 1.6)),
+    ((0, 0, 0, 4), (0, 4, 2, 4), (0, 2, 1.5, 2), (0, 0, 2, 0)),
+    ((0, 0, 0, 4), (2, 0, 2, 4), (0, 2, 2, 2)),
+    ((0, 0, 0, 4), (0, 2, 2, 4), (0, 2, 2, 0)),
+    ((0, 0, 0, 4), (0, 4, 2, 0), (2, 0, 2, 4)),
+    ((0, 4, 2, 4), (1, 4, 1, 0)),
+    ((0, 0, 2, 4), (0, 4, 2, 0)),
+    ((0, 4, 1, 2), (2, 4, 1, 2), (1, 2, 1, 0)),
+    ((0, 4, 2, 4), (2, 4, 0, 0), (0, 0, 2, 0)),
+    ((0, 0, 0, 4), (0, 4, 2, 4), (2, 4, 2, 2), (2, 2, 0, 2)),
+    ((0, 4, 0, 0), (0, 0, 1, 2), (1, 2, 2, 0), (2, 0, 2, 4)),
     ((0.4, 0, 0.4, 4), (1.6, 0, 1.6, 4), (-0.2, 1.3, 2.2, 1.3), (-0.2, 2.7, 2.2, 2.7)),
-    ((0, 0, 2, 0), (2, 0, 2, 4), (2, 4, 0, 4), (0, 4, 0, 0)), ((0, 2, 2, 2), (1, 1, 1, 3)),
+    ((0, 0, 2, 0), (2, 0, 2, 4), (2, 4, 0, 4), (0, 4, 0, 0)),
+    ((0, 2, 2, 2), (1, 1, 1, 3)),
 )
+# fmt: on
 
 
 def _glyph(rng: np.random.Generator, thin: float) -> Mesh:
@@ -198,8 +231,7 @@ def _cage(rng: np.random.Generator, thin: float) -> Mesh:
     edge = gap[gap > 0].min() * 1.3  # longer than any edge, shorter than any diagonal
     corners = corners * rng.uniform(0.7, 1.0, 3)
     bars = [
-        rod(corners[i], corners[j], thin)
-        for i in range(len(corners)) for j in range(i) if gap[i, j] < edge
+        rod(corners[i], corners[j], thin) for i in range(len(corners)) for j in range(i) if gap[i, j] < edge
     ]
     return join(*bars, *(ball(1.6 * thin, c, rows=8) for c in corners))
 
@@ -224,7 +256,9 @@ def _chair(rng: np.random.Generator, thin: float) -> Mesh:
             ]
         else:
             parts.append(rod((-0.9 * w, d + 0.12, back), (0.9 * w, d + 0.12, back), thin))
-            parts += [rod((x, d, 0), (x, d + 0.12, back), 0.6 * thin) for x in np.linspace(-0.6, 0.6, bars + 1) * w]
+            parts += [
+                rod((x, d, 0), (x, d + 0.12, back), 0.6 * thin) for x in np.linspace(-0.6, 0.6, bars + 1) * w
+            ]
     if rng.random() < 0.4:
         parts += [rod((x, -0.95 * d, -0.6 * leg), (x, 0.95 * d, -0.6 * leg), 0.7 * thin) for x in (-w, w)]
     return join(*parts)
@@ -237,7 +271,10 @@ def _grid(rng: np.random.Generator, thin: float) -> Mesh:
     rows, columns = int(rng.integers(0, 6)), int(rng.integers(1, 8))
     bend = rng.uniform(-0.6, 0.6) if rng.random() < 0.4 else 0.0
     t = np.linspace(-1, 1, 12)
-    lines = [np.stack([np.full(12, x), bend * np.full(12, x**2), t * h], 1) for x in np.linspace(-w, w, columns + 1)]
+    lines = [
+        np.stack([np.full(12, x), bend * np.full(12, x**2), t * h], 1)
+        for x in np.linspace(-w, w, columns + 1)
+    ]
     lines += [np.stack([t * w, bend * (t * w) ** 2, np.full(12, z)], 1) for z in np.linspace(-h, h, rows + 2)]
     return join(*(tube(line, thin) for line in lines))
 
@@ -292,9 +329,22 @@ def _plant(rng: np.random.Generator, thin: float) -> Mesh:
 
 
 SHAPES: dict[str, Callable[[np.random.Generator, float], Mesh]] = {
-    "superquadric": _superquadric, "torus": _torus, "knot": _knot, "vessel": _vessel, "mug": _mug, "star": _star,
-    "gear": _gear, "glyph": _glyph, "prism": _prism, "cage": _cage, "chair": _chair, "grid": _grid, "coil": _coil,
-    "wheel": _wheel, "sticks": _sticks, "plant": _plant,
+    "superquadric": _superquadric,
+    "torus": _torus,
+    "knot": _knot,
+    "vessel": _vessel,
+    "mug": _mug,
+    "star": _star,
+    "gear": _gear,
+    "glyph": _glyph,
+    "prism": _prism,
+    "cage": _cage,
+    "chair": _chair,
+    "grid": _grid,
+    "coil": _coil,
+    "wheel": _wheel,
+    "sticks": _sticks,
+    "plant": _plant,
 }
 STANDING = ("vessel", "mug", "chair", "plant")  # these usually keep their feet down
 
@@ -307,7 +357,9 @@ def _texture(rng: np.random.Generator, kind: str, cells: int, a: np.ndarray, b: 
     if kind == "checker":
         mix = ((np.floor(u * cells) + np.floor(v * cells)) % 2).astype(np.float64)
     elif kind == "stripes":
-        mix = (np.sin(2 * np.pi * cells * (u if rng.random() < 0.5 else v)) > rng.uniform(-0.7, 0.7)).astype(np.float64)
+        mix = (np.sin(2 * np.pi * cells * (u if rng.random() < 0.5 else v)) > rng.uniform(-0.7, 0.7)).astype(
+            np.float64
+        )
     elif kind == "noise":
         mix = 0.5 + 0.5 * waves(rng, np.stack([u, v, 0 * u], -1) * 2 * np.pi, cells / 4)
     else:
@@ -316,7 +368,7 @@ def _texture(rng: np.random.Generator, kind: str, cells: int, a: np.ndarray, b: 
     return a * (1 - mix) + b * mix
 
 
-def _material(rng: np.random.Generator, kind: str, roughness: float, colour: np.ndarray) -> dict[str, Any]:
+def _material(kind: str, roughness: float, colour: np.ndarray) -> dict[str, Any]:
     if kind == "metal":
         colour = 0.35 + 0.6 * colour
     return {"kind": kind, "colour": np.clip(colour, 0.003, 0.95), "roughness": roughness}
@@ -327,7 +379,8 @@ def build(rng: np.random.Generator, factors: dict[str, Any]) -> Subject:
     f = factors
     main = colour_of_tone(rng, f["tone"])
     other = any_colour(rng) if rng.random() < 0.6 else shade(rng, main, 0.7)
-    meshes = []
+    meshes: list[Mesh] = []
+    shapes = []
     for part in range(f["parts"]):
         shape = f["shape"] if part == 0 else tuple(SHAPES)[int(rng.integers(len(SHAPES)))]
         mesh = SHAPES[shape](rng, f["thickness"])
@@ -340,12 +393,15 @@ def build(rng: np.random.Generator, factors: dict[str, Any]) -> Subject:
             material, scale, shift = f["material"], 1.0, np.zeros(3)
         else:
             colour = any_colour(rng)
-            material = pick(rng, (("diffuse", 1), ("plastic", 1), ("metal", 0.7), ("principled", 0.8)))
+            material = pick(rng, Factors().material)
             scale = rng.uniform(0.35, 0.75)
             base = meshes[0].vertices
-            anchor = base[int(rng.integers(len(base)))]  # where the new part touches the first with its inmost point
+            # the new part touches the first one here with its inmost point
+            anchor = base[int(rng.integers(len(base)))]
             turned = mesh.vertices @ (turn * scale).T
             shift = 0.98 * anchor - turned[np.argmin(turned @ anchor)]
         mesh = placed(mesh, turn * scale, shift)
-        meshes.append(replace(mesh, material=_material(rng, material, f["roughness"], colour)))
-    return Subject(meshes)
+        meshes.append(replace(mesh, material=_material(material, f["roughness"], colour)))
+        shapes.append(shape)
+    materials = [mesh.material["kind"] for mesh in meshes]
+    return Subject(meshes, drawn={"part_shapes": shapes, "part_materials": materials})
