@@ -24,7 +24,7 @@ SEED = 20
 VAE_CONFIG = dict(
     down_block_types=["DownEncoderBlock2D"] * 3,
     up_block_types=["UpDecoderBlock2D"] * 3,
-    block_out_channels=[16, 32, 64],
+    block_out_channels=[24, 48, 64],
     layers_per_block=1,
     norm_num_groups=8,
     latent_channels=4,
@@ -147,7 +147,7 @@ class Trainer:
             self.update(loss, steps)
             total, counted = total + loss.item(), counted + 1
             now = time.monotonic()
-            if counted == 100 or self.step == steps:
+            if counted == 50 or self.step == steps:
                 self.seconds, last_log, span = self.seconds + now - last_log, now, now - last_log
                 row = {"stage": self.state_file.stem, "step": self.step, "loss": total / counted}
                 row |= {"steps_per_second": counted / span, "seconds": round(self.seconds, 1)}
@@ -289,8 +289,8 @@ def main(argv: list[str] | None = None) -> None:
         "--data", type=Path, required=True, help="folder written by `python -m synth_data render`"
     )
     parser.add_argument("--output", type=Path, required=True, help="run folder; the base goes to OUTPUT/base")
-    parser.add_argument("--vae_steps", type=int, default=12000)
-    parser.add_argument("--vae_batch_size", type=int, default=32)
+    parser.add_argument("--vae_steps", type=int, default=4000)
+    parser.add_argument("--vae_batch_size", type=int, default=16)
     parser.add_argument("--vae_crop", type=int, default=32, help="side of the training crops in pixels")
     parser.add_argument("--unet_steps", type=int, default=8000)
     parser.add_argument(
