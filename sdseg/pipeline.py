@@ -77,7 +77,7 @@ def denoise(
 
 
 class MattingPipeline(DiffusionPipeline):
-    """Alpha mattes by Stable Diffusion, its UNet widened to [image latent, noisy mask latent], and an adapter.
+    """Alpha mattes by Stable Diffusion, the UNet widened to [image, noisy mask], and an adapter.
 
     Most people want `MattingPipeline.from_adapter(folder_or_hub_id)`. bfloat16 works; float16 does not: SD2's
     VAE and UNet overflow in it, and a matte that is not finite is refused.
@@ -265,8 +265,8 @@ class MattingPipeline(DiffusionPipeline):
         processing_resolution: int,
         batch_size: int,
     ) -> tuple[torch.Tensor, tuple[int, int]]:
-        """Samples of one picture's alpha at the processing resolution, [E, PH, PW] float32 on the CPU; and its
-        own (H, W)."""
+        """One picture's samples at the processing resolution, [E, PH, PW] float32 on the CPU, and its own size
+        (H, W)."""
         device = self._execution_device
         # In float32 whatever the model's precision: eight bits do not survive a division in bfloat16.
         pixels, padding, size = self.image_processor.preprocess(picture, processing_resolution, device=device)

@@ -1,0 +1,12 @@
+"""Alpha mattes and uncertainty maps of a photo or a folder of photos.
+
+python infer.py --adapter DIR --input PHOTO_OR_FOLDER --output FOLDER
+accelerate launch infer.py ...                       splits the folder among processes
+"""
+
+import sys
+
+from sdseg.inference import main
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,328 @@
+"""A photo or a folder of photos in, a folder of mattes out; on any number of processes, with the same result.
+
+The work of `infer.py` and of `sdseg infer`. Every photo is a run of its own: its starting noise comes from a
+fresh generator of the seed, so its matte depends on no neighbour, no order and no number of processes, and a
+photo that cannot be read stops no other.
+"""
+
+import argparse
+import os
+import platform
+import sys
+import time
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path, PurePath
+from typing import TYPE_CHECKING
+
+from sdseg.imaging import read_image, write_alpha, write_grey16
+from sdseg.outputs import (
+    ALPHA_SUFFIX,
+    RUN_RECORD,
+    UNCERTAINTY_SUFFIX,
+    output_file,
+    plan_outputs,
+    write_run_record,
+)
+from sdseg.uncertainty import calibration_key
+
+if TYPE_CHECKING:
+    from accelerate import PartialState
+
+    from sdseg.adapter import Adapter
+    from sdseg.pipeline import MattingPipeline
+
+TOY_NOTICE = (
+    "no --adapter: using the miniature that ships with sdseg; expect toy mattes, it sees 64 pixels a side"
+)
+
+
+class Parser(argparse.ArgumentParser):
+    """Errors take one line."""
+
+    def error(self, message: str):
+        self.exit(2, f"error: {message}\n")
+
+
+def whole_number(minimum: int, maximum: int = 2**63 - 1):
+    """A parser of whole numbers from `minimum` to `maximum`, for argparse."""
+
+    def parse(text: str) -> int:
+        wanted = f"a whole number of {minimum} or more" + (
+            f", up to {maximum}" if maximum < 2**63 - 1 else ""
+        )
+        try:
+            value = int(text)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"{text!r} cannot be used; give {wanted}") from None
+        if not minimum <= value <= maximum:
+            raise argparse.ArgumentTypeError(f"{value} cannot be used; give {wanted}")
+        return value
+
+    return parse
+
+
+def build_parser(prog: str | None = None) -> argparse.ArgumentParser:
+    """Flags are spelled as in diffusers and Marigold."""
+    parser = Parser(
+        prog=prog,
+        description="Write the alpha mattes of a photo, or of every photo in a folder.",
+        epilog="Exit status: 0 all done; 1 some photos failed, run.json says which and why; 2 nothing done.",
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    add("--input", type=Path, required=True, help="photo, or folder of photos (with subfolders)")
+    add("--output", type=Path, required=True, help="folder for <photo>.png, 16-bit mattes, and run.json")
+    add("--adapter", help="adapter: folder or Hub id (default: the miniature that ships with sdseg)")
+    add(
+        "--pretrained_model_name_or_path",
+        help="base: local diffusers folder, Hub id, or embedded (default: the one the adapter names)",
+    )
+    add("--revision", help="revision of the base on the Hub (default: the one the adapter names)")
+    add(
+        "--num_inference_steps",
+        type=whole_number(1, 1000),
+        help="denoising steps (default: the adapter's); 1 is fastest, an honest uncertainty needs 2 or more",
+    )
+    add(
+        "--ensemble_size",
+        type=whole_number(1),
+        default=1,
+        help="samples a photo, averaged (default: 1); 8 gives better mattes in 8 times the time",
+    )
+    add(
+        "--output_uncertainty",
+        action="store_true",
+        help="also write <photo>.uncertainty.png, the standard deviation of the samples, 65535 = 1; "
+        "needs --ensemble_size of 2 or more",
+    )
+    add(
+        "--processing_resolution",
+        type=whole_number(0),
+        help="longer side in pixels at which the model works (default: the adapter's; 0: the photo's own)",
+    )
+    add(
+        "--batch_size",
+        type=whole_number(1),
+        default=1,
+        help="samples computed together (default: 1); more is faster and takes more memory",
+    )
+    add("--seed", type=whole_number(0), default=0, help="of the starting noise of every photo (default: 0)")
+    add(
+        "--mixed_precision",
+        choices=["no", "bf16"],
+        default="no",
+        help="no: float32 (default); bf16: half the memory (float16 would overflow)",
+    )
+    add(
+        "--device",
+        choices=["auto", "cpu", "cuda"],
+        default="auto",
+        help="auto (default) takes the GPU if there is one, and says which device it took",
+    )
+    return parser
+
+
+def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
+    """Run the command line; returns the exit status: 0, 1 (some photos failed) or 2 (nothing was done)."""
+    arguments = build_parser(prog).parse_args(argv)
+    try:
+        return run(arguments)
+    except (ValueError, OSError) as error:
+        print(f"error: {one_line(error)}", file=sys.stderr)
+        return 2
+
+
+def one_line(error: BaseException) -> str:
+    """An error's message as one line."""
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{error.filename}: {error.strerror}; check path, permissions and room"
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Do what the command line says; returns the exit status.
+
+    Raises:
+        ValueError, OSError: nothing could be done, and nothing was written.
+    """
+    if arguments.output_uncertainty and arguments.ensemble_size < 2:
+        raise ValueError(
+            f"--output_uncertainty with --ensemble_size {arguments.ensemble_size}; a spread needs 2 or more"
+        )
+    names = plan_outputs(arguments.input, arguments.output)
+    check_writable(arguments.output)
+    state = start_processes(arguments.device)
+    if arguments.adapter is None:
+        say(state, TOY_NOTICE)
+    adapter, pipe = load(arguments, state)
+    say(state, f"device: {describe_device(state)}")
+    if state.is_main_process:
+        arguments.output.mkdir(parents=True, exist_ok=True)
+        (arguments.output / RUN_RECORD).unlink(missing_ok=True)  # an earlier run's no longer holds
+
+    from accelerate.utils import gather_object
+
+    rows = gather_object(matte_photos(pipe, names, arguments, state))
+    rows.sort(key=lambda row: row["input"])
+    failed = sum("error" in row for row in rows)
+    if state.is_main_process:
+        write_run_record(arguments.output, run_record(arguments, adapter, pipe, state, rows))
+    say(state, f"{len(rows) - failed} of {len(rows)} mattes written to {arguments.output}")
+    state.destroy_process_group()
+    return 1 if failed else 0
+
+
+def check_writable(folder: Path) -> None:
+    """Raises PermissionError or NotADirectoryError if a folder, made or still to be made, is not writable."""
+    existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not existing.is_dir():
+        raise NotADirectoryError(f"{folder}: {existing} is a file; name another folder for the output")
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise PermissionError(
+            f"{folder}: no permission to write in {existing}; name another folder for the output"
+        )
+
+
+def say(state: "PartialState", line: str) -> None:
+    """One line for the user, on stderr, once for all processes."""
+    if state.is_main_process:
+        print(line, file=sys.stderr)
+
+
+def start_processes(device: str) -> "PartialState":
+    """Join the processes that `accelerate launch` or `torchrun` started, if any, and settle on a device.
+
+    Raises:
+        ValueError: the GPU was asked for and there is none.
+    """
+    import torch
+    from accelerate import PartialState
+    from accelerate.utils import parse_flag_from_env
+
+    if device == "cuda" and not torch.cuda.is_available():
+        raise ValueError(
+            f"--device cuda: torch {torch.__version__} finds no CUDA device; check the driver and that torch "
+            "is a CUDA build, or pass --device cpu"
+        )
+    # Left to itself Accelerate overlooks the other processes of a machine without a GPU.
+    chosen_cpu = device == "cpu" or (device == "auto" and parse_flag_from_env("ACCELERATE_USE_CPU"))
+    return PartialState(cpu=chosen_cpu or not torch.accelerator.is_available())
+
+
+def describe_device(state: "PartialState") -> str:
+    import torch
+
+    name = state.device.type
+    if name == "cuda":
+        name += f" ({torch.cuda.get_device_name(state.device)})"
+    elif name == "cpu" and not torch.accelerator.is_available():
+        name += " (torch finds no GPU)"
+    return name if state.num_processes == 1 else f"{name}, {state.num_processes} processes"
+
+
+def load(arguments: argparse.Namespace, state: "PartialState") -> "tuple[Adapter, MattingPipeline]":
+    """The adapter and the pipeline, on this process's device."""
+    import torch
+
+    from sdseg.adapter import read_adapter
+    from sdseg.model import EMBEDDED
+    from sdseg.pipeline import MattingPipeline, check_processing_resolution
+
+    # torch takes other kernels for "cpu:0", Accelerate's name in a group, than for "cpu"; mattes would differ
+    device = "cpu" if state.device.type == "cpu" else state.device
+    adapter = read_adapter(arguments.adapter or EMBEDDED)
+    pipe = MattingPipeline.from_adapter(
+        adapter,
+        arguments.pretrained_model_name_or_path,
+        revision=arguments.revision,
+        torch_dtype=torch.bfloat16 if arguments.mixed_precision == "bf16" else torch.float32,
+        device=device,
+    )
+    if arguments.processing_resolution is not None:
+        check_processing_resolution(arguments.processing_resolution, pipe.vae_scale_factor)
+    return adapter, pipe
+
+
+def matte_photos(
+    pipe: "MattingPipeline", names: dict[Path, PurePath], arguments: argparse.Namespace, state: "PartialState"
+) -> list[dict]:
+    """Matte every n-th photo, this process's share; returns their rows of `run.json`."""
+    from tqdm import tqdm
+
+    root = arguments.input if arguments.input.is_dir() else arguments.input.parent
+    share = list(names.items())[state.process_index :: state.num_processes]
+    rows = []
+    for path, name in tqdm(share, desc="mattes", unit="photo", disable=not state.is_main_process):
+        row = {"input": path.relative_to(root).as_posix()}
+        try:
+            row |= matte_photo(pipe, path, name, arguments)
+        # RuntimeError is what torch raises when memory runs out, on either device
+        except (OSError, ValueError, ArithmeticError, RuntimeError, MemoryError) as error:
+            message = one_line(error)
+            row["error"] = message if str(path) in message else f"{path}: {message}"
+            tqdm.write(f"error: {row['error']}", file=sys.stderr)
+        rows.append(row)
+    return rows
+
+
+def matte_photo(pipe: "MattingPipeline", path: Path, name: PurePath, arguments: argparse.Namespace) -> dict:
+    """Matte one photo, write what was asked for, and return its part of `run.json`."""
+    import torch
+
+    started = time.perf_counter()
+    image = read_image(path)
+    result = pipe(
+        image,
+        num_inference_steps=arguments.num_inference_steps,
+        ensemble_size=arguments.ensemble_size,
+        processing_resolution=arguments.processing_resolution,
+        batch_size=arguments.batch_size,
+        generator=torch.Generator("cpu").manual_seed(arguments.seed),
+        output_uncertainty=arguments.output_uncertainty,
+    )
+    row = {"output": name.with_name(name.name + ALPHA_SUFFIX).as_posix()}
+    write_alpha(output_file(arguments.output, name), result.prediction[0])
+    if arguments.output_uncertainty:
+        row["uncertainty"] = name.with_name(name.name + UNCERTAINTY_SUFFIX).as_posix()
+        write_grey16(output_file(arguments.output, name, UNCERTAINTY_SUFFIX), result.uncertainty[0])
+    height, width = image.shape[:2]
+    return row | {"size": [width, height], "seconds": round(time.perf_counter() - started, 3)}
+
+
+def run_record(
+    arguments: argparse.Namespace,
+    adapter: "Adapter",
+    pipe: "MattingPipeline",
+    state: "PartialState",
+    rows: list[dict],
+) -> dict:
+    """What `run.json` holds: every setting as it was resolved, what made the mattes, and a row per photo."""
+    steps = arguments.num_inference_steps or pipe.config.default_denoising_steps
+    resolution = arguments.processing_resolution
+    return {
+        "method": "sdseg",
+        "settings": {
+            "adapter": arguments.adapter or "embedded",
+            "pretrained_model_name_or_path": arguments.pretrained_model_name_or_path
+            or adapter.config.pretrained_model_name_or_path,
+            "revision": arguments.revision or adapter.config.revision,
+            "num_inference_steps": steps,
+            "ensemble_size": arguments.ensemble_size,
+            "output_uncertainty": arguments.output_uncertainty,
+            "processing_resolution": pipe.config.default_processing_resolution
+            if resolution is None
+            else resolution,
+            "batch_size": arguments.batch_size,
+            "seed": arguments.seed,
+            "mixed_precision": arguments.mixed_precision,
+            "device": state.device.type,
+            "processes": state.num_processes,
+        },
+        "base_fingerprint": adapter.config.fingerprint,
+        # On the uncertainty maps, which hold the plain standard deviation; null where none was fitted.
+        "calibration_scale": adapter.config.calibration.get(calibration_key(steps, arguments.ensemble_size)),
+        "versions": {"python": platform.python_version()}
+        | {name: version(name) for name in ("torch", "diffusers", "peft", "accelerate")},
+        "inputs": rows,
+    }
