@@ -59,10 +59,13 @@ def output_file(output_dir: str | os.PathLike, name: PurePath, suffix: str = ALP
 
 
 def write_json(path: str | os.PathLike, value: dict | list) -> None:
-    """Writes JSON in one step; a number that JSON lacks (NaN, infinity) is an error."""
+    """Writes JSON in one step; a number that JSON lacks (NaN, infinity) is an error.
+
+    File names that are no valid text come out as JSON escapes (\\udcXX), which read back as they were.
+    """
     text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
     with replacing(path) as temporary:
-        temporary.write_text(text + "\n", encoding="utf-8", errors="surrogateescape")
+        temporary.write_text(text + "\n", encoding="utf-8", errors="backslashreplace")
 
 
 def write_run_record(output_dir: str | os.PathLike, record: dict) -> None:
