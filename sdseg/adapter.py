@@ -163,9 +163,7 @@ def _fetch(directory_or_hub_id: str | Path) -> Path:
     if Path(name).is_dir():
         return Path(name)
     if name.startswith((".", "/", "~")) or name.count("/") != 1:
-        raise AdapterError(
-            f"adapter {name!r} is no folder and no Hub id; give the folder that train.py wrote"
-        )
+        raise AdapterError(f"adapter {name!r} is no folder and no Hub id; give the folder that train.py wrote")
     from huggingface_hub import snapshot_download
 
     try:
@@ -180,15 +178,13 @@ def _fetch(directory_or_hub_id: str | Path) -> Path:
 def load_adapter(adapter: Adapter, base: Base) -> PeftModel:
     """Put the adapter's LoRA layers and weights into `base.unet`, in the UNet's own precision.
 
-    `base.unet` remains the UNet, now with the layers in it. Keys and shapes must match exactly.
+    `base.unet` remains the UNet, now with the layers in it.
 
     Raises:
-        AdapterError: the base is not the one the adapter was trained on, or a tensor is missing, left over
-            or of another shape.
+        AdapterError: the base is not the one the adapter was trained on, or see `load_lora_weights`.
     """
     import torch
-    from peft import PeftConfig, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
-    from safetensors.torch import load_file
+    from peft import PeftConfig, get_peft_model
 
     from sdseg.model import same_fingerprint
 
@@ -198,23 +194,39 @@ def load_adapter(adapter: Adapter, base: Base) -> PeftModel:
             f"weights differ from those of {base.name!r}; pass the base it was trained on"
         )
     try:
-        stored = load_file(adapter.path / "adapter_model.safetensors")
         config = PeftConfig.from_pretrained(str(adapter.path))
     except Exception as error:
         raise AdapterError(f"adapter {adapter.path} is damaged ({error}); copy it again") from error
     config.inference_mode = True
+    config.base_model_name_or_path = None  # PEFT looks for a name in the UNet, finds none, and would warn
     with torch.random.fork_rng(devices=[]):  # PEFT draws initial values that are overwritten below
         peft_model = get_peft_model(base.unet, config, autocast_adapter_dtype=False)
+    load_lora_weights(peft_model, adapter)
+    return peft_model
+
+
+def load_lora_weights(peft_model: PeftModel, adapter: Adapter) -> None:
+    """Copy the adapter's weights into LoRA layers that are there already; keys and shapes must match exactly.
+
+    Raises:
+        AdapterError: a damaged file, or a tensor that is missing, left over or of another shape.
+    """
+    from peft import get_peft_model_state_dict, set_peft_model_state_dict
+    from safetensors.torch import load_file
+
+    try:
+        stored = load_file(adapter.path / "adapter_model.safetensors")
+    except Exception as error:
+        raise AdapterError(f"adapter {adapter.path} is damaged ({error}); copy it again") from error
     expected = get_peft_model_state_dict(peft_model, save_embedding_layers=False)
     for key in sorted(expected.keys() | stored.keys()):
         if key not in stored:
             raise AdapterError(f"adapter {adapter.path}: tensor {key} is missing; copy the adapter again")
         if key not in expected:
-            raise AdapterError(f"adapter {adapter.path}: tensor {key} has no place in base {base.name!r}")
+            raise AdapterError(f"adapter {adapter.path}: tensor {key} has no place among the LoRA layers of this run")
         if stored[key].shape != expected[key].shape:
             raise AdapterError(
-                f"adapter {adapter.path}: tensor {key} has shape {list(stored[key].shape)}, base {base.name!r} "
-                f"needs {list(expected[key].shape)}; pass the base it was trained on"
+                f"adapter {adapter.path}: tensor {key} has shape {list(stored[key].shape)}, but "
+                f"{list(expected[key].shape)} is needed; base, rank and layers must be those it was trained with"
             )
     set_peft_model_state_dict(peft_model, stored)
-    return peft_model

@@ -58,6 +58,8 @@ class TrainingConfig:
         default_factory=lambda: ["attention", "feed_forward", "projections", "convolutions", "conv_in"]
     )
     """Groups of layers: attention, feed_forward, projections, convolutions, conv_in, time."""
+    init_adapter: str | None = None
+    """Adapter (folder or Hub id) whose LoRA weights training starts from; same base, rank and layers."""
 
     multires_noise_strength: float = 0.9
     """Strength of multi-resolution noise at t = T, annealed linearly to 0 at t = 0 (Marigold); 0 is white noise."""
@@ -134,9 +136,7 @@ class TrainingConfig:
         if not 0 < self.min_crop_scale <= 1:
             raise ConfigError(f"min_crop_scale is {self.min_crop_scale}; it must lie in (0, 1]")
         if not 0 <= self.multires_noise_strength <= 1:
-            raise ConfigError(
-                f"multires_noise_strength is {self.multires_noise_strength}; it must lie in [0, 1]"
-            )
+            raise ConfigError(f"multires_noise_strength is {self.multires_noise_strength}; it must lie in [0, 1]")
         for name, choices in (("mixed_precision", ["no", "bf16"]), ("lr_scheduler", SCHEDULERS)):
             if getattr(self, name) not in choices:
                 raise ConfigError(f"{name} is {getattr(self, name)!r}; choose among {', '.join(choices)}")

@@ -46,9 +46,7 @@ def find_pairs(directory: str | Path) -> list[PairFiles]:
     """
     directory = Path(directory)
     if not directory.is_dir():
-        raise DataError(
-            f"data folder {directory} does not exist; render one with `python -m synth_data render`"
-        )
+        raise DataError(f"data folder {directory} does not exist; render one with `python -m synth_data render`")
     if (directory / "metadata.jsonl").is_file():
         pairs = list(_listed_pairs(directory))
     elif (directory / "images").is_dir():
@@ -57,17 +55,13 @@ def find_pairs(directory: str | Path) -> list[PairFiles]:
             for image in list_images(directory / "images")
         ]
     else:
-        raise DataError(
-            f"data folder {directory} has neither metadata.jsonl nor images/ with alpha/ beside it"
-        )
+        raise DataError(f"data folder {directory} has neither metadata.jsonl nor images/ with alpha/ beside it")
     if not pairs:
         raise DataError(f"data folder {directory} holds no pairs")
     for pair in pairs:
         for kind, path in (("image", pair.image), ("alpha", pair.alpha)):
             if not path.is_file():
-                raise DataError(
-                    f"{kind} of {pair.name} is missing: no file {path}; add it or remove the pair"
-                )
+                raise DataError(f"{kind} of {pair.name} is missing: no file {path}; add it or remove the pair")
     return pairs
 
 
@@ -122,9 +116,7 @@ def check_pairs(pairs: list[PairFiles], looked_into: int = 512) -> list[str]:
         "are full (all 1)": full,
         "hold nothing but 0 and 1: a matting model trained on binary masks loses hair and glass": binary,
     }
-    return [
-        f"{count} of {len(chosen)} mattes looked into {reason}" for reason, count in reasons.items() if count
-    ]
+    return [f"{count} of {len(chosen)} mattes looked into {reason}" for reason, count in reasons.items() if count]
 
 
 def read_pair(pair: PairFiles) -> tuple[np.ndarray, np.ndarray]:
@@ -227,9 +219,7 @@ class PictureSource:
 class LatentSource:
     """Pairs encoded once, each in a fixed number of augmented variants: items hold latents, kept in memory."""
 
-    def __init__(
-        self, pictures: PictureSource, vae, variants: int, seed: int, device, progress, batch_size: int = 64
-    ):
+    def __init__(self, pictures: PictureSource, vae, variants: int, seed: int, device, progress, batch_size: int = 64):
         self.variants = variants
         draws = [(index, variant) for index in range(len(pictures.pairs)) for variant in range(variants)]
         parts = {"image_latents": [], "matte_latents": [], "valid": []}
@@ -238,9 +228,7 @@ class LatentSource:
                 pictures.fetch(index, draw_generator(seed, PERMUTATION, index, variant))
                 for index, variant in draws[start : start + batch_size]
             ]
-            encoded = encode_batch(
-                {key: torch.stack([item[key] for item in fitted]) for key in fitted[0]}, vae, device
-            )
+            encoded = encode_batch({key: torch.stack([item[key] for item in fitted]) for key in fitted[0]}, vae, device)
             for key, values in encoded.items():
                 parts[key].append(values.cpu())
         self.latents = {key: torch.cat(values) for key, values in parts.items()}
@@ -291,9 +279,7 @@ class TrainingStream(torch.utils.data.Dataset):
         generator = draw_generator(self.seed, epoch, place)
         timestep = int(torch.randint(self.num_train_timesteps, (), generator=generator))
         item = self.source.fetch(index, generator)
-        noise = annealed_noise(
-            self.latent_shape, timestep, self.num_train_timesteps, self.noise_strength, generator
-        )
+        noise = annealed_noise(self.latent_shape, timestep, self.num_train_timesteps, self.noise_strength, generator)
         return item | {"noise": noise, "timestep": torch.tensor(timestep), "index": torch.tensor(index)}
 
 

@@ -157,9 +157,7 @@ def widen_conv_in(unet: UNet2DConditionModel) -> None:
     if unet.config.in_channels == 8:
         return
     if unet.config.in_channels != 4:
-        raise BaseError(
-            f"the UNet takes {unet.config.in_channels} channels; only 4 (SD2) or 8 (Marigold) can be used"
-        )
+        raise BaseError(f"the UNet takes {unet.config.in_channels} channels; only 4 (SD2) or 8 (Marigold) can be used")
     narrow = unet.conv_in
     wide = torch.nn.Conv2d(
         8, narrow.out_channels, narrow.kernel_size, narrow.stride, narrow.padding, dtype=narrow.weight.dtype
@@ -255,7 +253,6 @@ def add_lora(base: Base, *, rank: int, lora_alpha: float, target_groups: list[st
         r=rank,
         lora_alpha=lora_alpha,
         target_modules=lora_target_modules(target_groups),
-        base_model_name_or_path=base.name,
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

@@ -123,6 +123,7 @@ def train(config: TrainingConfig) -> None:
         encode_batch,
         find_pairs,
     )
+    from sdseg.adapter import load_lora_weights, read_adapter
     from sdseg.model import add_lora, inference_scheduler, load_base
     from sdseg.objective import denoising_loss
 
@@ -151,11 +152,11 @@ def train(config: TrainingConfig) -> None:
     base = load_base(config.pretrained_model_name_or_path, revision=config.revision)
     factor = base.vae_scale_factor
     if config.resolution % factor:
-        raise ConfigError(
-            f"resolution is {config.resolution}; it must be a multiple of {factor} for this base"
-        )
+        raise ConfigError(f"resolution is {config.resolution}; it must be a multiple of {factor} for this base")
     base.vae.to(accelerator.device)
-    base.unet.to(accelerator.device, torch.bfloat16 if config.mixed_precision == "bf16" else torch.float32)
+    base.unet.to(accelerator.device)
+    if config.mixed_precision == "bf16":
+        base.unet.bfloat16()
     if config.gradient_checkpointing:
         base.unet.enable_gradient_checkpointing()
     peft_model = add_lora(
@@ -165,6 +166,8 @@ def train(config: TrainingConfig) -> None:
         target_groups=config.lora_targets,
         seed=config.seed,
     )
+    if config.init_adapter:
+        load_lora_weights(peft_model, read_adapter(config.init_adapter))
     lora = {name: value for name, value in peft_model.named_parameters() if value.requires_grad}
     optimizer = torch.optim.AdamW(
         lora.values(),
@@ -177,15 +180,11 @@ def train(config: TrainingConfig) -> None:
         load_checkpoint(output / f"checkpoint-{first_step}", lora, optimizer)
         accelerator.print(f"going on from {output / f'checkpoint-{first_step}'}")
 
-    pictures = PictureSource(
-        pairs, config.resolution, factor, Augmentation(config.random_flip, config.min_crop_scale)
-    )
+    pictures = PictureSource(pairs, config.resolution, factor, Augmentation(config.random_flip, config.min_crop_scale))
     source = pictures
     if config.cache_latents:
         bar = lambda items, **words: tqdm(items, disable=not accelerator.is_main_process, **words)  # noqa: E731
-        source = LatentSource(
-            pictures, base.vae, config.cached_variants, config.seed, accelerator.device, bar
-        )
+        source = LatentSource(pictures, base.vae, config.cached_variants, config.seed, accelerator.device, bar)
     scheduler = inference_scheduler()
     size = config.resolution // factor
     stream = TrainingStream(
@@ -312,9 +311,7 @@ def refuse_overlap(pairs: list[PairFiles], held_out: list[PairFiles]) -> None:
     trained_on = {pair.image.resolve() for pair in pairs}
     for pair in held_out:
         if pair.image.resolve() in trained_on:
-            raise ConfigError(
-                f"validation_data_dir holds {pair.image}, which is also trained on; hold other pairs out"
-            )
+            raise ConfigError(f"validation_data_dir holds {pair.image}, which is also trained on; hold other pairs out")
 
 
 def refuse_non_finite(gathered: torch.Tensor, pairs: list[PairFiles], step: int) -> None:
@@ -370,9 +367,7 @@ def prepare_output(output: Path, config: TrainingConfig, record: dict, accelerat
                 partial.write_text(yaml.safe_dump(record, sort_keys=False), encoding="utf-8")
                 os.replace(partial, stored)
             except OSError as error:
-                raise ConfigError(
-                    f"output_dir {output} cannot be written ({error.strerror}); name another"
-                ) from error
+                raise ConfigError(f"output_dir {output} cannot be written ({error.strerror}); name another") from error
     step = latest_checkpoint(output)
     if accelerator.is_main_process:
         forget_stats_after(output / "stats.jsonl", step)
@@ -456,9 +451,7 @@ def load_checkpoint(folder: Path, lora: dict[str, torch.Tensor], optimizer: torc
 
     weights, moments = load_file(folder / "lora.safetensors"), load_file(folder / "optimizer.safetensors")
     if weights.keys() != lora.keys():
-        raise ConfigError(
-            f"{folder} does not hold this run's LoRA layers; pass --overwrite_output_dir to start afresh"
-        )
+        raise ConfigError(f"{folder} does not hold this run's LoRA layers; pass --overwrite_output_dir to start afresh")
     with torch.no_grad():
         for name, value in lora.items():
             value.copy_(weights[name])
@@ -533,9 +526,7 @@ def picture_row(image: np.ndarray, greys: list[np.ndarray], side: int) -> np.nda
     from PIL import Image, ImageOps
 
     tiles = [image] + [np.round(grey * 255).astype(np.uint8)[..., None].repeat(3, -1) for grey in greys]
-    return np.concatenate(
-        [np.asarray(ImageOps.pad(Image.fromarray(tile), (side, side))) for tile in tiles], axis=1
-    )
+    return np.concatenate([np.asarray(ImageOps.pad(Image.fromarray(tile), (side, side))) for tile in tiles], axis=1)
 
 
 # ---------------------------------------------------------------------------------------------- adapter
@@ -564,9 +555,7 @@ def write_adapter(
     )
 
 
-def model_card(
-    base: Base, config: TrainingConfig, record: dict, metrics: dict, pairs: int, with_pictures: bool
-) -> str:
+def model_card(base: Base, config: TrainingConfig, record: dict, metrics: dict, pairs: int, with_pictures: bool) -> str:
     """README.md of an adapter: what it is, what it stands on, how it was trained, how well it does."""
     import yaml
 

@@ -80,9 +80,7 @@ class Trainer:
         from diffusers.training_utils import EMAModel
 
         self.model, self.state_file, self.learning_rate = model, state_file, learning_rate
-        self.optimizer = torch.optim.AdamW(
-            model.parameters(), learning_rate, weight_decay=0.01, betas=(0.9, 0.99)
-        )
+        self.optimizer = torch.optim.AdamW(model.parameters(), learning_rate, weight_decay=0.01, betas=(0.9, 0.99))
         self.ema = EMAModel(model.parameters(), decay=ema_decay, use_ema_warmup=True, power=0.75)
         self.step, self.seconds = 0, 0.0
 
@@ -102,17 +100,13 @@ class Trainer:
         from safetensors.torch import save_file
 
         tensors = {}
-        for index, (parameter, average) in enumerate(
-            zip(self.model.parameters(), self.ema.shadow_params, strict=True)
-        ):
+        for index, (parameter, average) in enumerate(zip(self.model.parameters(), self.ema.shadow_params, strict=True)):
             state = self.optimizer.state[parameter]
             tensors |= {f"{index}.weight": parameter.detach(), f"{index}.average": average}
             tensors |= {f"{index}.exp_avg": state["exp_avg"], f"{index}.exp_avg_sq": state["exp_avg_sq"]}
         temporary = self.state_file.with_suffix(".partial")
         metadata = {"step": str(self.step), "seconds": str(self.seconds)}
-        save_file(
-            {name: tensor.contiguous() for name, tensor in tensors.items()}, temporary, metadata=metadata
-        )
+        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, temporary, metadata=metadata)
         os.replace(temporary, self.state_file)
 
     def load(self) -> None:
@@ -244,13 +238,11 @@ def train_unet(pictures, mattes, output: Path, steps: int, half_size_share: floa
     unet = UNet2DConditionModel(**UNET_CONFIG)
     prompt_embedding = torch.randn(1, 2, UNET_CONFIG["cross_attention_dim"])
     scheduler = inference_scheduler()
-    trainer = Trainer(unet, output / "unet.safetensors", learning_rate=1e-3, ema_decay=0.9995)
+    trainer = Trainer(unet, output / "unet.safetensors", learning_rate=1e-3, ema_decay=0.998)
     half_steps = int(half_size_share * steps)
 
     def latents_of(source, size):
-        small = np.stack(
-            [cv2.resize(picture, (size, size), interpolation=cv2.INTER_AREA) for picture in source]
-        )
+        small = np.stack([cv2.resize(picture, (size, size), interpolation=cv2.INTER_AREA) for picture in source])
         return torch.cat([encode(vae, small), encode(vae, np.ascontiguousarray(small[:, :, ::-1]))])
 
     bank = {}  # the latents of the resolution in use: pictures and mattes, each as they are and mirrored
@@ -285,20 +277,14 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         prog="python -m sdseg.embedded.pretrain", description="Train the miniature base on rendered pictures."
     )
-    parser.add_argument(
-        "--data", type=Path, required=True, help="folder written by `python -m synth_data render`"
-    )
+    parser.add_argument("--data", type=Path, required=True, help="folder written by `python -m synth_data render`")
     parser.add_argument("--output", type=Path, required=True, help="run folder; the base goes to OUTPUT/base")
-    parser.add_argument("--vae_steps", type=int, default=4000)
+    parser.add_argument("--vae_steps", type=int, default=3000)
     parser.add_argument("--vae_batch_size", type=int, default=16)
     parser.add_argument("--vae_crop", type=int, default=32, help="side of the training crops in pixels")
-    parser.add_argument("--unet_steps", type=int, default=8000)
-    parser.add_argument(
-        "--half_size_share", type=float, default=0.6, help="share of steps at half resolution"
-    )
-    parser.add_argument(
-        "--unet_batch_size", type=int, default=32, help="four times as many at half resolution"
-    )
+    parser.add_argument("--unet_steps", type=int, default=3600)
+    parser.add_argument("--half_size_share", type=float, default=0.6, help="share of steps at half resolution")
+    parser.add_argument("--unet_batch_size", type=int, default=32, help="four times as many at half resolution")
     parser.add_argument("--stage", choices=["vae", "unet", "all"], default="all")
     arguments = parser.parse_args(argv)
 

