@@ -63,9 +63,8 @@ def miniature(tmp_path_factory) -> Path:
     return write_random_miniature(tmp_path_factory.mktemp("miniature"))
 
 
-@pytest.fixture(scope="session")
-def miniature_adapter(miniature, tmp_path_factory) -> Path:
-    """Folder of an adapter for `miniature`: LoRA of rank 4 on every kind of layer, both factors random.
+def write_random_adapter(base_directory: Path, directory: Path, resolution: int) -> Path:
+    """Write an adapter: LoRA of rank 4 on every kind of layer, both factors random.
 
     Fresh LoRA has B = 0 and changes nothing, so a pipeline that forgot it would pass.
     """
@@ -74,23 +73,28 @@ def miniature_adapter(miniature, tmp_path_factory) -> Path:
     from sdseg.adapter import AdapterConfig, save_adapter
     from sdseg.model import LORA_TARGETS, add_lora, load_base
 
-    base = load_base(str(miniature))
+    base = load_base(str(base_directory))
     peft_model = add_lora(base, rank=4, lora_alpha=4, target_groups=list(LORA_TARGETS), seed=1)
     generator = torch.Generator().manual_seed(2)
     for name, parameter in sorted(peft_model.named_parameters()):
         if "lora_B" in name:
             parameter.data = 0.1 * torch.randn(parameter.shape, generator=generator)
     config = AdapterConfig(
-        pretrained_model_name_or_path=str(miniature),
+        pretrained_model_name_or_path=str(base_directory),
         revision=None,
         fingerprint=base.fingerprint,
-        resolution=64,
+        resolution=resolution,
         num_inference_steps=4,
         calibration={"4x8": 1.5},
     )
-    directory = tmp_path_factory.mktemp("adapters") / "random"
     save_adapter(directory, peft_model, config, base.prompt_embedding, card="A random adapter, for tests.\n")
     return directory
+
+
+@pytest.fixture(scope="session")
+def miniature_adapter(miniature, tmp_path_factory) -> Path:
+    """Folder of an adapter for `miniature`; see `write_random_adapter`."""
+    return write_random_adapter(miniature, tmp_path_factory.mktemp("adapters") / "random", resolution=64)
 
 
 def picture(height: int, width: int, seed: int = 0) -> np.ndarray:
