@@ -34,3 +34,7 @@ def main(argv: list[str] | None = None) -> int:
         return 2
     module, _ = COMMANDS[word]
     return import_module(module).main(rest) or 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,103 @@
+"""The package as installed, its configs, and how fast it answers."""
+
+import subprocess
+import sys
+import time
+from importlib.metadata import distributions, requires
+from pathlib import Path
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+ROOT = Path(__file__).parent.parent
+
+
+def resolved(name: str, extras: tuple[str, ...] = ()) -> set[str]:
+    """Names of all distributions that `name[extras]` needs here, itself included, read from the environment."""
+    installed = {canonicalize_name(found.metadata["Name"]): found for found in distributions()}
+    seen, queue = set(), [(canonicalize_name(name), extras)]
+    while queue:
+        name, extras = queue.pop()
+        if (name, extras) in seen or name not in installed:
+            continue
+        seen.add((name, extras))
+        for line in requires(name) or []:
+            need = Requirement(line)
+            if need.marker is None or any(need.marker.evaluate({"extra": extra}) for extra in ("", *extras)):
+                queue.append((canonicalize_name(need.name), tuple(sorted(need.extras))))
+    return {name for name, _ in seen}
+
+
+def test_nothing_pulls_in_torchvision():
+    needed = resolved("sdseg", ("dev",))
+    assert {"torch", "diffusers", "mitsuba", "pytest", "huggingface-hub"} <= needed  # the walk does walk
+    assert "torchvision" not in needed
+    assert "torchvision" not in {canonicalize_name(found.metadata["Name"]) for found in distributions()}
+
+
+def test_every_direct_dependency_is_pinned():
+    lines = (ROOT / "constraints.txt").read_text().split()
+    pinned = {canonicalize_name(Requirement(line).name) for line in lines}
+    for line in requires("sdseg"):
+        need = Requirement(line)
+        if need.marker is None or need.marker.evaluate({"extra": "dev"}):
+            assert canonicalize_name(need.name) in pinned, line
+
+
+@pytest.mark.parametrize("file", sorted((ROOT / "configs").glob("*.yaml")), ids=lambda file: file.name)
+def test_shipped_config_parses(file):
+    from sdseg.config import parse_training_config
+
+    given = yaml.safe_load(file.read_text())
+    flags = [f"--{key}=x" for key in ("train_data_dir", "output_dir") if key not in given]
+    config = parse_training_config(["--config", str(file), *flags])
+    assert config.max_train_steps == given["max_train_steps"] and config.lora_targets == given["lora_targets"]
+
+
+def test_every_setting_is_read_by_something():
+    from dataclasses import fields
+
+    from sdseg.config import TrainingConfig
+
+    source = (ROOT / "sdseg" / "training.py").read_text()
+    for item in fields(TrainingConfig):
+        assert f"config.{item.name}" in source, item.name
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["infer.py", "--help"],
+        ["train.py", "--help"],
+        ["-m", "sdseg.cli", "--help"],
+        ["-m", "sdseg.evaluate", "--help"],
+        ["-m", "synth_data", "--help"],
+    ],
+    ids=" ".join,
+)
+def test_help_loads_nothing_heavy(command):
+    """The time is measured outside the suite (a busy machine would fail it); what takes time is importing."""
+    code = (
+        "import runpy, sys\n"
+        f"sys.argv = {command[1:] if command[0] == '-m' else command!r}\n"
+        "try:\n"
+        f"    runpy.{'run_module' if command[0] == '-m' else 'run_path'}"
+        f"({(command[1] if command[0] == '-m' else command[0])!r}, run_name='__main__')\n"
+        "except SystemExit as end:\n"
+        "    assert not end.code, end.code\n"
+        "heavy = {'torch', 'mitsuba', 'diffusers', 'transformers', 'cv2', 'scipy', 'skimage', 'datasets'}\n"
+        "found = heavy & set(sys.modules)\n"
+        "assert not found, found\n"
+    )
+    start = time.monotonic()
+    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    assert "usage" in result.stdout.lower()
+    assert time.monotonic() - start < 10
+
+
+def test_unknown_word_is_refused():
+    result = subprocess.run([sys.executable, "-m", "sdseg.cli", "trian"], cwd=ROOT, capture_output=True, text=True)
+    assert result.returncode == 2 and result.stderr.startswith("error: unknown command 'trian'")
