@@ -114,9 +114,8 @@ def test_boundary_f_by_hand():
     # diagonal 141.4 · .008 = 1.13, so 2 pixels are allowed
     assert boundary_f(square(20), square(20)) == 1
     assert boundary_f(square(22), square(20)) == 1
-    # Moved by 10: of 76 boundary pixels those in the rows' overlap of 10 and within 2 beside it lie near: top
-    # and bottom 2·(10 + 2); of the left side at x = 30 and the right side at 49 only the pixels near the truth's
-    # top and bottom rows: left side rows 21, 22, 37, 38 (within 2 of a row, x 30 ≤ 39).
+    # Moved by 10, of 76 boundary pixels these lie near: at top and bottom those in the 10 columns of overlap
+    # and 2 beside them; of the left side, inside the true square, two below its top and two above its bottom.
     assert boundary_f(square(30), square(20)) == pytest.approx((2 * 12 + 4) / 76)
     assert boundary_f(square(60), square(20)) == 0
     empty, full = np.zeros((30, 30)), np.ones((30, 30))
@@ -150,9 +149,7 @@ def test_calibration_of_normal_errors():
     error = np.abs(rng.normal(size=deviation.shape) * deviation)
     scale = calibration_scale((error**2).mean(), ((deviation / 3) ** 2).mean())
     assert scale == pytest.approx(3, rel=0.01)
-    np.testing.assert_allclose(
-        calibration_shares(error, deviation / 3 * scale), [0.683, 0.954, 0.997], atol=0.005
-    )
+    np.testing.assert_allclose(calibration_shares(error, deviation / 3 * scale), [0.683, 0.954, 0.997], atol=0.005)
 
 
 def test_spearman():
@@ -308,9 +305,7 @@ def test_uncertainty_figures_do_not_depend_on_the_order_of_pixels():
     error, uncertainty = rng.random(500), rng.integers(0, 6, 500) / 10  # many ties
     order = rng.permutation(500)
     assert ause(error[order], uncertainty[order]) == pytest.approx(ause(error, uncertainty), rel=1e-12)
-    assert ause(error, np.zeros(500)) == pytest.approx(
-        np.mean(error.mean() - sparsification(error, error)[1])
-    )
+    assert ause(error, np.zeros(500)) == pytest.approx(np.mean(error.mean() - sparsification(error, error)[1]))
 
 
 @pytest.mark.parametrize("measure", [sad, mad, mse, grad, conn, iou, boundary_f])

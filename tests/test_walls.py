@@ -1,6 +1,7 @@
 """Who may import whom, read from the source; and how small the two thin scripts stay."""
 
 import ast
+import sys
 from pathlib import Path
 
 import pytest
@@ -28,7 +29,7 @@ def rooms_in(names: set[str]) -> set[str]:
 
 
 def test_the_reader_of_imports_sees_all_kinds(tmp_path, monkeypatch):
-    monkeypatch.setattr("tests.test_walls.ROOT", tmp_path)
+    monkeypatch.setattr(sys.modules[__name__], "ROOT", tmp_path)
     (tmp_path / "sdseg").mkdir()
     file = tmp_path / "sdseg" / "x.py"
     file.write_text("import torch.nn\ndef f():\n    from .classical import otsu\n    from sdseg import app\n")
