@@ -6,7 +6,6 @@ photo that cannot be read stops no other.
 """
 
 import argparse
-import os
 import platform
 import sys
 import time
@@ -20,6 +19,7 @@ from sdseg.outputs import (
     ALPHA_SUFFIX,
     RUN_RECORD,
     UNCERTAINTY_SUFFIX,
+    check_writable,
     output_file,
     plan_outputs,
     write_run_record,
@@ -171,17 +171,6 @@ def run(arguments: argparse.Namespace) -> int:
     say(state, f"{len(rows) - failed} of {len(rows)} mattes written to {arguments.output}")
     state.destroy_process_group()
     return 1 if failed else 0
-
-
-def check_writable(folder: Path) -> None:
-    """Raises PermissionError or NotADirectoryError if a folder, made or still to be made, is not writable."""
-    existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-    if not existing.is_dir():
-        raise NotADirectoryError(f"{folder}: {existing} is a file; name another folder for the output")
-    if not os.access(existing, os.W_OK | os.X_OK):
-        raise PermissionError(
-            f"{folder}: no permission to write in {existing}; name another folder for the output"
-        )
 
 
 def say(state: "PartialState", line: str) -> None:

@@ -53,6 +53,17 @@ def plan_outputs(input_path: str | os.PathLike, output_dir: str | os.PathLike) -
     return output_names(list_images(input_path, exclude=output_dir), root)
 
 
+def check_writable(folder: Path) -> None:
+    """Raises PermissionError or NotADirectoryError if a folder, made or still to be made, is not writable."""
+    existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not existing.is_dir():
+        raise NotADirectoryError(f"{folder}: {existing} is a file; name another folder for the output")
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise PermissionError(
+            f"{folder}: no permission to write in {existing}; name another folder for the output"
+        )
+
+
 def output_file(output_dir: str | os.PathLike, name: PurePath, suffix: str = ALPHA_SUFFIX) -> Path:
     """Where the output called `name` (from `output_names`) lies: `output_dir/<name><suffix>`."""
     return Path(output_dir) / name.with_name(name.name + suffix)

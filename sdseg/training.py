@@ -113,6 +113,7 @@ def train(config: TrainingConfig) -> None:
     from diffusers.optimization import get_scheduler
     from tqdm.auto import tqdm
 
+    from sdseg.adapter import load_lora_weights, read_adapter
     from sdseg.data import (
         Augmentation,
         LatentSource,
@@ -123,7 +124,6 @@ def train(config: TrainingConfig) -> None:
         encode_batch,
         find_pairs,
     )
-    from sdseg.adapter import load_lora_weights, read_adapter
     from sdseg.model import add_lora, inference_scheduler, load_base
     from sdseg.objective import denoising_loss
 
@@ -141,7 +141,8 @@ def train(config: TrainingConfig) -> None:
     samples_per_pass = config.train_batch_size * accelerator.num_processes
     global_batch = samples_per_pass * config.gradient_accumulation_steps
     record = asdict(config) | {"global_batch": global_batch, "data_digest": data_digest(pairs)}
-    first_step = prepare_output(output, config, record, accelerator)
+    first_step = step_to_resume(output, config, record)
+    accelerator.wait_for_everyone()  # all have looked before the first one writes
     if first_step >= config.max_train_steps and (output / "adapter").is_dir():
         accelerator.print(f"{output} is finished: {first_step} steps; its adapter is {output / 'adapter'}")
         return
@@ -176,6 +177,8 @@ def train(config: TrainingConfig) -> None:
         weight_decay=config.adam_weight_decay,
         eps=config.adam_epsilon,
     )
+    if accelerator.is_main_process:
+        make_run_folder(output, config, record, first_step)
     if first_step:
         load_checkpoint(output / f"checkpoint-{first_step}", lora, optimizer)
         accelerator.print(f"going on from {output / f'checkpoint-{first_step}'}")
@@ -233,7 +236,7 @@ def train(config: TrainingConfig) -> None:
     )
     batches = iter(loader)
     unet.train()
-    started, recent, last_metrics = time.monotonic(), [], {}
+    started, recent = time.monotonic(), []
     with stop.listening():
         for step in range(first_step, config.max_train_steps):
             losses, indices = [], []
@@ -291,7 +294,7 @@ def train(config: TrainingConfig) -> None:
                 raise StoppedBySignal(stop_signal, done)
     progress.close()
     if accelerator.is_main_process:
-        write_adapter(output, peft_model, base, config, record, last_metrics, len(pairs))
+        write_adapter(output, peft_model, base, config, record, len(pairs))
         print(f"adapter written to {output / 'adapter'}")
     accelerator.wait_for_everyone()
     accelerator.end_training()
@@ -342,36 +345,40 @@ def log(accelerator: Accelerator, output: Path, row: dict) -> None:
 # ---------------------------------------------------------------------------------------------- run folder
 
 
-def prepare_output(output: Path, config: TrainingConfig, record: dict, accelerator: Accelerator) -> int:
-    """Make or check the run folder; returns the step to go on from.
+def step_to_resume(output: Path, config: TrainingConfig, record: dict) -> int:
+    """The step to go on from; nothing is written yet.
 
     Raises:
-        ConfigError: the folder holds another run, or something that is no run; names what differs.
+        ConfigError: the folder holds another run (names what differs), is no run, or cannot be written.
     """
     import yaml
 
+    from sdseg.outputs import check_writable
+
     if output.exists() and not output.is_dir():
         raise ConfigError(f"output_dir {output} is a file; name a folder")
+    check_writable(output)
     stored = output / "config.yaml"
-    with accelerator.main_process_first():
-        if accelerator.is_main_process:
-            if config.overwrite_output_dir and stored.is_file():
-                shutil.rmtree(output)
-            if stored.is_file():
-                refuse_other_run(output, yaml.safe_load(stored.read_text(encoding="utf-8")), config, record)
-            elif output.is_dir() and any(output.iterdir()):
-                raise ConfigError(f"output_dir {output} is not empty and holds no run; name another folder")
-            try:
-                output.mkdir(parents=True, exist_ok=True)
-                partial = output / ".config.yaml.partial"
-                partial.write_text(yaml.safe_dump(record, sort_keys=False), encoding="utf-8")
-                os.replace(partial, stored)
-            except OSError as error:
-                raise ConfigError(f"output_dir {output} cannot be written ({error.strerror}); name another") from error
-    step = latest_checkpoint(output)
-    if accelerator.is_main_process:
-        forget_stats_after(output / "stats.jsonl", step)
-    return step
+    if stored.is_file():
+        if config.overwrite_output_dir:
+            return 0
+        refuse_other_run(output, yaml.safe_load(stored.read_text(encoding="utf-8")), config, record)
+    elif output.is_dir() and any(output.iterdir()):
+        raise ConfigError(f"output_dir {output} is not empty and holds no run; name another folder")
+    return latest_checkpoint(output)
+
+
+def make_run_folder(output: Path, config: TrainingConfig, record: dict, first_step: int) -> None:
+    """Write config.yaml, and drop what is to be written again: all of it when overwriting, else later rows."""
+    import yaml
+
+    if config.overwrite_output_dir and (output / "config.yaml").is_file():
+        shutil.rmtree(output)
+    output.mkdir(parents=True, exist_ok=True)
+    partial = output / ".config.yaml.partial"
+    partial.write_text(yaml.safe_dump(record, sort_keys=False), encoding="utf-8")
+    os.replace(partial, output / "config.yaml")
+    forget_stats_after(output / "stats.jsonl", first_step)
 
 
 def refuse_other_run(output: Path, old: dict, config: TrainingConfig, record: dict) -> None:
@@ -532,9 +539,7 @@ def picture_row(image: np.ndarray, greys: list[np.ndarray], side: int) -> np.nda
 # ---------------------------------------------------------------------------------------------- adapter
 
 
-def write_adapter(
-    output: Path, peft_model, base: Base, config: TrainingConfig, record: dict, metrics: dict, pairs: int
-) -> None:
+def write_adapter(output: Path, peft_model, base: Base, config: TrainingConfig, record: dict, pairs: int) -> None:
     from sdseg.adapter import AdapterConfig, save_adapter
     from sdseg.imaging import read_image
 
@@ -550,9 +555,18 @@ def write_adapter(
             num_inference_steps=config.num_inference_steps,
         ),
         base.prompt_embedding,
-        model_card(base, config, record, metrics, pairs, with_pictures=grid.is_file()),
+        model_card(base, config, record, last_validation(output / "stats.jsonl"), pairs, with_pictures=grid.is_file()),
         {"validation.png": read_image(grid)} if grid.is_file() else {},
     )
+
+
+def last_validation(stats: Path) -> dict[str, float]:
+    """The newest validation's figures by name, without prefix; empty when there was none."""
+    rows = [json.loads(row) for row in stats.read_text(encoding="utf-8").splitlines()]
+    validations = [row for row in rows if "validation_mad" in row]
+    if not validations:
+        return {}
+    return {key.removeprefix("validation_"): value for key, value in validations[-1].items() if key != "step"}
 
 
 def model_card(base: Base, config: TrainingConfig, record: dict, metrics: dict, pairs: int, with_pictures: bool) -> str:
@@ -578,7 +592,8 @@ def model_card(base: Base, config: TrainingConfig, record: dict, metrics: dict, 
         "latent beside a noisy matte's, and several samples give a mean matte and a map of their spread.",
         "",
         "```bash",
-        "python infer.py --adapter THIS_FOLDER --input photo.jpg --output mattes --ensemble_size 8 --output_uncertainty",
+        "python infer.py --adapter THIS_FOLDER --input photo.jpg --output mattes \\",
+        "    --ensemble_size 8 --output_uncertainty",
         "```",
         "",
         f"- Base: `{base.name}`" + (f" at revision `{base.revision}`" if base.revision else ""),

@@ -415,3 +415,48 @@ def test_config_file_and_flags(tmp_path):
         output_dir="x", train_data_dir="y", learning_rate=1e-5, lora_targets=["conv_in", "time"],
         overwrite_output_dir=True,
     )  # fmt: skip
+
+
+# ---------------------------------------------------------------------------------------------- memory settings
+
+
+def test_gradient_checkpointing_changes_nothing_and_bf16_little(arguments, tmp_path):
+    common = dict(max_train_steps=3, gradient_accumulation_steps=2, train_batch_size=2)
+    assert main(arguments(output_dir=tmp_path / "plain", **common)) == 0
+    assert main(arguments(output_dir=tmp_path / "recomputed", gradient_checkpointing="true", **common)) == 0
+    assert main(arguments(output_dir=tmp_path / "bf16", mixed_precision="bf16", **common)) == 0
+    plain, recomputed, half = (
+        [row["loss"] for row in stats(tmp_path / name)] for name in ("plain", "recomputed", "bf16")
+    )
+    assert recomputed == pytest.approx(plain, rel=1e-5)
+    assert half == pytest.approx(plain, rel=0.03) and half != plain
+    assert all(value.dtype == torch.float32 for value in lora_of(tmp_path / "bf16" / "adapter").values())
+
+
+def test_trainer_stops_when_its_launcher_is_gone(arguments, tmp_path):
+    """`accelerate launch` dies of SIGKILL without a word to its child."""
+    settings = dict(max_train_steps=4000, checkpointing_steps=4000)
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
+    command = [
+        sys.executable,
+        "-m",
+        "accelerate.commands.accelerate_cli",
+        "launch",
+        "--cpu",
+        "--num_processes=1",
+        "train.py",
+    ]
+    with open(tmp_path / "log", "w") as log:
+        launcher = subprocess.Popen(
+            [*command, *arguments(**settings)], cwd=ROOT, env=environment, stdout=log, stderr=log
+        )
+    run, deadline = tmp_path / "run", time.monotonic() + 180
+    while not (run / "stats.jsonl").exists() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    launcher.kill()
+    while not list(run.glob("checkpoint-*")) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert len(list(run.glob("checkpoint-*"))) == 1, (tmp_path / "log").read_text()
+    while "stopped by SIGTERM" not in (tmp_path / "log").read_text() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert "stopped by SIGTERM" in (tmp_path / "log").read_text()

@@ -1,1 +1,1 @@
-"""The miniature base and adapter that ship with the package, and the script that made them."""
+"""The miniature base and adapter that ship with the package, and the script that made them: see README.md."""
