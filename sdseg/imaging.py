@@ -133,9 +133,7 @@ def _open(path: Path) -> "tuple[Image.Image, np.ndarray | None]":
     if image.format not in FORMATS:
         raise ImageError(f"{path}: {image.format} files are not supported; convert it to JPEG or PNG")
     if frames > 1 and image.format != "MPO":
-        raise ImageError(
-            f"{path}: holds {frames} frames or pages, and only single pictures are read; save one as PNG"
-        )
+        raise ImageError(f"{path}: holds {frames} frames or pages, and only single pictures are read; save one as PNG")
     rawmode = str(image.tile[0].args) if image.tile else ""
     try:
         orientation = image.getexif().get(0x0112, 1)

@@ -59,9 +59,7 @@ def check_writable(folder: Path) -> None:
     if not existing.is_dir():
         raise NotADirectoryError(f"{folder}: {existing} is a file; name another folder for the output")
     if not os.access(existing, os.W_OK | os.X_OK):
-        raise PermissionError(
-            f"{folder}: no permission to write in {existing}; name another folder for the output"
-        )
+        raise PermissionError(f"{folder}: no permission to write in {existing}; name another folder for the output")
 
 
 def output_file(output_dir: str | os.PathLike, name: PurePath, suffix: str = ALPHA_SUFFIX) -> Path:

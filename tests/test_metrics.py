@@ -160,6 +160,8 @@ def test_spearman():
     assert math.isnan(spearman(values, np.zeros((9, 9))))
     # by hand: ranks 1 2 3 4 against 2 1 3 4: 1 − 6·2 / (4·15)
     assert spearman(np.array([1, 2, 3, 4]), np.array([20, 10, 30, 40])) == pytest.approx(0.8)
+    # with ties: ranks 1.5 1.5 3 4 and 2 2 2 4, deviations −1 −1 .5 1.5 and −.5 −.5 −.5 1.5
+    assert spearman(np.array([7, 7, 8, 9]), np.array([5, 5, 5, 6])) == pytest.approx(3 / math.sqrt(4.5 * 3))
 
 
 # ------------------------------------------------------------------------------------- slow literal truth
