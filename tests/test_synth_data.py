@@ -237,6 +237,7 @@ def test_coverage_of_a_ball_is_the_analytic_one_and_its_colour_is_premultiplied(
     radius = np.tan(np.arcsin(1 / 5)) / np.tan(np.deg2rad(20))  # of its disc, in half frames
     assert alpha.mean() == pytest.approx(np.pi / 4 * radius**2, rel=0.005)
     assert colour.sum((0, 1)) == pytest.approx(albedo * alpha.sum(), rel=0.01)
+    assert np.array_equal(alpha * 64, np.round(alpha * 64))  # the share of its own 64 samples: a box filter
     edge = (alpha > 0.1) & (alpha < 0.9)
     assert edge.sum() > 20
     assert np.abs(colour[edge] - albedo * alpha[edge][:, None]).max() < 0.05
@@ -256,18 +257,24 @@ def test_lamps_are_hidden_cast_no_hole_and_have_the_irradiance_they_say():
 
 
 def test_strands_carry_one_colour_a_segment():
-    """Three upright strands side by side, each with its own colour: the bitmap must land on the right one."""
+    """Three upright strands side by side: the bitmap's rows must land on the right strand, the right way up."""
     start()
     z = np.linspace(-3, 3, 8)
     points = np.stack([np.stack([0 * z, np.full(8, y), z], 1) for y in (-0.6, 0.0, 0.6)])
-    colours = np.repeat(np.eye(3)[:, None] * 0.8 + 0.1, 5, 1)
+    colours = np.random.default_rng(0).uniform(0.1, 0.9, (3, 5, 3))
     strands = Strands(points, np.full((3, 8), 0.2), colours)
     origin, up = np.array([5.0, 0, 0]), np.array([0, 0, 1.0])
-    scene = Scene(Subject([], [strands]), origin, np.zeros(3), up, 30.0, np.ones(3), [], {"foreground": 0})
-    colour, alpha = render_foreground(scene, 48, 16, 2, 0)
-    columns = [int(24 + s * 24 * 0.6 / (5 * np.tan(np.deg2rad(15)))) for s in (-1, 0, 1)]
-    assert [int(colour[24, c].argmax()) for c in columns] == [0, 1, 2]
-    assert all(alpha[24, c] == 1 for c in columns) and alpha[24, 1] == 0
+    scene = Scene(Subject([], [strands]), origin, np.zeros(3), up, 60.0, np.ones(3), [], {"foreground": 0})
+    colour, alpha = render_foreground(scene, 96, 64, 2, 0)
+    frame = 2 * 5 * np.tan(np.deg2rad(30))
+    for strand, y in enumerate((-0.6, 0.0, 0.6)):
+        for segment in range(5):
+            for part in (0.25, 0.75):  # off the middle, where interpolation between rows would show
+                height = -3 + 6 / 7 * (segment + 1 + part)
+                row, column = int(48 - 96 * height / frame), int(48 + 96 * y / frame)
+                assert alpha[row, column] == 1
+                assert colour[row, column] == pytest.approx(colours[strand, segment], rel=0.1, abs=0.03)
+    assert alpha[48, 1] == 0
 
 
 def test_the_camera_frames_the_subject_as_drawn(recipe_file):
@@ -280,6 +287,7 @@ def test_the_camera_frames_the_subject_as_drawn(recipe_file):
         _, alpha = render_foreground(scene, 96, 16, 2, 3)
         rows, columns = np.where(alpha.any(1))[0], np.where(alpha.any(0))[0]
         camera = scene.factors["camera"]
+        assert scene.up[2] > -1e-6
         longest = max(np.ptp(rows), np.ptp(columns)) + 1
         assert longest / 96 == pytest.approx(camera["extent"], abs=0.05)
         assert (columns.min() + columns.max() + 1) / 192 - 0.5 == pytest.approx(camera["shift_x"], abs=0.03)
