@@ -108,7 +108,7 @@ def test_two_processes_write_what_one_writes(mattes, photos, miniature_adapter, 
     result = infer(
         *("--adapter", miniature_adapter, "--input", photos, "--output", tmp_path / "two"),
         *("--ensemble_size", 3, "--output_uncertainty"),
-        command=("-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "0", "infer.py"),
+        command=("-m", "torch.distributed.run", "--nproc_per_node", "2", "--standalone", "infer.py"),
         **flag,
     )
     assert result.returncode == 0, result.stderr

@@ -74,7 +74,7 @@ def launch(arguments: list[str], processes: int = 1, **words) -> subprocess.Pope
     command = [sys.executable, "train.py"]
     if processes > 1:
         command = [sys.executable, "-m", "torch.distributed.run", f"--nproc_per_node={processes}"]
-        command += [f"--master_port={20000 + os.getpid() % 20000}", "train.py"]
+        command += ["--standalone", "train.py"]
     pipes = dict(stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     return subprocess.Popen(command + arguments, cwd=ROOT, env=environment, **(pipes | words))
 
