@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from sdseg.data import PairFiles
     from sdseg.model import Base
 
+GRID_ROWS = 12  # of the validation picture
 CHECKPOINT_FILES = ("lora.safetensors", "optimizer.safetensors", "state.json")
 
 
@@ -479,17 +480,18 @@ def validate(
     output: Path,
     step: int,
 ) -> dict[str, float]:
-    """Matte the first held-out pairs through the pipeline users run; returns mean MAD, MSE and IoU.
+    """Matte the first held-out pairs through the pipeline users run.
 
+    Returns mean `mad`, `mse`, `iou` and, with two samples or more, the `calibration_scale` of the uncertainty.
     Writes validation/step-<step>.png and shows the same grid in TensorBoard: photo, truth, matte, uncertainty
-    (black 0, white 0.5).
+    (black 0, white 0.5) of the first few.
     """
     import numpy as np
     import torch
 
     from sdseg.data import read_pair
     from sdseg.imaging import write_image
-    from sdseg.metrics import iou, mad, mse
+    from sdseg.metrics import calibration_scale, iou, mad, mse
     from sdseg.model import inference_scheduler
     from sdseg.pipeline import MattingPipeline
 
@@ -499,6 +501,7 @@ def validate(
     pipeline.set_progress_bar_config(disable=True)
     chosen = held_out[: config.num_validation_images]
     rows, scores = [], {"mad": [], "mse": [], "iou": []}
+    squared_error = variance = 0.0
     for pair in chosen:
         image, truth = read_pair(pair)
         result = pipeline(
@@ -516,15 +519,19 @@ def validate(
         scores["iou"].append(iou(matte, truth))
         greys = [truth, matte]
         if result.uncertainty is not None:
+            squared_error += float(np.square(matte - truth, dtype=np.float64).sum())
+            variance += float(np.square(result.uncertainty[0], dtype=np.float64).sum())
             greys.append((result.uncertainty[0] * 2).clip(0, 1))
-        rows.append(picture_row(image, greys, config.resolution))
+        if len(rows) < GRID_ROWS:
+            rows.append(picture_row(image, greys, config.resolution))
     network.train()
     grid = np.concatenate(rows)
     write_image(output / "validation" / f"step-{step:06d}.png", grid)
     for tracker in accelerator.trackers:
         if tracker.name == "tensorboard":
             tracker.writer.add_image("validation", grid, step, dataformats="HWC")
-    return {name: float(np.mean(values)) for name, values in scores.items()}
+    metrics = {name: float(np.mean(values)) for name, values in scores.items()}
+    return metrics | ({"calibration_scale": calibration_scale(squared_error, variance)} if variance else {})
 
 
 def picture_row(image: np.ndarray, greys: list[np.ndarray], side: int) -> np.ndarray:
@@ -542,7 +549,10 @@ def picture_row(image: np.ndarray, greys: list[np.ndarray], side: int) -> np.nda
 def write_adapter(output: Path, peft_model, base: Base, config: TrainingConfig, record: dict, pairs: int) -> None:
     from sdseg.adapter import AdapterConfig, save_adapter
     from sdseg.imaging import read_image
+    from sdseg.uncertainty import calibration_key
 
+    metrics = last_validation(output / "stats.jsonl")
+    setting = calibration_key(config.num_inference_steps, config.validation_ensemble_size)
     grid = output / "validation" / f"step-{config.max_train_steps:06d}.png"
     save_adapter(
         output / "adapter",
@@ -553,9 +563,10 @@ def write_adapter(output: Path, peft_model, base: Base, config: TrainingConfig, 
             fingerprint=base.fingerprint,
             resolution=config.resolution,
             num_inference_steps=config.num_inference_steps,
+            calibration={setting: metrics["calibration_scale"]} if "calibration_scale" in metrics else {},
         ),
         base.prompt_embedding,
-        model_card(base, config, record, last_validation(output / "stats.jsonl"), pairs, with_pictures=grid.is_file()),
+        model_card(base, config, record, metrics, pairs, with_pictures=grid.is_file()),
         {"validation.png": read_image(grid)} if grid.is_file() else {},
     )
 

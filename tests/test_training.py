@@ -118,6 +118,10 @@ def test_only_lora_changes_and_the_run_folder_is_whole(arguments, miniature, tmp
     assert [row["step"] for row in stats(run) if "validation_mad" in row] == [3, 6]
     assert sorted(path.name for path in run.glob("checkpoint-*")) == ["checkpoint-4", "checkpoint-6"]
     assert sorted(path.name for path in (run / "validation").iterdir()) == ["step-000003.png", "step-000006.png"]
+    from sdseg.adapter import read_adapter
+
+    scale = [row for row in stats(run) if "validation_mad" in row][-1]["validation_calibration_scale"]
+    assert read_adapter(run / "adapter").config.calibration == {"4x4": scale} and scale > 0
     card = (run / "adapter" / "README.md").read_text()
     assert str(miniature) in card and "| MAD |" in card and (run / "adapter/pictures/validation.png").is_file()
     assert not list(run.glob(".*"))
