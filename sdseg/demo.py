@@ -126,6 +126,19 @@ def summary(judged: dict, seconds: dict) -> dict:
     }
 
 
+def write_report(output: Path, held_out: Path) -> None:
+    """One page: the held-out renders worst first (by the shipped adapter), then the photos."""
+    from sdseg.report import build_report, collect_rows
+
+    shown = ("shipped", "finetuned", "untrained", "grabcut", "otsu")
+    renders = {method: output / "mattes" / "held-out" / method for method in shown}
+    summary, rows = collect_rows(held_out / "images", renders, held_out / "alpha")
+    photos = {method: output / "mattes" / "photos" / method for method in shown[:2]}
+    _, photo_rows = collect_rows(output / "photos", photos)
+    title = f"sdseg demo: {SIZE} px miniature, {STEPS} steps x {SAMPLES} samples"
+    build_report(output / "report.html", title, summary, rows + photo_rows)
+
+
 def table(metrics: dict) -> str:
     lines = [
         f"Held-out renders, {SIZE} px, {STEPS} steps x {SAMPLES} samples",
@@ -165,6 +178,7 @@ def main(argv: list[str] | None = None) -> int:
     infer(stage, output, held_out, output / "photos")
     start = time.monotonic()
     judged = judge(output, held_out)
+    write_report(output, held_out)
     stage.seconds["judge"] = round(time.monotonic() - start, 1)
     metrics = summary(judged, stage.seconds)
     partial = output / ".metrics.json.partial"
