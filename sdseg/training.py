@@ -184,6 +184,12 @@ def train(config: TrainingConfig) -> None:
         load_checkpoint(output / f"checkpoint-{first_step}", lora, optimizer)
         accelerator.print(f"going on from {output / f'checkpoint-{first_step}'}")
 
+    trained = sum(value.numel() for value in lora.values())
+    accelerator.print(
+        f"device {accelerator.device}, {accelerator.num_processes} process(es), global batch {global_batch}; "
+        f"{len(pairs)} pairs; training {trained / 1e6:.2f} M LoRA parameters of {config.pretrained_model_name_or_path}"
+    )
+
     pictures = PictureSource(pairs, config.resolution, factor, Augmentation(config.random_flip, config.min_crop_scale))
     source = pictures
     if config.cache_latents:

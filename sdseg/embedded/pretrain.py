@@ -282,7 +282,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--vae_steps", type=int, default=3000)
     parser.add_argument("--vae_batch_size", type=int, default=16)
     parser.add_argument("--vae_crop", type=int, default=32, help="side of the training crops in pixels")
-    parser.add_argument("--unet_steps", type=int, default=2800)
+    parser.add_argument("--unet_steps", type=int, default=2400)
     parser.add_argument("--half_size_share", type=float, default=0.6, help="share of steps at half resolution")
     parser.add_argument("--unet_batch_size", type=int, default=32, help="four times as many at half resolution")
     parser.add_argument("--stage", choices=["vae", "unet", "all"], default="all")
