@@ -154,10 +154,10 @@ def protocol(images: list[dict]) -> dict:
 
     from sdseg import __version__
 
-    sizes = sorted({tuple(entry["size"]) for entry in images})
+    sizes = sorted({tuple(entry["size"]) for entry in images})  # (W, H)
     return {
         "resolution": "each picture at its ground truth's own size, whole picture, alpha in [0, 1]",
-        "sizes": [list(size) for size in sizes],
+        "sizes": [f"{width}x{height}" for width, height in sizes],
         "average": "figures a picture, then the mean over pictures",
         "definitions": DEFINITIONS,
         "versions": {"sdseg": __version__, "numpy": numpy.__version__, "scipy": scipy.__version__},

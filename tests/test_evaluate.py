@@ -43,7 +43,7 @@ def test_figures_are_those_of_the_files(folders):
     for key in ("sad", "mad", "iou"):
         assert result["mean"][key] == pytest.approx(np.mean([entry[key] for entry in result["images"]]))
     assert result["mean"].keys() == {"count", "sad", "mad", "mse", "grad", "conn", "iou", "boundary_f"}
-    assert result["protocol"]["sizes"] == [[30, 20], [30, 21], [30, 22]]
+    assert result["protocol"]["sizes"] == ["30x20", "30x21", "30x22"]
     assert result["unused_predictions"] == []
 
     errors = [abs(alpha - true).ravel() for alpha, true in pairs.values()]
