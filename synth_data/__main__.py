@@ -22,9 +22,7 @@ def _indices(arguments: argparse.Namespace) -> range:
         return range(_whole(arguments.count, 1, "--count"))
     first, colon, last = arguments.indices.partition(":")
     if not colon:
-        raise ValueError(
-            f"--indices: '{arguments.indices}' is not a range; give FIRST:LAST, LAST not included"
-        )
+        raise ValueError(f"--indices: '{arguments.indices}' is not a range; give FIRST:LAST, LAST not included")
     a, b = _whole(first, 0, "--indices"), _whole(last, 0, "--indices")
     if b <= a:
         raise ValueError(f"--indices: {a}:{b} holds no sample; LAST (not included) must be above FIRST")
@@ -40,9 +38,7 @@ def _parser() -> argparse.ArgumentParser:
     render = commands.add_parser("render", help="render a data set (run again to finish what is missing)")
     preview = commands.add_parser("preview", help="render a contact sheet: pictures beside their mattes")
     for command in (render, preview):
-        command.add_argument(
-            "--recipe", required=True, help="YAML recipe, e.g. configs/recipes/fur_solids.yaml"
-        )
+        command.add_argument("--recipe", required=True, help="YAML recipe, e.g. configs/recipes/fur_solids.yaml")
         group = command.add_mutually_exclusive_group()
         group.add_argument(
             "--count",
@@ -56,15 +52,11 @@ def _parser() -> argparse.ArgumentParser:
             help="side in pixels (default %(default)s)",
         )
         command.add_argument("--seed", default="0", help="same seed, same pictures (default 0)")
-        command.add_argument(
-            "--workers", default="1", help="processes; changes nothing but the time (default 1)"
-        )
+        command.add_argument("--workers", default="1", help="processes; changes nothing but the time (default 1)")
         command.add_argument(
             "--variant", default="scalar_rgb", help="scalar_rgb (runs anywhere), llvm_ad_rgb or cuda_ad_rgb"
         )
-        command.add_argument(
-            "--output", required=True, help="folder to write" if command is render else "PNG to write"
-        )
+        command.add_argument("--output", required=True, help="folder to write" if command is render else "PNG to write")
     return parser
 
 

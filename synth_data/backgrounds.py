@@ -63,9 +63,7 @@ def _hat(position: np.ndarray, cells: int) -> np.ndarray:
     return weights
 
 
-def _noise(
-    rng: np.random.Generator, size: int, cells: tuple[int, int], octaves: int, decay: float = 0.5
-) -> np.ndarray:
+def _noise(rng: np.random.Generator, size: int, cells: tuple[int, int], octaves: int, decay: float = 0.5) -> np.ndarray:
     """Value noise [size, size] in [0, 1]; its coarsest octave has `cells` (down, across), at any size."""
     line = (np.arange(size) + 0.5) / size
     total, weight, field = 0.0, 1.0, np.zeros((size, size))
@@ -105,9 +103,7 @@ def _gradient(rng: np.random.Generator, size: int, main: np.ndarray) -> np.ndarr
     if rng.random() < 0.5:
         mix = np.clip(0.5 + rng.uniform(0.3, 1.0) * u, 0, 1)
     else:
-        mix = np.clip(
-            np.hypot(u - rng.uniform(-0.8, 0.8), v - rng.uniform(-0.8, 0.8)) / rng.uniform(0.8, 2), 0, 1
-        )
+        mix = np.clip(np.hypot(u - rng.uniform(-0.8, 0.8), v - rng.uniform(-0.8, 0.8)) / rng.uniform(0.8, 2), 0, 1)
     return _between(main, other, mix)
 
 
@@ -154,9 +150,7 @@ def _grass(rng: np.random.Generator, size: int, main: np.ndarray) -> np.ndarray:
     return picture * (0.5 + patches)[..., None]
 
 
-def _pattern(
-    rng: np.random.Generator, u: np.ndarray, v: np.ndarray, a: np.ndarray, b: np.ndarray
-) -> np.ndarray:
+def _pattern(rng: np.random.Generator, u: np.ndarray, v: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """A regular pattern over coordinates u, v [H, W], one unit a cell."""
     kind = int(rng.integers(5))
     if kind == 0:  # checker
@@ -244,9 +238,7 @@ def _landscape(rng: np.random.Generator, size: int, main: np.ndarray) -> np.ndar
     blue = np.array([0.15, 0.32, 0.7]) * np.exp(0.35 * rng.normal(size=3))
     haze = np.array([0.75, 0.75, 0.75]) * np.exp(0.3 * rng.normal() * np.array([1, 0.2, -0.8]))
     sky = _between(blue, haze, np.clip((y + 1) / (horizon + 1.01), 0, 1) ** rng.uniform(0.5, 2))
-    sky = _between(
-        sky, np.full(3, 0.85), _step(_noise(rng, size, (4, 2), 5, 0.6), rng.uniform(0.45, 0.8), 0.3)
-    )
+    sky = _between(sky, np.full(3, 0.85), _step(_noise(rng, size, (4, 2), 5, 0.6), rng.uniform(0.45, 0.8), 0.3))
     ground = np.array([0.12, 0.18, 0.05]) if rng.random() < 0.5 else main
     near = ground * (0.4 + 1.2 * _noise(rng, size, (int(rng.integers(4, 20)), 4), 4, 0.7))[..., None]
     line = _hat((np.arange(size) + 0.5) / size, 5)

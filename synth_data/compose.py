@@ -14,9 +14,7 @@ from synth_data.scene import PICTURE_STREAM, describe, stream
 from synth_data.store import Pair
 
 HIGHLIGHT = 1.5  # colour is held below this multiple of coverage, so that a thin highlight does not bleed
-ADAPTATION = (
-    0.6  # how far the camera follows the scene's brightness: 0 not at all, 1 every subject is mid-grey
-)
+ADAPTATION = 0.6  # how far the camera follows the scene's brightness: 0 not at all, 1 every subject is mid-grey
 
 
 @dataclass(frozen=True)

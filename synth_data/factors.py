@@ -38,9 +38,7 @@ def unknown(word: str, known: list[str] | tuple[str, ...], place: str) -> ValueE
     return ValueError(f"{place}: unknown key '{word}'; did you mean '{near[0]}'? (known: {', '.join(known)})")
 
 
-def read_number(
-    value: Any, place: str, least: float = 0.0, most: float = math.inf, whole: bool = False
-) -> Any:
+def read_number(value: Any, place: str, least: float = 0.0, most: float = math.inf, whole: bool = False) -> Any:
     """`value` if it is a finite number (a whole one if asked) within [least, most]; ValueError otherwise."""
     sort = "a whole number" if whole else "a number"
     if isinstance(value, bool) or not isinstance(value, int if whole else (int, float)):
@@ -84,9 +82,7 @@ def read_table(table: type, values: Any, place: str) -> Any:
             whole = rule["kind"] == "count"
             low, high = (read_number(v, where, rule["least"], rule["most"], whole) for v in value)
             if low > high:
-                raise ValueError(
-                    f"{where}: impossible range [{low:g}, {high:g}]; put the smaller number first"
-                )
+                raise ValueError(f"{where}: impossible range [{low:g}, {high:g}]; put the smaller number first")
             if rule["log"] and low <= 0:
                 raise ValueError(f"{where}: {low:g} is out of range; this factor must be above 0")
             chosen[name] = (low, high)

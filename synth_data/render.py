@@ -30,9 +30,7 @@ def start(variant: str = "scalar_rgb") -> None:
     try:
         mi.set_variant(variant)
     except Exception as error:  # whatever a missing backend raises
-        raise ValueError(
-            f"--variant {variant} cannot run here; {NEEDS.get(variant, 'reinstall mitsuba')}"
-        ) from error
+        raise ValueError(f"--variant {variant} cannot run here; {NEEDS.get(variant, 'reinstall mitsuba')}") from error
     drjit.set_thread_count(1)
     mi.set_log_level(mi.LogLevel.Error)
 
@@ -158,9 +156,7 @@ def _emitters(scene: Scene) -> dict[str, Any]:
     return emitters
 
 
-def render_foreground(
-    scene: Scene, size: int, samples: int, depth: int, seed: int
-) -> tuple[np.ndarray, np.ndarray]:
+def render_foreground(scene: Scene, size: int, samples: int, depth: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """The subject alone, in front of nothing: (colour, coverage).
 
     Colour is float32 [size, size, 3] >= 0, linear and premultiplied; coverage float32 [size, size] in [0, 1].

@@ -88,9 +88,7 @@ def stream(seed: int, kind: int, position: int) -> np.random.Generator:
 def _aim(points: np.ndarray, f: dict[str, float]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Camera origin, target and up so that points [P, 3] span `extent` of the frame, moved by the shifts."""
     azimuth, elevation, roll = np.deg2rad([f["azimuth"], f["elevation"], f["roll"]])
-    away = np.array(
-        [np.cos(elevation) * np.cos(azimuth), np.cos(elevation) * np.sin(azimuth), np.sin(elevation)]
-    )
+    away = np.array([np.cos(elevation) * np.cos(azimuth), np.cos(elevation) * np.sin(azimuth), np.sin(elevation)])
     level = np.array([-np.sin(azimuth), np.cos(azimuth), 0.0])
     above = np.cross(away, level)
     right = np.cos(roll) * level + np.sin(roll) * above

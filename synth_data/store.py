@@ -96,9 +96,7 @@ def read_metadata(folder: Path) -> dict[int, dict[str, Any]]:
     """index -> row of every sample that is recorded as finished and whose two files are there."""
     rows = {row["index"]: row for name in ("metadata.jsonl", JOURNAL) for row in _rows(folder / name)}
     there = {f"{kind}/{p.name}" for kind in ("images", "alpha") for p in (folder / kind).glob("*.png")}
-    return {
-        i: row for i, row in rows.items() if row["file_name"] in there and row["alpha_file_name"] in there
-    }
+    return {i: row for i, row in rows.items() if row["file_name"] in there and row["alpha_file_name"] in there}
 
 
 def write_metadata(folder: Path, rows: dict[int, dict[str, Any]]) -> None:
@@ -156,9 +154,7 @@ def contact_sheet(pairs: list[Pair], columns: int = 6) -> np.ndarray:
     gap = 4
     height, width = cells[0].shape[:2]
     rows = -(-len(cells) // columns)
-    sheet = np.full(
-        (rows * (height + gap) - gap, min(columns, len(cells)) * (width + gap) - gap, 3), 255, np.uint8
-    )
+    sheet = np.full((rows * (height + gap) - gap, min(columns, len(cells)) * (width + gap) - gap, 3), 255, np.uint8)
     for k, cell in enumerate(cells):
         y, x = k // columns * (height + gap), k % columns * (width + gap)
         sheet[y : y + height, x : x + width] = cell

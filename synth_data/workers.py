@@ -154,9 +154,7 @@ def render_dataset(
         try:
             fcntl.flock(journal, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise RuntimeError(
-                f"--output '{folder}': another run is writing to it; wait for it to end"
-            ) from None
+            raise RuntimeError(f"--output '{folder}': another run is writing to it; wait for it to end") from None
         clear_unfinished(folder)
         rows = read_metadata(folder)
         missing = [i for i in indices if i not in rows]
@@ -164,9 +162,7 @@ def render_dataset(
         journal.truncate(0)
         if missing:
             unsaved = 0
-            with tqdm(
-                total=len(indices), initial=len(indices) - len(missing), unit="sample", desc="rendering"
-            ) as bar:
+            with tqdm(total=len(indices), initial=len(indices) - len(missing), unit="sample", desc="rendering") as bar:
                 for group in _results(recipe, seed, missing, size, workers, variant, folder):
                     for row in group:
                         rows[row["index"]] = row

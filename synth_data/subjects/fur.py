@@ -96,9 +96,7 @@ def _animal(rng: np.random.Generator) -> tuple[list[Mesh], list[Mesh]]:
         bare.append(ball(0.12 * size, head + size * np.array([side * 0.4, -0.86, 0.2]), rows=10))
     way = np.linspace(0, 1, 10)
     swing = rng.uniform(-1, 1)
-    tail = np.stack(
-        [swing * np.sin(2.2 * way), 0.5 + 0.6 * way, -0.5 * sitting + rng.uniform(-0.3, 0.8) * way**2], 1
-    )
+    tail = np.stack([swing * np.sin(2.2 * way), 0.5 + 0.6 * way, -0.5 * sitting + rng.uniform(-0.3, 0.8) * way**2], 1)
     fur.append(tube(tail, 0.1 * (1 - 0.6 * way)))
     return fur, bare
 

@@ -156,9 +156,7 @@ def tube(
     return surface(np.concatenate([first, ring, last]))
 
 
-def rod(
-    a: np.ndarray | tuple, b: np.ndarray | tuple, radius: float, section: np.ndarray | None = None
-) -> Mesh:
+def rod(a: np.ndarray | tuple, b: np.ndarray | tuple, radius: float, section: np.ndarray | None = None) -> Mesh:
     """A straight bar from a to b."""
     return tube(np.stack([np.asarray(a, np.float64), np.asarray(b, np.float64)]), radius, section)
 
@@ -168,9 +166,7 @@ def box(size: tuple | np.ndarray, centre: tuple | np.ndarray = (0, 0, 0)) -> Mes
     x, y, z = np.asarray(size, dtype=np.float64) / 2
     square = np.array([[-x, -y], [x, -y], [x, y], [-x, y], [-x, -y]])
     up = np.array([[0, 0, -z], [0, 0, z]])
-    ring = np.concatenate(
-        [np.broadcast_to(square, (2, 5, 2)), np.broadcast_to(up[:, None, 2:], (2, 5, 1))], -1
-    )
+    ring = np.concatenate([np.broadcast_to(square, (2, 5, 2)), np.broadcast_to(up[:, None, 2:], (2, 5, 1))], -1)
     caps = np.broadcast_to(up[:, None], (2, 5, 3))
     return placed(surface(np.concatenate([caps[:1], ring, caps[1:]])), None, centre)
 

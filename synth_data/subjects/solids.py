@@ -95,9 +95,7 @@ def _torus(rng: np.random.Generator, thin: float) -> Mesh:
     path = np.stack([np.cos(a), stretch * np.sin(a), rng.uniform(0, 0.25) * np.sin(2 * a)], 1) * 0.75
     sides = int(rng.choice([3, 4, 6, 12]))
     s = np.linspace(0, 2 * np.pi, sides + 1)
-    radius = rng.uniform(max(thin, 0.06), 0.32) * (
-        1 + rng.uniform(0, 0.3) * np.sin(int(rng.integers(3, 9)) * a)
-    )
+    radius = rng.uniform(max(thin, 0.06), 0.32) * (1 + rng.uniform(0, 0.3) * np.sin(int(rng.integers(3, 9)) * a))
     return tube(path, radius, np.stack([np.cos(s), np.sin(s)], 1), closed=True, twist=int(rng.integers(0, 3)))
 
 
@@ -148,9 +146,7 @@ def _mug(rng: np.random.Generator, thin: float) -> Mesh:
     cup = lathe(_wall(outer, 0.05))
     a = np.linspace(-np.pi / 2, np.pi / 2, 20)
     out = rng.uniform(0.25, 0.45)
-    handle = np.stack(
-        [0.93 * radius + out * np.cos(a), 0 * a, rng.uniform(0.25, 0.38) * height * np.sin(a)], 1
-    )
+    handle = np.stack([0.93 * radius + out * np.cos(a), 0 * a, rng.uniform(0.25, 0.38) * height * np.sin(a)], 1)
     return join(cup, tube(handle, max(thin, 0.04)))
 
 
@@ -230,9 +226,7 @@ def _cage(rng: np.random.Generator, thin: float) -> Mesh:
     gap = np.linalg.norm(corners[:, None] - corners[None], axis=-1)
     edge = gap[gap > 0].min() * 1.3  # longer than any edge, shorter than any diagonal
     corners = corners * rng.uniform(0.7, 1.0, 3)
-    bars = [
-        rod(corners[i], corners[j], thin) for i in range(len(corners)) for j in range(i) if gap[i, j] < edge
-    ]
+    bars = [rod(corners[i], corners[j], thin) for i in range(len(corners)) for j in range(i) if gap[i, j] < edge]
     return join(*bars, *(ball(1.6 * thin, c, rows=8) for c in corners))
 
 
@@ -256,9 +250,7 @@ def _chair(rng: np.random.Generator, thin: float) -> Mesh:
             ]
         else:
             parts.append(rod((-0.9 * w, d + 0.12, back), (0.9 * w, d + 0.12, back), thin))
-            parts += [
-                rod((x, d, 0), (x, d + 0.12, back), 0.6 * thin) for x in np.linspace(-0.6, 0.6, bars + 1) * w
-            ]
+            parts += [rod((x, d, 0), (x, d + 0.12, back), 0.6 * thin) for x in np.linspace(-0.6, 0.6, bars + 1) * w]
     if rng.random() < 0.4:
         parts += [rod((x, -0.95 * d, -0.6 * leg), (x, 0.95 * d, -0.6 * leg), 0.7 * thin) for x in (-w, w)]
     return join(*parts)
@@ -271,10 +263,7 @@ def _grid(rng: np.random.Generator, thin: float) -> Mesh:
     rows, columns = int(rng.integers(0, 6)), int(rng.integers(1, 8))
     bend = rng.uniform(-0.6, 0.6) if rng.random() < 0.4 else 0.0
     t = np.linspace(-1, 1, 12)
-    lines = [
-        np.stack([np.full(12, x), bend * np.full(12, x**2), t * h], 1)
-        for x in np.linspace(-w, w, columns + 1)
-    ]
+    lines = [np.stack([np.full(12, x), bend * np.full(12, x**2), t * h], 1) for x in np.linspace(-w, w, columns + 1)]
     lines += [np.stack([t * w, bend * (t * w) ** 2, np.full(12, z)], 1) for z in np.linspace(-h, h, rows + 2)]
     return join(*(tube(line, thin) for line in lines))
 
@@ -357,9 +346,7 @@ def _texture(rng: np.random.Generator, kind: str, cells: int, a: np.ndarray, b: 
     if kind == "checker":
         mix = ((np.floor(u * cells) + np.floor(v * cells)) % 2).astype(np.float64)
     elif kind == "stripes":
-        mix = (np.sin(2 * np.pi * cells * (u if rng.random() < 0.5 else v)) > rng.uniform(-0.7, 0.7)).astype(
-            np.float64
-        )
+        mix = (np.sin(2 * np.pi * cells * (u if rng.random() < 0.5 else v)) > rng.uniform(-0.7, 0.7)).astype(np.float64)
     elif kind == "noise":
         mix = 0.5 + 0.5 * waves(rng, np.stack([u, v, 0 * u], -1) * 2 * np.pi, cells / 4)
     else:
