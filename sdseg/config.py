@@ -64,6 +64,10 @@ class TrainingConfig:
     multires_noise_strength: float = 0.9
     """Strength of multi-resolution noise at t = T, annealed linearly to 0 at t = 0 (Marigold); 0 is white noise."""
 
+    timestep_power: float = 1.0
+    """p: time steps are drawn with density p·(t/T)^(p−1)/T. 1 is uniform; more favours the noisy end, where the image
+    alone decides what the subject is (at small t the noisy matte gives it away)."""
+
     seed: int = 0
     """Seed of every draw: order, crops, time steps, noise, initial LoRA weights."""
     max_train_steps: int = 10000
@@ -125,7 +129,7 @@ class TrainingConfig:
         for name, least in at_least.items():
             if getattr(self, name) < least:
                 raise ConfigError(f"{name} is {getattr(self, name)}; it must be at least {least}")
-        for name in ("learning_rate", "lora_alpha", "max_grad_norm", "adam_epsilon"):
+        for name in ("learning_rate", "lora_alpha", "max_grad_norm", "adam_epsilon", "timestep_power"):
             if not 0 < getattr(self, name) < float("inf"):
                 raise ConfigError(f"{name} is {getattr(self, name)}; it must be above 0")
         for name in ("adam_beta1", "adam_beta2"):

@@ -259,9 +259,11 @@ class TrainingStream(torch.utils.data.Dataset):
         seed: int,
         latent_shape: tuple[int, int, int],
         num_train_timesteps: int,
+        timestep_power: float,
         noise_strength: float,
     ):
         self.source, self.size, self.seed = source, size, seed
+        self.timestep_power = timestep_power
         self.latent_shape, self.num_train_timesteps = latent_shape, num_train_timesteps
         self.noise_strength = noise_strength
         self._order = (-1, torch.empty(0))
@@ -277,7 +279,7 @@ class TrainingStream(torch.utils.data.Dataset):
     def __getitem__(self, position: int) -> dict[str, torch.Tensor]:
         epoch, place, index = self.index_at(position)
         generator = draw_generator(self.seed, epoch, place)
-        timestep = int(torch.randint(self.num_train_timesteps, (), generator=generator))
+        timestep = int(self.num_train_timesteps * uniform(0, 1, generator) ** (1 / self.timestep_power))
         item = self.source.fetch(index, generator)
         noise = annealed_noise(self.latent_shape, timestep, self.num_train_timesteps, self.noise_strength, generator)
         return item | {"noise": noise, "timestep": torch.tensor(timestep), "index": torch.tensor(index)}

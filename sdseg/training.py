@@ -203,6 +203,7 @@ def train(config: TrainingConfig) -> None:
         seed=config.seed,
         latent_shape=(base.vae.config.latent_channels, size, size),
         num_train_timesteps=scheduler.config.num_train_timesteps,
+        timestep_power=config.timestep_power,
         noise_strength=config.multires_noise_strength,
     )
     loader = torch.utils.data.DataLoader(

@@ -182,9 +182,8 @@ def test_stream_depends_on_position_alone(pairs):
 
     files = find_pairs(pairs)
     source = PictureSource(files, 32, 4, Augmentation(random_flip=True, min_crop_scale=0.5))
-    build = lambda: TrainingStream(  # noqa: E731
-        source, len(files), seed=5, latent_shape=(4, 8, 8), num_train_timesteps=1000, noise_strength=0.9
-    )
+    shape = dict(latent_shape=(4, 8, 8), num_train_timesteps=1000, noise_strength=0.9)
+    build = lambda power=1.0: TrainingStream(source, len(files), seed=5, timestep_power=power, **shape)  # noqa: E731
     one, other = build(), build()
     far = other[100]
     for position in (0, 13, 100):
@@ -196,6 +195,10 @@ def test_stream_depends_on_position_alone(pairs):
         assert seen == list(range(12))
     orders = [[one.index_at(12 * epoch + place)[2] for place in range(12)] for epoch in range(2)]
     assert orders[0] != orders[1]
+
+    for power in (1.0, 3.0):  # the mean of t / T is p / (p + 1)
+        timesteps = [build(power)[position]["timestep"].item() for position in range(400)]
+        assert np.mean(timesteps) / 1000 == pytest.approx(power / (power + 1), abs=0.05) and max(timesteps) <= 999
 
     def positions(batch, accumulation, processes):
         """What each optimiser step sees, all processes together."""
