@@ -35,7 +35,7 @@ def peak_memory_of(*words) -> int:
 
 @pytest.mark.slow
 def test_full_size_trains_two_steps_and_mattes_a_photo(tmp_path):
-    peaks = {"write": peak_memory_of("-m", "benchmarks.random_sd2", tmp_path / "sd2")}
+    peaks = {"write": peak_memory_of("benchmarks/random_sd2.py", "--output", tmp_path / "sd2")}
     pairs = write_pairs(tmp_path / "pairs", 2, size=256)
     peaks["train"] = peak_memory_of(
         "train.py", "--pretrained_model_name_or_path", tmp_path / "sd2", "--train_data_dir", pairs, "--output_dir",
