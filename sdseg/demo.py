@@ -87,7 +87,8 @@ def infer(stage: Stage, output: Path, held_out: Path, photos: Path) -> None:
         "finetuned": output / "run" / "adapter",
         "shipped": "embedded",
     }
-    settings = ["--num_inference_steps", STEPS, "--ensemble_size", SAMPLES, "--output_uncertainty", "--seed", 0]
+    settings = ["--num_inference_steps", STEPS, "--ensemble_size", SAMPLES, "--batch_size", SAMPLES]
+    settings += ["--output_uncertainty", "--seed", 0]
     for method, adapter in adapters.items():
         for name, folder in (("held-out", held_out / "images"), ("photos", photos)):
             target = output / "mattes" / name / method
