@@ -92,17 +92,8 @@ def infer(stage: Stage, output: Path, held_out: Path, photos: Path) -> None:
     for method, adapter in adapters.items():
         for name, folder in (("held-out", held_out / "images"), ("photos", photos)):
             target = output / "mattes" / name / method
-            stage.run(
-                f"infer {name} {method}",
-                "infer.py",
-                "--adapter",
-                adapter,
-                "--input",
-                folder,
-                "--output",
-                target,
-                *settings,
-            )
+            words = ["--adapter", adapter, "--input", folder, "--output", target, *settings]
+            stage.run(f"infer {name} {method}", "infer.py", *words)
     for method in ("otsu", "grabcut"):
         target = output / "mattes" / "held-out" / method
         words = ["-m", "sdseg.classical", "--method", method, "--input", held_out / "images", "--output", target]
