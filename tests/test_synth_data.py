@@ -635,7 +635,13 @@ def test_ctrl_c_ends_the_run_and_its_workers(recipe_file, rendered, tmp_path):
     command = [sys.executable, "-m", "synth_data", "render", "--recipe", recipe_file, "--seed", SEED]
     command += ["--size", SIZE, "--output", folder, "--count", 3000]
     run = subprocess.Popen(
-        [str(word) for word in command], cwd=ROOT, start_new_session=True, stderr=subprocess.PIPE, text=True
+        [str(word) for word in command],
+        cwd=ROOT,
+        start_new_session=True,
+        stderr=subprocess.PIPE,
+        text=True,
+        # a shell starts what runs in the background with Ctrl-C ignored, and a child would inherit that
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     while not list(folder.glob("images/*.png")) and run.poll() is None:
         time.sleep(0.01)
