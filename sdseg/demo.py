@@ -18,9 +18,9 @@ RECIPE = "configs/recipes/fur_solids.yaml"
 SIZE = 64  # pixels, the miniature's own
 HELD_OUT_SEED = 1000  # the base, the shipped adapter (seed 1) and the demo's own training (seed 2) never see it
 TRAINING_SEED = 2
-HELD_OUT_COUNT = 96
+HELD_OUT_COUNT = 72
 TRAINING_COUNT = 1500  # at most: a slow machine gets fewer pictures, not fewer steps
-RENDERING_SECONDS = 90  # for the training set
+RENDERING_SECONDS = 80  # for the training set
 STEPS, SAMPLES = 4, 8
 PHOTOS = ["astronaut", "chelsea", "coffee"]  # scikit-image carries them and they may be passed on
 METHODS = {
@@ -72,16 +72,28 @@ def write_untrained_adapter(directory: Path) -> None:
     save_adapter(directory, peft_model, config, base.prompt_embedding, card="The widened base, untrained.\n")
 
 
-def write_photos(directory: Path) -> None:
+def gather_inputs(inputs: Path, held_out: Path) -> None:
+    """One tree of pictures to matte: renders/ and photos/."""
     import skimage.data
 
     from sdseg.imaging import write_image
 
+    shutil.copytree(held_out / "images", inputs / "renders")
     for name in PHOTOS:
-        write_image(directory / f"{name}.png", getattr(skimage.data, name)())
+        write_image(inputs / "photos" / f"{name}.png", getattr(skimage.data, name)())
 
 
-def infer(stage: Stage, output: Path, held_out: Path, photos: Path) -> None:
+def train(stage: Stage, output: Path, held_out: Path, training: Path) -> None:
+    """Fine-tune at half resolution, then at the full one."""
+    half = ["--config", "configs/demo_half.yaml", "--output_dir", output / "run_half"]
+    stage.run("train, 32 px", "train.py", *half, "--train_data_dir", training)
+    full = ["--config", "configs/demo.yaml", "--output_dir", output / "run", "--validation_data_dir", held_out]
+    full += ["--init_adapter", output / "run_half" / "adapter"]
+    stage.run("train, 64 px", "train.py", *full, "--train_data_dir", training)
+
+
+def matte(stage: Stage, output: Path, inputs: Path) -> None:
+    """Every method mattes the same tree, into mattes/<method>."""
     adapters = {
         "untrained": output / "untrained_adapter",
         "finetuned": output / "run" / "adapter",
@@ -90,21 +102,17 @@ def infer(stage: Stage, output: Path, held_out: Path, photos: Path) -> None:
     settings = ["--num_inference_steps", STEPS, "--ensemble_size", SAMPLES, "--batch_size", SAMPLES]
     settings += ["--output_uncertainty", "--seed", 0]
     for method, adapter in adapters.items():
-        for name, folder in (("held-out", held_out / "images"), ("photos", photos)):
-            target = output / "mattes" / name / method
-            words = ["--adapter", adapter, "--input", folder, "--output", target, *settings]
-            stage.run(f"infer {name} {method}", "infer.py", *words)
-    for method in ("otsu", "grabcut"):
-        target = output / "mattes" / "held-out" / method
-        words = ["-m", "sdseg.classical", "--method", method, "--input", held_out / "images", "--output", target]
-        stage.run(f"infer held-out {method}", *words)
+        words = ["--adapter", adapter, "--input", inputs, "--output", output / "mattes" / method, *settings]
+        stage.run(f"infer {method}", "infer.py", *words)
+    words = ["-m", "sdseg.classical", "--method", "all", "--input", inputs, "--output", output / "mattes"]
+    stage.run("infer otsu and grabcut", *words)
 
 
 def judge(output: Path, held_out: Path) -> dict:
     """{method: what `evaluate_folder` found on the held-out renders}."""
     from sdseg.evaluate import evaluate_folder
 
-    return {method: evaluate_folder(output / "mattes" / "held-out" / method, held_out / "alpha") for method in METHODS}
+    return {method: evaluate_folder(output / "mattes" / method / "renders", held_out / "alpha") for method in METHODS}
 
 
 def summary(judged: dict, seconds: dict) -> dict:
@@ -123,10 +131,10 @@ def write_report(output: Path, held_out: Path) -> None:
     from sdseg.report import build_report, collect_rows
 
     shown = ("shipped", "finetuned", "untrained", "grabcut", "otsu")
-    renders = {method: output / "mattes" / "held-out" / method for method in shown}
-    summary, rows = collect_rows(held_out / "images", renders, held_out / "alpha")
-    photos = {method: output / "mattes" / "photos" / method for method in shown[:2]}
-    _, photo_rows = collect_rows(output / "photos", photos)
+    renders = {method: output / "mattes" / method / "renders" for method in shown}
+    summary, rows = collect_rows(output / "inputs" / "renders", renders, held_out / "alpha")
+    photos = {method: output / "mattes" / method / "photos" for method in shown}
+    _, photo_rows = collect_rows(output / "inputs" / "photos", photos)
     title = f"sdseg demo: {SIZE} px miniature, {STEPS} steps x {SAMPLES} samples"
     build_report(output / "report.html", title, summary, rows + photo_rows)
 
@@ -158,16 +166,13 @@ def main(argv: list[str] | None = None) -> int:
         return 2
 
     output, stage = arguments.output, Stage()
-    for name in ("mattes", "run", "untrained_adapter"):
+    for name in ("inputs", "mattes", "run_half", "run", "untrained_adapter"):
         shutil.rmtree(output / name, ignore_errors=True)
     held_out, training = render(stage, output, arguments.workers)
-    stage.run(
-        "train", "train.py", "--config", "configs/demo.yaml", "--train_data_dir", training,
-        "--validation_data_dir", held_out, "--output_dir", output / "run",
-    )  # fmt: skip
+    train(stage, output, held_out, training)
     write_untrained_adapter(output / "untrained_adapter")
-    write_photos(output / "photos")
-    infer(stage, output, held_out, output / "photos")
+    gather_inputs(output / "inputs", held_out)
+    matte(stage, output, output / "inputs")
     start = time.monotonic()
     judged = judge(output, held_out)
     write_report(output, held_out)
