@@ -32,9 +32,7 @@ if TYPE_CHECKING:
     from sdseg.adapter import Adapter
     from sdseg.pipeline import MattingPipeline
 
-TOY_NOTICE = (
-    "no --adapter: using the miniature that ships with sdseg; expect toy mattes, it sees 64 pixels a side"
-)
+TOY_NOTICE = "no --adapter: using the miniature that ships with sdseg; expect toy mattes, it sees 64 pixels a side"
 
 
 class Parser(argparse.ArgumentParser):
@@ -48,9 +46,7 @@ def whole_number(minimum: int, maximum: int = 2**63 - 1):
     """A parser of whole numbers from `minimum` to `maximum`, for argparse."""
 
     def parse(text: str) -> int:
-        wanted = f"a whole number of {minimum} or more" + (
-            f", up to {maximum}" if maximum < 2**63 - 1 else ""
-        )
+        wanted = f"a whole number of {minimum} or more" + (f", up to {maximum}" if maximum < 2**63 - 1 else "")
         try:
             value = int(text)
         except ValueError:
@@ -299,9 +295,7 @@ def run_record(
             "num_inference_steps": steps,
             "ensemble_size": arguments.ensemble_size,
             "output_uncertainty": arguments.output_uncertainty,
-            "processing_resolution": pipe.config.default_processing_resolution
-            if resolution is None
-            else resolution,
+            "processing_resolution": pipe.config.default_processing_resolution if resolution is None else resolution,
             "batch_size": arguments.batch_size,
             "seed": arguments.seed,
             "mixed_precision": arguments.mixed_precision,

@@ -37,9 +37,7 @@ def predictions(adapter_directory, cases) -> tuple[dict, dict]:
         h, w = (-(-(side * longer // max(height, width)) // factor) for side in (height, width))
         latents = torch.randn(1, 4, h, w, generator=torch.Generator().manual_seed(height + steps))
         image = Image.fromarray(picture(height, width, seed=width))
-        output = pipe(
-            image, steps, processing_resolution=resolution, match_input_resolution=False, latents=latents
-        )
+        output = pipe(image, steps, processing_resolution=resolution, match_input_resolution=False, latents=latents)
         return output.prediction[0].squeeze()
 
     keys = [(*case, steps) for case in cases for steps in STEPS]
@@ -83,10 +81,7 @@ def test_the_adapter_changes_the_prediction(miniature, miniature_adapter):
     plain = MattingPipeline(base.unet, base.vae, adapter.scheduler, adapter.prompt_embedding, 4, 64)
     tuned = MattingPipeline.from_adapter(adapter)
     latents = torch.randn(1, 4, 16, 16, generator=torch.Generator().manual_seed(0))
-    gap = (
-        plain(picture(64, 64), latents=latents).prediction[0]
-        - tuned(picture(64, 64), latents=latents).prediction[0]
-    )
+    gap = plain(picture(64, 64), latents=latents).prediction[0] - tuned(picture(64, 64), latents=latents).prediction[0]
     assert np.abs(gap).mean() > 0.01
 
 

@@ -30,9 +30,7 @@ def seeded(seed: int = 0) -> torch.Generator:
 
 @pytest.mark.parametrize("size", [(64, 64), (50, 70)])  # without and with resizing at the end
 def test_mean_and_unbiased_variance_of_the_samples(pipe, size):
-    output = pipe(
-        picture(*size), ensemble_size=5, generator=seeded(), output_uncertainty=True, output_samples=True
-    )
+    output = pipe(picture(*size), ensemble_size=5, generator=seeded(), output_uncertainty=True, output_samples=True)
     samples = output.samples[0].astype(np.float64)
     assert samples.shape == (5, *size)
     np.testing.assert_allclose(output.prediction[0], samples.mean(axis=0), atol=1e-6)
@@ -42,9 +40,7 @@ def test_mean_and_unbiased_variance_of_the_samples(pipe, size):
 
 def test_the_picture_is_encoded_once_for_all_samples(pipe):
     encoded = []
-    hook = pipe.vae.encoder.register_forward_hook(
-        lambda module, inputs, output: encoded.append(len(inputs[0]))
-    )
+    hook = pipe.vae.encoder.register_forward_hook(lambda module, inputs, output: encoded.append(len(inputs[0])))
     try:
         pipe([picture(64, 64), picture(40, 64)], num_inference_steps=1, ensemble_size=8, batch_size=3)
     finally:
@@ -99,9 +95,7 @@ class Oracle(torch.nn.Module):
     def forward(self, pair, t, encoder_hidden_states):
         from diffusers.models.unets.unet_2d_condition import UNet2DConditionOutput
 
-        return UNet2DConditionOutput(
-            self.alphas[t].sqrt() * self.noise - (1 - self.alphas[t]).sqrt() * self.clean
-        )
+        return UNet2DConditionOutput(self.alphas[t].sqrt() * self.noise - (1 - self.alphas[t]).sqrt() * self.clean)
 
 
 @pytest.mark.parametrize("steps", [1, 2, 3, 4, 6, 7, 10, 15, 25, 50, 333])
