@@ -161,7 +161,6 @@ def fit_pair(
     image: np.ndarray,
     alpha: np.ndarray,
     resolution: int,
-    multiple: int,
     augmentation: Augmentation,
     generator,
 ) -> dict[str, torch.Tensor]:
@@ -170,7 +169,6 @@ def fit_pair(
     Both are resampled with Pillow's antialiased bilinear filter, which has no negative lobes.
 
     Args:
-        multiple: picture pixels per latent position; padding starts on that grid at the latest.
         generator: source of the crop and the mirror; three draws and one.
 
     Returns:
@@ -208,12 +206,12 @@ def latent_valid(valid: torch.Tensor, factor: int) -> torch.Tensor:
 class PictureSource:
     """Pairs read and augmented afresh each time: items hold pixels."""
 
-    def __init__(self, pairs: list[PairFiles], resolution: int, factor: int, augmentation: Augmentation):
-        self.pairs, self.resolution, self.factor, self.augmentation = pairs, resolution, factor, augmentation
+    def __init__(self, pairs: list[PairFiles], resolution: int, augmentation: Augmentation):
+        self.pairs, self.resolution, self.augmentation = pairs, resolution, augmentation
 
     def fetch(self, index: int, generator: torch.Generator) -> dict[str, torch.Tensor]:
         image, alpha = read_pair(self.pairs[index])
-        return fit_pair(image, alpha, self.resolution, self.factor, self.augmentation, generator)
+        return fit_pair(image, alpha, self.resolution, self.augmentation, generator)
 
 
 class LatentSource:

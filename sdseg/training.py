@@ -190,7 +190,7 @@ def train(config: TrainingConfig) -> None:
         f"{len(pairs)} pairs; training {trained / 1e6:.2f} M LoRA parameters of {config.pretrained_model_name_or_path}"
     )
 
-    pictures = PictureSource(pairs, config.resolution, factor, Augmentation(config.random_flip, config.min_crop_scale))
+    pictures = PictureSource(pairs, config.resolution, Augmentation(config.random_flip, config.min_crop_scale))
     source = pictures
     if config.cache_latents:
         bar = lambda items, **words: tqdm(items, disable=not accelerator.is_main_process, **words)  # noqa: E731

@@ -181,7 +181,7 @@ def test_stream_depends_on_position_alone(pairs):
     from sdseg.data import Augmentation, MicroBatches, PictureSource, TrainingStream, find_pairs
 
     files = find_pairs(pairs)
-    source = PictureSource(files, 32, 4, Augmentation(random_flip=True, min_crop_scale=0.5))
+    source = PictureSource(files, 32, Augmentation(random_flip=True, min_crop_scale=0.5))
     shape = dict(latent_shape=(4, 8, 8), num_train_timesteps=1000, noise_strength=0.9)
     build = lambda power=1.0: TrainingStream(source, len(files), seed=5, timestep_power=power, **shape)  # noqa: E731
     one, other = build(), build()
@@ -221,7 +221,7 @@ def test_fitting_keeps_image_and_alpha_together():
     alpha = np.kron(rng.random((8, 12)), np.ones((10, 10))).astype(np.float32)
     image = np.round(alpha * 255).astype(np.uint8)[..., None].repeat(3, -1)
     for seed in range(6):
-        fitted = fit_pair(image, alpha, 64, 4, Augmentation(True, 0.4), draw_generator(seed))
+        fitted = fit_pair(image, alpha, 64, Augmentation(True, 0.4), draw_generator(seed))
         valid = fitted["valid"]
         assert valid[0].any(dim=1).sum() == round(64 * 8 / 12) and valid[0].any(dim=0).all()
         difference = ((fitted["image"].mean(0) + 1) / 2 - fitted["alpha"][0]).abs()[valid[0]]
