@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from synth_data.materials import bsdf, colour
 from synth_data.scene import SAMPLER_STREAM, Scene, stream
 from synth_data.subjects.meshes import Mesh, Strands, shaded
 
@@ -35,53 +36,13 @@ def start(variant: str = "scalar_rgb") -> None:
     mi.set_log_level(mi.LogLevel.Error)
 
 
-def _colour(value: np.ndarray, nearest: bool = False) -> dict[str, Any]:
-    """A linear reflectance [3] or texture [h, w, 3] as Mitsuba's spectrum or bitmap."""
-    import mitsuba as mi
-
-    if value.ndim == 1:
-        return {"type": "rgb", "value": value.tolist()}
-    bitmap = mi.Bitmap(np.ascontiguousarray(value, dtype=np.float32))
-    return {
-        "type": "bitmap",
-        "bitmap": bitmap,
-        "raw": True,
-        "filter_type": "nearest" if nearest else "bilinear",
-    }
-
-
-def _bsdf(material: dict[str, Any]) -> dict[str, Any]:
-    """A mesh material as Mitsuba's two-sided BSDF."""
-    kind, colour = material["kind"], _colour(material["colour"])
-    rough = material.get("roughness", 0.3)
-    if kind == "diffuse":
-        inner = {"type": "diffuse", "reflectance": colour}
-    elif kind == "plastic":
-        inner = {"type": "roughplastic", "diffuse_reflectance": colour, "alpha": rough, "nonlinear": True}
-    elif kind == "metal":
-        inner = {"type": "roughconductor", "material": "none", "specular_reflectance": colour, "alpha": rough}
-    elif kind == "principled":
-        inner = {
-            "type": "principled",
-            "base_color": colour,
-            "roughness": rough,
-            "specular": 0.5,
-            "sheen": 0.5,
-            "clearcoat": 0.6,
-            "clearcoat_gloss": 0.8,
-        }
-    else:
-        raise ValueError(f"unknown material '{kind}'")
-    return {"type": "twosided", "inner": inner}
-
-
 def _mesh(mesh: Mesh) -> Any:
     """A `Mesh` as a Mitsuba shape with creased normals."""
     import mitsuba as mi
 
     vertices, normals, uv, faces = shaded(mesh)
     properties = mi.Properties()
-    properties["bsdf"] = mi.load_dict(_bsdf(mesh.material))
+    properties["bsdf"] = mi.load_dict(bsdf(mesh.material))
     shape = mi.Mesh(
         "mesh",
         len(vertices),
@@ -114,7 +75,7 @@ def _strands(strands: Strands, path: str) -> Any:
         {
             "type": "bsplinecurve",
             "filename": path,
-            "bsdf": {"type": "diffuse", "reflectance": _colour(colours, nearest=True)},
+            "bsdf": {"type": "diffuse", "reflectance": colour(colours, nearest=True)},
         }
     )
 
@@ -125,7 +86,7 @@ def _emitters(scene: Scene) -> dict[str, Any]:
 
     upright = mi.ScalarTransform4f().rotate([1, 0, 0], 90)  # Mitsuba's environment map has y up
     if scene.sky.ndim == 1:
-        emitters = {"sky": {"type": "constant", "radiance": _colour(scene.sky)}}
+        emitters = {"sky": {"type": "constant", "radiance": colour(scene.sky)}}
     else:
         bitmap = mi.Bitmap(np.ascontiguousarray(scene.sky, dtype=np.float32))
         emitters = {"sky": {"type": "envmap", "bitmap": bitmap, "to_world": upright}}
@@ -135,13 +96,13 @@ def _emitters(scene: Scene) -> dict[str, Any]:
             light = {
                 "type": "directional",
                 "direction": (-lamp.direction).tolist(),
-                "irradiance": _colour(lamp.irradiance),
+                "irradiance": colour(lamp.irradiance),
             }
         elif lamp.kind == "point":
             light = {
                 "type": "point",
                 "position": place.tolist(),
-                "intensity": _colour(lamp.irradiance * lamp.distance**2),
+                "intensity": colour(lamp.irradiance * lamp.distance**2),
             }
         else:
             radiance = lamp.irradiance * lamp.distance**2 / (np.pi * lamp.radius**2)
@@ -150,7 +111,7 @@ def _emitters(scene: Scene) -> dict[str, Any]:
             light = {
                 "type": "disk",
                 "to_world": facing @ mi.ScalarTransform4f().scale(lamp.radius),
-                "emitter": {"type": "area", "radiance": _colour(radiance)},
+                "emitter": {"type": "area", "radiance": colour(radiance)},
             }
         emitters[f"lamp{k}"] = light
     return emitters

@@ -6,13 +6,15 @@ from typing import Any
 import numpy as np
 
 
+TRANSMISSIVE = ("glass", "thin_glass")  # kinds of material
+
+
 @dataclass(frozen=True)
 class Mesh:
     """A triangle surface.
 
     vertices: float [V, 3]. faces: int [F, 3]. uv: float [V, 2] in [0, 1].
-    material: `kind` (diffuse | plastic | metal | principled), `colour` (linear [3], or a texture [h, w, 3]),
-    `roughness`.
+    material: `kind`, `colour` (linear [3], or a texture [h, w, 3]) and what else materials.py names for the kind.
     """
 
     vertices: np.ndarray
@@ -31,20 +33,45 @@ class Strands:
 
 
 @dataclass(frozen=True)
+class Volume:
+    """A participating medium in a box.
+
+    density: float32 [Z, Y, X] >= 0, extinction per unit length. albedo: linear [3] in [0, 1).
+    emission: radiance emitted per unit length, linear float32 [Z, Y, X, 3], or None.
+    to_world: [4, 4], from the unit cube [0, 1]^3 (x, y, z) to the subject's space.
+    """
+
+    density: np.ndarray
+    albedo: np.ndarray
+    emission: np.ndarray | None
+    to_world: np.ndarray
+
+    def corners(self) -> np.ndarray:
+        """The box's corners [8, 3]."""
+        unit = np.stack(np.meshgrid((0, 1), (0, 1), (0, 1)), -1).reshape(-1, 3)
+        return unit @ self.to_world[:3, :3].T + self.to_world[:3, 3]
+
+
+@dataclass(frozen=True)
 class Subject:
-    """Everything of one foreground; it sits around the origin within a radius of about one.
+    """One thing to be matted; it sits around the origin within a radius of about one.
 
     `drawn` records choices that `build` made beyond its factors, as JSON values.
     """
 
-    meshes: list[Mesh]
+    meshes: list[Mesh] = field(default_factory=list)
     strands: list[Strands] = field(default_factory=list)
+    volumes: list[Volume] = field(default_factory=list)
     drawn: dict[str, Any] = field(default_factory=dict)
 
     def points(self) -> np.ndarray:
-        """All vertices and control points [P, 3], for framing."""
+        """All vertices, control points and corners [P, 3], for framing."""
         parts = [m.vertices for m in self.meshes] + [s.points.reshape(-1, 3) for s in self.strands]
-        return np.concatenate(parts)
+        return np.concatenate(parts + [v.corners() for v in self.volumes])
+
+    def transmissive(self) -> bool:
+        """Whether the background is seen through some of it, so that coverage is not its alpha."""
+        return bool(self.volumes) or any(m.material.get("kind") in TRANSMISSIVE for m in self.meshes)
 
 
 def surface(points: np.ndarray) -> Mesh:
