@@ -1,6 +1,6 @@
 """Factors of variation: how a table of ranges is declared, read from a recipe, checked and drawn from.
 
-A table is a frozen dataclass whose fields are made by `span`, `count`, `chance` or `shares`. The recipe may
+A table is a frozen dataclass whose fields are made by `span`, `count`, `chance`, `shares` or `text`. The recipe may
 narrow or widen each of them within the limits that the declaration gives.
 """
 
@@ -30,6 +30,11 @@ def chance(probability: float) -> Any:
 def shares(**weights: float) -> Any:
     """One of several named choices; the recipe gives each name's share (any scale, missing names get 0)."""
     return field(default=tuple(weights.items()), metadata={"kind": "shares", "choices": tuple(weights)})
+
+
+def text(default: str) -> Any:
+    """A plain string, such as a path, drawn as itself; the recipe gives the string."""
+    return field(default=default, metadata={"kind": "text"})
 
 
 def unknown(word: str, known: list[str] | tuple[str, ...], place: str) -> ValueError:
@@ -76,6 +81,10 @@ def read_table(table: type, values: Any, place: str) -> Any:
             chosen[name] = read_number(value, where, 0.0, 1.0)
         elif rule["kind"] == "shares":
             chosen[name] = read_shares(value, rule["choices"], where)
+        elif rule["kind"] == "text":
+            if not isinstance(value, str):
+                raise ValueError(f"{where}: {value!r} is not text; put it in quotes")
+            chosen[name] = value
         else:
             if not isinstance(value, (list, tuple)) or len(value) != 2:
                 raise ValueError(f"{where}: {value!r} is not a range; give [low, high]")
@@ -105,6 +114,8 @@ def draw(rng: np.random.Generator, table: Any) -> dict[str, Any]:
             drawn[f.name] = bool(rng.random() < value)
         elif kind == "shares":
             drawn[f.name] = pick(rng, value)
+        elif kind == "text":
+            drawn[f.name] = value
         elif kind == "count":
             drawn[f.name] = int(rng.integers(value[0], value[1] + 1))
         elif f.metadata["log"]:
