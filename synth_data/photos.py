@@ -1,0 +1,100 @@
+"""Photos: opened from folders and Hub data sets, and cut to a square of linear light."""
+
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from synth_data.colour import srgb_to_linear
+
+LEAST_CROP = 0.5  # smallest side of a random part, as a share of the photo's shorter side
+LINEAR = srgb_to_linear(np.arange(256) / 255).astype(np.float32)  # of an 8-bit sRGB value
+
+
+class Files:
+    """The pictures below a folder: item k is (name, path)."""
+
+    def __init__(self, paths: list[Path]):
+        self.paths = paths
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, at: int) -> tuple[str, Any]:
+        return str(self.paths[at]), self.paths[at]
+
+
+class Rows:
+    """The pictures of a data set: item k is (name, path or open file)."""
+
+    def __init__(self, place: str, rows: Any, column: str):
+        self.place, self.rows, self.column = place, rows, column
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, at: int) -> tuple[str, Any]:
+        from io import BytesIO
+
+        content = self.rows[at][self.column] or {"bytes": b"", "path": None}
+        source = content["path"] if content["bytes"] is None else BytesIO(content["bytes"])
+        return f"row {at} of '{self.place}'", source
+
+
+def open_photos(place: str) -> Files | Rows:
+    """The photos of one folder or data set; ValueError if there are none."""
+    from PIL import Image
+
+    remedy = "give a folder of pictures or a Hub data set `owner/name` that has an image column"
+    if Path(place).is_dir():
+        kinds = {suffix for suffix, kind in Image.registered_extensions().items() if kind in Image.OPEN}
+        paths = sorted(p for p in Path(place).rglob("*") if p.suffix.lower() in kinds and p.is_file())
+        if paths:
+            return Files(paths)
+        if not any(Path(place).rglob("*.parquet")):
+            raise ValueError(f"photos: folder '{place}' holds no pictures; {remedy}")
+    import datasets
+
+    try:
+        splits = datasets.load_dataset(place)
+    except Exception as error:  # whatever `datasets` and the network raise
+        why = " ".join(str(error).split()) or type(error).__name__
+        raise ValueError(f"photos: '{place}' is no folder here and cannot be loaded ({why}); {remedy}") from error
+    rows = splits["train"] if "train" in splits else splits[min(splits)]
+    column = next((name for name, kind in rows.features.items() if isinstance(kind, datasets.Image)), None)
+    if column is None or not len(rows):
+        raise ValueError(f"photos: '{place}' has no pictures (columns: {', '.join(rows.column_names)}); {remedy}")
+    return Rows(place, rows.select_columns(column).cast_column(column, datasets.Image(decode=False)), column)
+
+
+def square_part(name: str, source: Any, size: int, crop: float, left: float, top: float) -> np.ndarray:
+    """A square part of a picture: uint8 sRGB [size, size, 3].
+
+    The square's side is `crop` of the picture's shorter one; `left` and `top` in [0, 1] say where it lies. Large
+    JPEGs are decoded at the smallest of their sizes 1, 1/2, 1/4, 1/8 that fills the frame.
+    """
+    from PIL import Image, ImageOps
+
+    try:
+        with Image.open(source) as picture:
+            ratio = size / (crop * min(picture.size))
+            picture.draft("RGB", tuple(max(1, int(np.ceil(side * ratio))) for side in picture.size))
+            if picture.mode.startswith("I;16"):
+                picture = Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8))
+            pixels = np.asarray(ImageOps.exif_transpose(picture).convert("RGB"))
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        why = " ".join(str(error).split())
+        raise ValueError(f"photos: {name} cannot be read ({why}); replace or remove it") from error
+    height, width = pixels.shape[:2]
+    side = max(1, round(crop * min(height, width)))
+    y, x = round(top * (height - side)), round(left * (width - side))
+    part = pixels[y : y + side, x : x + side]
+    return cv2.resize(part, (size, size), interpolation=cv2.INTER_AREA if side > size else cv2.INTER_LINEAR)
+
+
+def random_part(rng: np.random.Generator, name: str, source: Any, size: int) -> np.ndarray:
+    """A random square of a photo, perhaps mirrored: linear light float32 [size, size, 3] in [0, 1]."""
+    crop, left, top, flip = rng.uniform(LEAST_CROP, 1), rng.random(), rng.random(), rng.random() < 0.5
+    part = square_part(name, source, size, crop, left, top)
+    return cv2.LUT(cv2.flip(part, 1) if flip else part, LINEAR)
