@@ -1,12 +1,26 @@
-"""The data set on disk, a Hugging Face imagefolder: one pair and the folder's index, written and read.
+"""The data set on disk: one sample and the folder's index, written and read.
 
-images/000137.png    8-bit sRGB
-alpha/000137.png     16-bit, 65535 = 1
-metadata.jsonl       in index order: file_name, alpha_file_name, seed, index, recipe, factors (a JSON string)
-recipe.yaml          the recipe it was rendered with
-render.json          seed, size and variant it was rendered with, and the versions that did it
+Composited on disk, a Hugging Face imagefolder:
+images/000137.png       8-bit sRGB
+alpha/000137.png        16-bit, 65535 = 1
+masks/000137.png        target mask: 8-bit, 255 where alpha >= 0.5
+classes/000137.png      target classes: 8-bit class ids, named in classes.json; 0 is the background
+instances/000137.png    target classes: 8-bit instance ids; 0 is the background
+
+Composited on the fly, one foreground and one background a sample, to be recombined while training:
+foregrounds/000137.exr  half R, G, B (linear, premultiplied), A and 32-bit `instance`
+backgrounds/000137.png  8-bit sRGB
+
+Both:
+metadata.jsonl          in index order: the files' names, seed, index, recipe, factors (a JSON string)
+recipe.yaml             the recipe it was rendered with
+render.json             seed, size, variant, target, compositing, a digest of each folder that the recipe reads
+                        from, and the versions that did it
+classes.json            target classes: {id: name}
 """
 
+import hashlib
+import io
 import json
 import os
 from collections.abc import Iterable
@@ -19,6 +33,7 @@ import numpy as np
 import yaml
 
 JOURNAL = ".rendered.jsonl"  # rows of finished samples as they finish; gone when the run is complete
+NEUTRAL = {"target": "alpha", "compositing": "disk", "inputs": {}}  # what a render.json means that lacks them
 
 
 @dataclass(frozen=True)
@@ -29,16 +44,63 @@ class Pair:
         image: uint8 [H, W, 3], sRGB.
         alpha: float32 [H, W] in [0, 1].
         meta: seed, index, recipe (name) and factors (JSON string of every sampled factor).
+        instances: uint8 [H, W], 0 background, k the picture's k-th subject; None where nobody asked.
+        classes: uint8 [H, W], 0 background, else the class id of the subject; None where nobody asked.
     """
 
     image: np.ndarray
     alpha: np.ndarray
     meta: dict[str, Any]
+    instances: np.ndarray | None = None
+    classes: np.ndarray | None = None
 
 
-def file_names(index: int) -> tuple[str, str]:
-    """Picture and matte of a sample, relative to the folder."""
-    return f"images/{index:06d}.png", f"alpha/{index:06d}.png"
+@dataclass(frozen=True)
+class Layers:
+    """A foreground and a background, to be recombined with others.
+
+    Attributes:
+        colour: float16 [H, W, 3] >= 0, linear light, premultiplied.
+        alpha: float16 [H, W] in [0, 1].
+        instances: uint8 [H, W], as in `Pair`.
+        background: uint8 [H, W, 3], sRGB.
+        meta: as in `Pair`.
+    """
+
+    colour: np.ndarray
+    alpha: np.ndarray
+    instances: np.ndarray
+    background: np.ndarray
+    meta: dict[str, Any]
+
+
+# ------------------------------------------------------------------------------------------------ one sample
+
+
+def file_names(index: int, target: str = "alpha", compositing: str = "disk") -> dict[str, str]:
+    """The files of a sample: metadata column -> path relative to the folder."""
+    if compositing == "on_the_fly":
+        return {
+            "file_name": f"foregrounds/{index:06d}.exr",
+            "background_file_name": f"backgrounds/{index:06d}.png",
+        }
+    names = {"file_name": f"images/{index:06d}.png", "alpha_file_name": f"alpha/{index:06d}.png"}
+    if target == "mask":
+        names["mask_file_name"] = f"masks/{index:06d}.png"
+    elif target == "classes":
+        names["classes_file_name"] = f"classes/{index:06d}.png"
+        names["instances_file_name"] = f"instances/{index:06d}.png"
+    return names
+
+
+def files_of(row: dict[str, Any]) -> dict[str, str]:
+    """The file columns of a metadata row."""
+    return {key: value for key, value in row.items() if key.endswith("file_name")}
+
+
+def meta_of(row: dict[str, Any]) -> dict[str, Any]:
+    """The other columns of a metadata row: what `Pair.meta` holds."""
+    return {key: value for key, value in row.items() if not key.endswith("file_name")}
 
 
 def write_bytes(path: Path, content: bytes) -> None:
@@ -52,9 +114,7 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 
 def _png(array: np.ndarray) -> bytes:
-    """uint8 [H, W, 3] or uint16 [H, W] as PNG."""
-    import io
-
+    """uint8 [H, W, 3], uint8 [H, W] or uint16 [H, W] as PNG."""
     from PIL import Image
 
     buffer = io.BytesIO()
@@ -62,24 +122,90 @@ def _png(array: np.ndarray) -> bytes:
     return buffer.getvalue()
 
 
-def write_pair(folder: Path, pair: Pair) -> dict[str, Any]:
-    """Writes a pair's two files (alpha first, both whole or absent) and returns its metadata row."""
-    image_name, alpha_name = file_names(pair.meta["index"])
-    write_bytes(folder / alpha_name, _png(np.round(pair.alpha * 65535.0).astype(np.uint16)))
-    write_bytes(folder / image_name, _png(pair.image))
-    return {"file_name": image_name, "alpha_file_name": alpha_name, **pair.meta}
+def _read_png(path: Path, mode: str) -> np.ndarray:
+    """The pixels of a PNG that must be of Pillow's `mode`; ValueError names a file that cannot be read."""
+    from PIL import Image
+
+    try:
+        with Image.open(path) as image:
+            pixels, found = np.asarray(image), image.mode
+    except (OSError, SyntaxError, ValueError) as error:
+        if isinstance(error, FileNotFoundError):
+            raise
+        raise ValueError(f"{path}: not a whole PNG ({' '.join(str(error).split())}); render it again") from error
+    if found != mode:
+        raise ValueError(f"{path}: pixels are of kind {found}, not {mode}; render it again")
+    return pixels
+
+
+def _exr(layers: Layers) -> bytes:
+    """Colour, alpha and instances as OpenEXR."""
+    import OpenEXR
+
+    rgba = np.concatenate([layers.colour, layers.alpha[..., None]], -1)
+    channels = {"RGBA": np.ascontiguousarray(rgba), "instance": layers.instances.astype(np.uint32)}
+    header = {"compression": OpenEXR.ZIP_COMPRESSION, "type": OpenEXR.scanlineimage}
+    buffer = io.BytesIO()
+    OpenEXR.File(header, channels, num_threads=0).write(buffer)
+    return buffer.getvalue()
+
+
+def _read_exr(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(colour, alpha, instances) of a foreground file; ValueError names one that cannot be read."""
+    import OpenEXR
+
+    content = path.read_bytes()
+    try:
+        channels = OpenEXR.File(io.BytesIO(content), num_threads=0).channels()
+        rgba, instances = channels["RGBA"].pixels, channels["instance"].pixels
+    except (RuntimeError, ValueError, KeyError) as error:
+        raise ValueError(f"{path}: not a whole foreground file ({error}); render it again") from error
+    return rgba[..., :3], rgba[..., 3], instances.astype(np.uint8)
+
+
+def write_pair(folder: Path, pair: Pair, target: str = "alpha") -> dict[str, Any]:
+    """Writes a pair's files (the picture last, each whole or absent) and returns its metadata row.
+
+    `target` alpha, mask or classes says which files there are beside picture and matte.
+    """
+    names = file_names(pair.meta["index"], target)
+    write_bytes(folder / names["alpha_file_name"], _png(np.round(pair.alpha * 65535.0).astype(np.uint16)))
+    if target == "mask":
+        write_bytes(folder / names["mask_file_name"], _png(np.where(pair.alpha >= 0.5, 255, 0).astype(np.uint8)))
+    if target == "classes":
+        write_bytes(folder / names["classes_file_name"], _png(pair.classes))
+        write_bytes(folder / names["instances_file_name"], _png(pair.instances))
+    write_bytes(folder / names["file_name"], _png(pair.image))
+    return {**names, **pair.meta}
 
 
 def read_pair(folder: Path, row: dict[str, Any]) -> Pair:
-    """The pair of a metadata row; the inverse of `write_pair`."""
-    from PIL import Image
+    """The pair of a metadata row; the inverse of `write_pair`. ValueError names a damaged file."""
+    image = _read_png(folder / row["file_name"], "RGB")
+    alpha = _read_png(folder / row["alpha_file_name"], "I;16").astype(np.float32) / np.float32(65535)
+    instances, classes = (
+        _read_png(folder / row[key], "L") if key in row else None
+        for key in ("instances_file_name", "classes_file_name")
+    )
+    return Pair(image, alpha, meta_of(row), instances, classes)
 
-    with Image.open(folder / row["file_name"]) as image:
-        colours = np.asarray(image.convert("RGB"))
-    with Image.open(folder / row["alpha_file_name"]) as matte:
-        alpha = np.asarray(matte).astype(np.float32) / np.float32(65535)
-    meta = {key: value for key, value in row.items() if key not in ("file_name", "alpha_file_name")}
-    return Pair(colours, alpha, meta)
+
+def write_layers(folder: Path, layers: Layers) -> dict[str, Any]:
+    """Writes the two files of a foreground and its background and returns their metadata row."""
+    names = file_names(layers.meta["index"], compositing="on_the_fly")
+    write_bytes(folder / names["background_file_name"], _png(layers.background))
+    write_bytes(folder / names["file_name"], _exr(layers))
+    return {**names, **layers.meta}
+
+
+def read_layers(folder: Path, row: dict[str, Any]) -> Layers:
+    """The layers of a metadata row; the inverse of `write_layers`. ValueError names a damaged file."""
+    colour, alpha, instances = _read_exr(folder / row["file_name"])
+    background = _read_png(folder / row["background_file_name"], "RGB")
+    return Layers(colour, alpha, instances, background, meta_of(row))
+
+
+# ------------------------------------------------------------------------------------------------ the folder
 
 
 def _rows(path: Path) -> Iterable[dict[str, Any]]:
@@ -93,10 +219,11 @@ def _rows(path: Path) -> Iterable[dict[str, Any]]:
 
 
 def read_metadata(folder: Path) -> dict[int, dict[str, Any]]:
-    """index -> row of every sample that is recorded as finished and whose two files are there."""
+    """index -> row of every sample that is recorded as finished and whose files are all there."""
     rows = {row["index"]: row for name in ("metadata.jsonl", JOURNAL) for row in _rows(folder / name)}
-    there = {f"{kind}/{p.name}" for kind in ("images", "alpha") for p in (folder / kind).glob("*.png")}
-    return {i: row for i, row in rows.items() if row["file_name"] in there and row["alpha_file_name"] in there}
+    kinds = {name.split("/")[0] for row in rows.values() for name in files_of(row).values()}
+    there = {f"{kind}/{p.name}" for kind in kinds for p in (folder / kind).glob("[!.]*")}
+    return {i: row for i, row in rows.items() if there.issuperset(files_of(row).values())}
 
 
 def write_metadata(folder: Path, rows: dict[int, dict[str, Any]]) -> None:
@@ -105,34 +232,74 @@ def write_metadata(folder: Path, rows: dict[int, dict[str, Any]]) -> None:
     write_bytes(folder / "metadata.jsonl", "".join(lines).encode())
 
 
-def open_folder(folder: Path, recipe_text: str, seed: int, size: int, variant: str) -> None:
-    """Creates the folder, or checks that it was rendered with the same recipe, seed, size and variant.
-
-    ValueError names what differs; OSError if nothing can be written there.
-    """
-    settings: dict[str, Any] = {"seed": seed, "size": size, "variant": variant}
-    remedy = "give another --output, or delete the folder"
+def read_settings(folder: Path) -> dict[str, Any]:
+    """What render.json records. FileNotFoundError or ValueError if the folder is not a rendered set."""
+    path = folder / "render.json"
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"'{folder}' holds no render.json; give a folder that `python -m synth_data render` wrote"
+        )
     try:
-        for name in ("images", "alpha"):
-            (folder / name).mkdir(parents=True, exist_ok=True)
+        return NEUTRAL | json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{path}: not what render writes ({error}); delete the folder and render again") from error
+
+
+def digest(path: str) -> str | None:
+    """What an outside folder (or file) of a recipe holds: a digest of its files' names and sizes; None if absent.
+
+    A set of pictures on the Hub is no folder here, and is recorded as None.
+    """
+    place = Path(path)
+    if not place.exists():
+        return None
+    files = sorted(p for p in place.rglob("*") if p.is_file()) if place.is_dir() else [place]
+    listed = "".join(f"{p.relative_to(place.parent).as_posix()}\t{p.stat().st_size}\n" for p in files)
+    return hashlib.sha256(listed.encode()).hexdigest()[:16]
+
+
+def _difference(found: dict[str, Any], settings: dict[str, Any]) -> str | None:
+    """In words, the first of the settings that another rendering did not share."""
+    for key, value in settings.items():
+        if key == "inputs":
+            for path in sorted({*found["inputs"], *value}):
+                if found["inputs"].get(path) != value.get(path):
+                    return f"other files in '{path}' than are there now"
+        elif found.get(key) != value:
+            return f"{key} {found.get(key)}, not {value}"
+    return None
+
+
+def open_folder(folder: Path, recipe_text: str, settings: dict[str, Any], classes: dict[int, str]) -> None:
+    """Creates the folder, or checks that it was rendered with the same recipe and settings.
+
+    `settings` holds seed, size, variant, target, compositing and inputs (path -> `digest`); `classes` the name of
+    each class id. ValueError names what differs; OSError if nothing can be written there.
+    """
+    remedy = "give another --output, or delete the folder"
+    names = file_names(0, settings["target"], settings["compositing"]).values()
+    kinds = [name.split("/")[0] for name in names]
+    try:
         if (folder / "render.json").is_file():
-            found = json.loads((folder / "render.json").read_text(encoding="utf-8"))
-            for key, value in settings.items():
-                if found.get(key) != value:
-                    raise ValueError(
-                        f"--output '{folder}' was rendered with {key} {found.get(key)}, not {value}; {remedy}"
-                    )
+            if difference := _difference(read_settings(folder), settings):
+                raise ValueError(f"--output '{folder}' was rendered with {difference}; {remedy}")
             recipe_there = (folder / "recipe.yaml").read_text(encoding="utf-8")
             if yaml.safe_load(recipe_there) != yaml.safe_load(recipe_text):  # comments may differ
                 raise ValueError(
                     f"--output '{folder}' was rendered with another recipe (see its recipe.yaml); {remedy}"
                 )
-            return
-        if (folder / "metadata.jsonl").exists() or any((folder / "images").iterdir()):
+        elif (folder / "metadata.jsonl").exists() or any(any((folder / kind).glob("*")) for kind in kinds):
             raise ValueError(f"--output '{folder}' holds pictures but no render.json; {remedy}")
+        for kind in kinds:
+            (folder / kind).mkdir(parents=True, exist_ok=True)
+        if (folder / "render.json").is_file():
+            return
         write_bytes(folder / "recipe.yaml", recipe_text.encode())
-        settings["versions"] = {name: version(name) for name in ("mitsuba", "numpy", "pillow")}
-        write_bytes(folder / "render.json", (json.dumps(settings) + "\n").encode())
+        if settings["target"] == "classes":
+            write_bytes(folder / "classes.json", (json.dumps(classes) + "\n").encode())
+        packages = ["mitsuba", "numpy", "pillow", *(["openexr"] if settings["compositing"] == "on_the_fly" else [])]
+        written = settings | {"versions": {name: version(name) for name in packages}}
+        write_bytes(folder / "render.json", (json.dumps(written) + "\n").encode())
     except OSError as error:
         raise OSError(
             f"--output '{folder}' is not writable ({error.strerror}); give a folder you may write to"
@@ -143,6 +310,9 @@ def clear_unfinished(folder: Path) -> None:
     """Removes what a killed run left half written; only for the run that holds the folder."""
     for part in (*folder.glob(".*.part"), *folder.glob("*/.*.part")):
         part.unlink()
+
+
+# ------------------------------------------------------------------------------------------------ a look at it
 
 
 def contact_sheet(pairs: list[Pair], columns: int = 6) -> np.ndarray:

@@ -1,5 +1,6 @@
-"""Runs: many samples by several processes, resumable, the same bytes whatever their number."""
+"""Runs: many samples by several processes or hosts, resumable, the same bytes whatever their number."""
 
+import errno
 import fcntl
 import json
 import multiprocessing
@@ -8,10 +9,11 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
-from collections.abc import Iterator
-from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +22,14 @@ from synth_data.store import (
     JOURNAL,
     Pair,
     clear_unfinished,
+    digest,
+    file_names,
+    files_of,
     open_folder,
     read_metadata,
+    read_settings,
+    write_bytes,
+    write_layers,
     write_metadata,
     write_pair,
 )
@@ -71,21 +79,37 @@ def _begin(recipe_text: str, variant: str) -> None:
 
 
 def _make(seed: int, foreground: int, indices: list[int], size: int, folder: Path | None) -> list[Any]:
-    """Samples of one foreground; returns the pairs, or writes them and returns rows given a folder."""
-    from synth_data.compose import make_pairs
+    """Samples of one foreground; returns the pairs, or writes what the recipe asks for and returns rows."""
+    from synth_data.compose import make_layers, make_pairs
 
+    on_the_fly = folder is not None and _recipe.compositing == "on_the_fly"
     try:
-        pairs = make_pairs(_recipe, seed, foreground, indices, size)
+        if on_the_fly:
+            made = [make_layers(_recipe, seed, index, size) for index in indices]
+        else:
+            made = make_pairs(_recipe, seed, foreground, indices, size)
     except Exception as error:
         first = (str(error).splitlines() or [type(error).__name__])[0]
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+            first += f"; make room in {tempfile.gettempdir()}, or set TMPDIR to another folder."
         raise RuntimeError(f"samples {indices} of seed {seed} could not be rendered: {first}") from error
-    return pairs if folder is None else [write_pair(folder, pair) for pair in pairs]
+    if folder is None:
+        return made
+    return [write_layers(folder, m) if on_the_fly else write_pair(folder, m, _recipe.target) for m in made]
+
+
+def shard_of(recipe: Recipe, indices: Sequence[int], part: int, parts: int) -> list[int]:
+    """The samples among `indices` that shard `part` (1 .. `parts`) renders: every `parts`-th foreground."""
+    return [i for i in indices if i // recipe.composites_per_foreground % parts == part - 1]
 
 
 def _results(
-    recipe: Recipe, seed: int, indices: list[int], size: int, workers: int, variant: str, folder: Path | None
+    recipe: Recipe, seed: int, indices: Sequence[int], size: int, workers: int, variant: str, folder: Path | None
 ) -> Iterator[list[Any]]:
-    """What `_make` returns, group after group in the order they finish."""
+    """What `_make` returns, group after group in the order they finish.
+
+    After an error nothing new is begun, what was in the making is still handed over, then the error is raised.
+    """
     groups: dict[int, list[int]] = {}
     for index in indices:
         groups.setdefault(index // recipe.composites_per_foreground, []).append(index)
@@ -94,15 +118,25 @@ def _results(
     with _single_threaded():
         pool = ProcessPoolExecutor(min(workers, len(groups)), context, _begin, (recipe.text, variant))
         try:
-            running = set()
+            running: set[Future] = set()
+            trouble = None
             while True:
-                while len(running) < 2 * workers and (group := next(waiting, None)) is not None:
+                while trouble is None and len(running) < 2 * workers and (group := next(waiting, None)) is not None:
                     running.add(pool.submit(_make, seed, group[0], group[1], size, folder))
                 if not running:
-                    return
+                    break
                 done, running = wait(running, return_when=FIRST_COMPLETED)
                 for future in done:
-                    yield future.result()
+                    if future.cancelled():
+                        continue
+                    if (error := future.exception()) is None:
+                        yield future.result()
+                    elif trouble is None:
+                        trouble = error
+                        for other in running:
+                            other.cancel()
+            if trouble is not None:
+                raise trouble
         finally:
             pool.shutdown(cancel_futures=True)
 
@@ -132,10 +166,46 @@ def render_pairs(
     return [pairs[i] for i in indices]
 
 
+def render_sample(recipe: Recipe, seed: int, index: int, size: int, variant: str, folder: Path) -> dict[str, Any]:
+    """Renders one sample into `folder`, whose subfolders are made; returns its metadata row."""
+    for name in file_names(index, recipe.target, recipe.compositing).values():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+    ((row,),) = _results(recipe, seed, [index], size, 1, variant, folder)
+    return row
+
+
+@contextmanager
+def _held(folder: Path) -> Iterator[Any]:
+    """The journal of a folder, locked: one run at a time writes there. Left-overs of a killed run are removed."""
+    try:
+        journal = open(folder / JOURNAL, "ab", buffering=0)
+    except OSError as error:
+        raise OSError(
+            f"--output '{folder}' is not writable ({error.strerror}); give a folder you may write to"
+        ) from error
+    with journal:
+        try:
+            fcntl.flock(journal, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise RuntimeError(
+                f"--output '{folder}': another run is writing to it; wait for it to end, or give each run its own "
+                "--output and put them together with `python -m synth_data join`."
+            ) from None
+        clear_unfinished(folder)
+        yield journal
+
+
+def _append(journal: Any, group: list[dict[str, Any]]) -> None:
+    """Adds rows to the journal; OSError if they do not fit."""
+    lines = "".join(json.dumps(row) + "\n" for row in group).encode()
+    while lines:
+        lines = lines[journal.write(lines) :]
+
+
 def render_dataset(
     recipe: Recipe,
     seed: int,
-    indices: range,
+    indices: Sequence[int],
     size: int,
     folder: Path,
     workers: int = 1,
@@ -145,34 +215,155 @@ def render_dataset(
 
     Running it again, after whatever interruption, finishes the rest and ends with the same bytes.
     metadata.jsonl names only finished samples at any time. ValueError if the folder holds another rendering,
-    RuntimeError if another run is writing to it or a sample fails.
+    RuntimeError if another run is writing to it, a sample fails or the disk is full; finished samples are kept.
     """
-    from tqdm import tqdm
+    from synth_data.scene import CLASSES
 
-    open_folder(folder, recipe.text, seed, size, variant)
-    with open(folder / JOURNAL, "a", encoding="utf-8") as journal:
-        try:
-            fcntl.flock(journal, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise RuntimeError(f"--output '{folder}': another run is writing to it; wait for it to end") from None
-        clear_unfinished(folder)
+    settings = {
+        "seed": seed,
+        "size": size,
+        "variant": variant,
+        "target": recipe.target,
+        "compositing": recipe.compositing,
+        "inputs": {path: digest(path) for path in recipe.inputs()},
+    }
+    open_folder(folder, recipe.text, settings, {number: name for name, number in CLASSES.items()})
+    with _held(folder) as journal:
         rows = read_metadata(folder)
         missing = [i for i in indices if i not in rows]
-        write_metadata(folder, rows)  # with what the last run left in the journal, so that can start afresh
-        journal.truncate(0)
-        if missing:
-            unsaved = 0
-            with tqdm(total=len(indices), initial=len(indices) - len(missing), unit="sample", desc="rendering") as bar:
-                for group in _results(recipe, seed, missing, size, workers, variant, folder):
-                    for row in group:
-                        rows[row["index"]] = row
-                        journal.write(json.dumps(row) + "\n")
-                    journal.flush()
-                    bar.update(len(group))
-                    unsaved += len(group)
-                    if unsaved >= REFRESH:
-                        write_metadata(folder, rows)
-                        unsaved = 0
-            write_metadata(folder, rows)
+        try:
+            write_metadata(folder, rows)  # with what the last run left in the journal, so that can start afresh
+            journal.truncate(0)
+            if missing:
+                _render_missing(recipe, seed, missing, size, workers, variant, folder, rows, journal)
+                write_metadata(folder, rows)
+        except OSError as error:
+            kept = _leave_whole(folder, recipe, rows, missing)
+            raise RuntimeError(
+                f"--output '{folder}': cannot be written any more ({error.strerror}); the {kept} finished samples are "
+                "kept; make room there, or copy them to a larger disk."
+            ) from error
+        except RuntimeError:
+            _leave_whole(folder, recipe, rows, missing)
+            raise
         (folder / JOURNAL).unlink()
     return len(missing)
+
+
+def _render_missing(
+    recipe: Recipe,
+    seed: int,
+    missing: list[int],
+    size: int,
+    workers: int,
+    variant: str,
+    folder: Path,
+    rows: dict[int, dict[str, Any]],
+    journal: Any,
+) -> None:
+    """Renders samples into `folder` and adds them to `rows` and to the journal as they finish."""
+    from tqdm import tqdm
+
+    total = len(rows.keys() | set(missing))
+    unsaved = 0
+    with (
+        closing(_results(recipe, seed, missing, size, workers, variant, folder)) as results,
+        tqdm(total=total, initial=total - len(missing), unit="sample", desc="rendering") as bar,
+    ):
+        for group in results:
+            rows |= {row["index"]: row for row in group}
+            _append(journal, group)
+            bar.update(len(group))
+            unsaved += len(group)
+            if unsaved >= REFRESH:
+                write_metadata(folder, rows)
+                unsaved = 0
+
+
+def _leave_whole(folder: Path, recipe: Recipe, rows: dict[int, dict[str, Any]], missing: list[int]) -> int:
+    """After an error: no files but those of finished samples, all listed if there is room; returns how many."""
+    for _ in range(2):
+        for index in missing:
+            if index not in rows:
+                for name in file_names(index, recipe.target, recipe.compositing).values():
+                    (folder / name).unlink(missing_ok=True)
+        try:
+            write_metadata(folder, rows)
+            break
+        except OSError:  # no room for the list of all: keep what metadata.jsonl and the journal list already
+            rows = read_metadata(folder)
+    return len(rows)
+
+
+# ------------------------------------------------------------------------------------------------ shards
+
+
+def _place(source: Path, target: Path) -> None:
+    """Puts a file at `target`: linked where the file system can, else copied; whole or absent."""
+    target.unlink(missing_ok=True)
+    try:
+        os.link(source, target)
+    except OSError:
+        write_bytes(target, source.read_bytes())
+
+
+def _same_bytes(one: Path, two: Path) -> bool:
+    return one.samefile(two) or one.read_bytes() == two.read_bytes()
+
+
+def join(shards: list[Path], folder: Path, partial: bool = False) -> int:
+    """Puts the sets of several runs together in `folder`: the bytes that one run would have written there.
+
+    Returns the number of samples in it. Files are linked where the file system can, else copied; what `folder` already
+    holds of the same rendering stays. ValueError if the sets are not of one rendering, if one index has two different
+    samples, or (unless `partial`) if an index from 0 on is missing or a shard's run has not ended.
+    """
+    found: dict[int, tuple[Path, dict[str, Any]]] = {}
+    settings, recipe = read_settings(shards[0]), (shards[0] / "recipe.yaml").read_bytes()
+    sources = [*shards, *([folder] if (folder / "render.json").is_file() else [])]
+    for shard in sources:
+        other = read_settings(shard)
+        for key in sorted({*settings, *other}):
+            if other.get(key) != settings.get(key):
+                raise ValueError(
+                    f"'{shard}' was rendered with {key} {other.get(key)}, '{shards[0]}' with {settings.get(key)}; "
+                    "join only shards of one rendering"
+                )
+        if (shard / "recipe.yaml").read_bytes() != recipe:
+            raise ValueError(f"'{shard}' and '{shards[0]}' have different recipes; join only shards of one rendering")
+        if (shard / JOURNAL).exists() and shard != folder and not partial:
+            raise ValueError(f"'{shard}' is not finished; run its command again, or add --partial")
+        for index, row in read_metadata(shard).items():
+            if index not in found:
+                found[index] = (shard, row)
+                continue
+            first, known = found[index]
+            if row != known or not all(_same_bytes(first / name, shard / name) for name in files_of(row).values()):
+                raise ValueError(f"'{first}' and '{shard}' hold different samples {index}; render one of them again")
+    if not found:
+        raise ValueError(f"{', '.join(map(str, shards))}: no finished samples; run the shards' commands first")
+    gap = next((i for i in range(max(found)) if i not in found), None)
+    if gap is not None and not partial:
+        raise ValueError(
+            f"sample {gap} is in none of the {len(shards)} folders; render it (--indices {gap}:{gap + 1}) or the shard "
+            "that lacks it, or add --partial to join what there is"
+        )
+    rows = {index: row for index, (_, row) in found.items()}
+    try:
+        for name in {Path(n).parent for row in rows.values() for n in files_of(row).values()}:
+            (folder / name).mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
+        with _held(folder):
+            for shard, row in found.values():
+                for name in files_of(row).values() if shard != folder else ():
+                    _place(shard / name, folder / name)
+            for name in ("recipe.yaml", "classes.json", "render.json"):
+                if (shards[0] / name).is_file():
+                    write_bytes(folder / name, (shards[0] / name).read_bytes())
+            write_metadata(folder, rows)
+            (folder / JOURNAL).unlink()
+    except OSError as error:
+        raise RuntimeError(
+            f"--output '{folder}': cannot be written ({error.strerror}); make room there or give another --output."
+        ) from error
+    return len(rows)
