@@ -1,20 +1,28 @@
-"""Pictures: a rendered foreground over backgrounds, in linear light, stored in sRGB."""
+"""Pictures: a rendered foreground over backgrounds, in linear light, seen by a camera, stored in sRGB."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
 
-from synth_data.backgrounds import draw_background
+from synth_data.backgrounds import Sources
+from synth_data.capture import capture
 from synth_data.colour import linear_to_srgb, luminance
+from synth_data.environments import seen_by
 from synth_data.factors import draw, span
-from synth_data.render import render_foreground
-from synth_data.scene import PICTURE_STREAM, describe, stream
-from synth_data.store import Pair
+from synth_data.render import Foreground, refraction, render_foreground
+from synth_data.scene import DISTRACTORS, PICTURE_STREAM, Scene, background_of, describe, stream
+from synth_data.store import Layers, Pair
+from synth_data.subjects.meshes import thinned
 
-HIGHLIGHT = 1.5  # colour is held below this multiple of coverage, so that a thin highlight does not bleed
+HIGHLIGHT = 1.5  # an opaque subject's colour is held below this multiple of coverage: a thin highlight must not bleed
+BRIGHTEST = 4.0  # the limit of what glass and fire add to the background
 ADAPTATION = 0.6  # how far the camera follows the scene's brightness: 0 not at all, 1 every subject is mid-grey
+ATTEMPTS = 4  # scenes drawn until one refracts as little as the recipe asks
+DISTRACTOR_POOL = 24  # out-of-focus things that a run's backgrounds share
+DISTRACTOR_SAMPLES = 24  # light paths a pixel: they are blurred
 
 
 @dataclass(frozen=True)
@@ -27,23 +35,85 @@ class ExposureFactors:
     """deviation from it, in stops"""
 
 
-def expose(colour: np.ndarray, alpha: np.ndarray, key: float, stops: float) -> np.ndarray:
+def expose(colour: np.ndarray, alpha: np.ndarray, key: float, stops: float, clear: bool = False) -> np.ndarray:
     """Premultiplied linear colour [H, W, 3] at another exposure, `stops` off the one that `key` asks for.
 
-    `alpha` [H, W] in [0, 1]; highlights are held below HIGHLIGHT x alpha.
+    `alpha` [H, W] in [0, 1]. Highlights are held below HIGHLIGHT x alpha, or below BRIGHTEST where the subject is
+    `clear`: glass may shine where it hides nothing.
     """
     level = float(luminance(colour).sum() / max(float(alpha.sum()), 1e-6))
     gain = (key / max(level, 1e-4)) ** ADAPTATION * 2.0**stops
-    return np.minimum(colour * np.float32(gain), HIGHLIGHT * alpha[..., None])
+    limit = np.float32(BRIGHTEST) if clear else HIGHLIGHT * alpha[..., None]
+    return np.minimum(colour * np.float32(gain), limit)
 
 
 def composite(colour: np.ndarray, alpha: np.ndarray, background: np.ndarray) -> np.ndarray:
-    """I = C + (1 - alpha) B in linear light, as uint8 sRGB [H, W, 3].
+    """I = C + (1 - alpha) B, linear float32 [H, W, 3].
 
     `colour` C premultiplied linear [H, W, 3], `alpha` [H, W] in [0, 1], `background` B linear [H, W, 3].
     """
-    linear = colour + (1 - alpha[..., None]) * background
-    return np.round(linear_to_srgb(linear) * 255).astype(np.uint8)
+    return colour + (1 - alpha[..., None]) * background
+
+
+def mean_colour(colour: np.ndarray, alpha: np.ndarray) -> np.ndarray:
+    """The subject's mean colour, linear [3], of premultiplied colour [H, W, 3] and alpha [H, W]."""
+    return colour.sum((0, 1), dtype=np.float64) / max(float(alpha.sum()), 1e-6)
+
+
+@lru_cache(maxsize=4)
+def sources_of(recipe: Any, seed: int) -> Sources:
+    """What the recipe's backgrounds draw on beyond themselves: photos, and rendered things out of focus."""
+    return Sources(recipe.photos, partial(_distractor, recipe, seed))
+
+
+def _distractor(recipe: Any, seed: int, rng: np.random.Generator, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """One of the run's out-of-focus things, exposed: premultiplied colour [size, size, 3] and alpha [size, size]."""
+    import cv2
+
+    colour, alpha = _rendered_distractor(recipe, seed, int(rng.integers(DISTRACTOR_POOL)), min(size // 2, 128))
+    colour = expose(colour, alpha, rng.uniform(0.1, 0.5), 0.0)
+    large = [cv2.resize(a, (size, size), interpolation=cv2.INTER_LINEAR) for a in (colour, alpha)]
+    return large[0], large[1]
+
+
+@lru_cache(maxsize=4 * DISTRACTOR_POOL)
+def _rendered_distractor(recipe: Any, seed: int, number: int, size: int) -> tuple[np.ndarray, np.ndarray]:
+    scene = describe(recipe, seed, DISTRACTORS + number)
+    made = render_foreground(scene, size, DISTRACTOR_SAMPLES, recipe.max_depth, seed)
+    return made.colour, made.alpha
+
+
+def make_foreground(recipe: Any, seed: int, foreground: int, size: int) -> tuple[Scene, Foreground]:
+    """One foreground described and rendered. Scenes that refract more than the recipe allows are drawn again.
+
+    The last of ATTEMPTS scenes has its glass made thin, which does not refract.
+    """
+    sources = sources_of(recipe, seed)
+    for attempt in range(ATTEMPTS):
+        scene = describe(recipe, seed, foreground, attempt, sources)
+        if not scene.transmissive() or refraction(scene, recipe.max_depth, seed) <= recipe.refraction:
+            break
+    else:
+        scene = replace(scene, subjects=[thinned(subject) for subject in scene.subjects])
+    scene.factors["attempt"] = attempt
+    return scene, render_foreground(scene, size, recipe.samples_per_pixel, recipe.max_depth, seed)
+
+
+def _factors(scene: Scene, made: Foreground, **more: Any) -> str:
+    """The record of a sample, as JSON."""
+    factors = {
+        **scene.factors,
+        "transmissive": scene.transmissive(),
+        "measured": made.measured,
+        "coverage": round(float(made.alpha.mean(dtype=np.float64)), 6),
+    }
+    return json.dumps({**factors, **more}, sort_keys=True)
+
+
+def _classes(scene: Scene, instances: np.ndarray) -> np.ndarray:
+    """uint8 [H, W] class of each pixel from its instance."""
+    table = np.array([0, *(record["class"] for record in scene.factors["instances"])], np.uint8)
+    return table[instances]
 
 
 def make_pairs(recipe: Any, seed: int, foreground: int, indices: list[int], size: int) -> list[Pair]:
@@ -51,27 +121,45 @@ def make_pairs(recipe: Any, seed: int, foreground: int, indices: list[int], size
 
     `render.start` must have been called in this process.
     """
-    scene = describe(recipe, seed, foreground)
-    colour, alpha = render_foreground(scene, size, recipe.samples_per_pixel, recipe.max_depth, seed)
-    alpha = np.round(alpha * 65535).astype(np.float32) / np.float32(65535)  # what the file will hold
+    scene, made = make_foreground(recipe, seed, foreground, size)
+    alpha, cover = (np.round(a * 65535).astype(np.float32) / np.float32(65535) for a in (made.alpha, made.cover))
+    target_ids = recipe.target == "classes"
+    sky, camera = scene.factors["lights"]["sky"], scene.camera
     pairs = []
     for index in indices:
         rng = stream(seed, PICTURE_STREAM, index)
-        exposure, background_factors = draw(rng, recipe.exposure), draw(rng, recipe.background)
-        exposed = expose(colour, alpha, **exposure)
-        mean_colour = exposed.sum((0, 1), dtype=np.float64) / max(float(alpha.sum()), 1e-6)
-        background = draw_background(rng, size, background_factors, mean_colour)
-        factors = {
-            **scene.factors,
-            "exposure": exposure,
-            "background": background_factors,
-            "coverage": round(float(alpha.mean(dtype=np.float64)), 6),
-        }
-        meta = {
-            "seed": seed,
-            "index": index,
-            "recipe": recipe.name,
-            "factors": json.dumps(factors, sort_keys=True),
-        }
-        pairs.append(Pair(composite(exposed, alpha, background), alpha, meta))
+        exposure, captured = draw(rng, recipe.exposure), draw(rng, recipe.capture)
+        exposed = expose(made.colour, cover, **exposure, clear=scene.transmissive())
+        first = index == foreground * recipe.composites_per_foreground
+        subject_colour = None if sky == "background" and first else mean_colour(exposed, cover)
+        background, drawn = background_of(recipe, seed, index, size, subject_colour, sources_of(recipe, seed))
+        if sky == "environment" and (first or scene.surroundings):
+            seen = seen_by(scene.sky, camera.target - camera.origin, camera.up, camera.fov, size)
+            seen *= drawn["brightness"] / max(float(luminance(seen).mean()), 1e-4)
+            background = np.clip(seen, 0.0, 1.0)
+            drawn["kind"] = "environment"
+        factors = _factors(scene, made, exposure=exposure, background=drawn, capture=captured)
+        meta = {"seed": seed, "index": index, "recipe": recipe.name, "factors": factors}
+        image = capture(composite(exposed, cover, background), captured, rng)
+        ids = {"instances": made.instances, "classes": _classes(scene, made.instances)} if target_ids else {}
+        pairs.append(Pair(image, alpha, meta, **ids))
     return pairs
+
+
+def make_layers(recipe: Any, seed: int, index: int, size: int) -> Layers:
+    """Foreground `index` and a background of its own, not yet put together: a pure function of its arguments.
+
+    `render.start` must have been called in this process.
+    """
+    scene, made = make_foreground(recipe, seed, index, size)
+    background, drawn = background_of(recipe, seed, index, size, None, sources_of(recipe, seed))
+    meta = {
+        "seed": seed,
+        "index": index,
+        "recipe": recipe.name,
+        "factors": _factors(scene, made, background=drawn),
+    }
+    highest = np.finfo(np.float16).max
+    colour, alpha = np.minimum(made.colour, highest).astype(np.float16), made.alpha.astype(np.float16)
+    stored = np.round(linear_to_srgb(background) * 255).astype(np.uint8)
+    return Layers(colour, alpha, made.instances, stored, meta)

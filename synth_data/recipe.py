@@ -1,45 +1,110 @@
 """Recipes: a YAML file that says what is rendered. Every key is checked when it is read."""
 
 from dataclasses import dataclass, fields
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from synth_data.backgrounds import BackgroundFactors
+from synth_data.capture import CaptureFactors
 from synth_data.compose import ExposureFactors
+from synth_data.environments import find_environments
 from synth_data.factors import read_number, read_shares, read_table, unknown
-from synth_data.scene import CameraFactors, LightFactors
+from synth_data.scene import ArrangementFactors, CameraFactors, LightFactors
 from synth_data.subjects import FAMILIES
 
+TARGETS = ("alpha", "mask", "classes")
+COMPOSITING = ("disk", "on_the_fly")
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, eq=False)  # compared by identity, so that it can key a cache
 class Recipe:
     """A checked recipe.
 
     Attributes:
         name: written into every sample's metadata.
+        target: what is written for training beside the matte: nothing more (alpha), a binary mask, or class and
+            instance ids.
+        compositing: disk writes finished pictures; on_the_fly writes foregrounds and backgrounds, which are put
+            together anew each time they are read (see recompose.py).
         samples_per_pixel: light paths a pixel (>= 1); coverage comes in steps of one over it.
         max_depth: segments of a light path (>= 2; 2 is direct light only).
         composites_per_foreground: samples that share one rendered foreground (>= 1); sample i uses foreground
             i // composites_per_foreground under its own background and exposure.
+        refraction: greatest mean displacement of what is seen through a subject, in frame widths; scenes above it are
+            drawn again, since no matte can express it.
         families: (family, share) pairs.
         tables: family -> its table of ranges.
-        camera, lights, background, exposure: tables of ranges.
+        arrangement, camera, lights, background, exposure, capture: tables of ranges.
+        photos: folders of pictures, or Hub ids of data sets, for backgrounds of the kind `photo`.
+        environments: folders of .hdr or .exr files, for skies of the kind `environment`.
         text: the YAML as read, for re-rendering.
     """
 
     name: str
+    target: str
+    compositing: str
     samples_per_pixel: int
     max_depth: int
     composites_per_foreground: int
+    refraction: float
     families: tuple[tuple[str, float], ...]
     tables: dict[str, Any]
+    arrangement: ArrangementFactors
     camera: CameraFactors
     lights: LightFactors
     background: BackgroundFactors
     exposure: ExposureFactors
+    capture: CaptureFactors
+    photos: tuple[str, ...]
+    environments: tuple[str, ...]
     text: str
+
+    @cached_property
+    def environment_files(self) -> list[str]:
+        """Every environment file; ValueError if a folder is missing or empty."""
+        return find_environments(self.environments)
+
+    def inputs(self) -> list[str]:
+        """Files and folders outside the recipe that its pictures depend on."""
+        folders = [table.folder for table in self.tables.values() if getattr(table, "folder", "")]
+        return [*self.photos, *self.environments, *folders]
+
+
+def _words(value: Any, place: str) -> tuple[str, ...]:
+    """A list of paths or names."""
+    if not isinstance(value, list) or not all(isinstance(v, str) and v for v in value):
+        raise ValueError(f"{place}: {value!r} is not a list of words; give [FIRST, SECOND, ...]")
+    return tuple(value)
+
+
+def _share(pairs: tuple[tuple[str, float], ...], name: str) -> float:
+    return dict(pairs).get(name, 0.0)
+
+
+def _check(recipe: Recipe, place: str) -> None:
+    """ValueError where two keys contradict each other, or something outside the recipe is missing."""
+    for name, share in recipe.families:
+        check = getattr(FAMILIES[name], "check", None)
+        if share > 0 and check:
+            check(recipe.tables[name], f"{place}: {name}")
+    if recipe.compositing == "on_the_fly" and recipe.arrangement.in_scene > 0:
+        raise ValueError(
+            f"{place}: arrangement.in_scene: {recipe.arrangement.in_scene:g} needs compositing: disk; a subject that "
+            "was lit among its surroundings cannot be put before another background"
+        )
+    if recipe.compositing == "on_the_fly" and recipe.composites_per_foreground != 1:
+        raise ValueError(f"{place}: composites_per_foreground is for compositing: disk; leave it out with on_the_fly")
+    if _share(recipe.background.kind, "photo") > 0 and not recipe.photos:
+        raise ValueError(f"{place}: background.kind.photo has a share, but there are no photos; give photos: [FOLDER]")
+    if _share(recipe.lights.sky, "environment") > 0:
+        if not recipe.environments:
+            raise ValueError(
+                f"{place}: lights.sky.environment has a share, but there are none; give environments: [FOLDER]"
+            )
+        recipe.environment_files  # noqa: B018  names a missing or empty folder now, not in a worker
 
 
 def parse_recipe(text: str, place: str) -> Recipe:
@@ -66,19 +131,34 @@ def parse_recipe(text: str, place: str) -> Recipe:
     def table(key: str, kind: type) -> Any:
         return read_table(kind, content.get(key, {}), f"{place}: {key}")
 
-    return Recipe(
+    def choice(key: str, choices: tuple[str, ...]) -> str:
+        value = content.get(key, choices[0])
+        if value not in choices:
+            raise ValueError(f"{place}: {key}: {value!r} is none of {', '.join(choices)}")
+        return value
+
+    recipe = Recipe(
         name=content["name"],
+        target=choice("target", TARGETS),
+        compositing=choice("compositing", COMPOSITING),
         samples_per_pixel=whole("samples_per_pixel", 64, 1),
         max_depth=whole("max_depth", 4, 2),
         composites_per_foreground=whole("composites_per_foreground", 1, 1),
+        refraction=read_number(content.get("refraction", 0.02), f"{place}: refraction"),
         families=read_shares(content["families"], tuple(FAMILIES), f"{place}: families"),
         tables={name: table(name, family.Factors) for name, family in FAMILIES.items()},
+        arrangement=table("arrangement", ArrangementFactors),
         camera=table("camera", CameraFactors),
         lights=table("lights", LightFactors),
         background=table("background", BackgroundFactors),
         exposure=table("exposure", ExposureFactors),
+        capture=table("capture", CaptureFactors),
+        photos=_words(content.get("photos", []), f"{place}: photos"),
+        environments=_words(content.get("environments", []), f"{place}: environments"),
         text=text,
     )
+    _check(recipe, place)
+    return recipe
 
 
 def load_recipe(path: str | Path) -> Recipe:

@@ -1,20 +1,32 @@
-"""The renderer's door: a `Scene` in, premultiplied linear colour and coverage out. Mitsuba stays in here."""
+"""The renderer's door: a `Scene` in, premultiplied linear colour and exact alpha out. Mitsuba stays in here.
+
+Opaque subjects: alpha is the path tracer's float coverage. Where light passes through, the subjects are rendered
+twice over an emitting plate, dark and bright, all else and the seed being equal, and C and alpha are solved from
+I = C + (1 - alpha) B (Smith & Blinn, "Blue Screen Matting", SIGGRAPH 1996).
+"""
 
 import os
 import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from synth_data.materials import bsdf, colour
-from synth_data.scene import SAMPLER_STREAM, Scene, stream
-from synth_data.subjects.meshes import Mesh, Strands, shaded
+from synth_data.materials import bsdf, colour, emission_along_rays, medium_shape
+from synth_data.scene import SAMPLER_STREAM, Camera, Scene, stream
+from synth_data.subjects.meshes import TRANSMISSIVE, Mesh, Strands, Subject, shaded
 
 VARIANTS = ("scalar_rgb", "llvm_ad_rgb", "cuda_ad_rgb")
 NEEDS = {
     "llvm_ad_rgb": "point DRJIT_LIBLLVM_PATH at a libLLVM.so (19 works, 14 and 15 crash), or use scalar_rgb",
     "cuda_ad_rgb": "it needs an NVIDIA GPU and its driver; use scalar_rgb",
 }
+TRANSMISSIVE_DEPTH = 16  # least number of segments of a path where light passes through
+TRANSMISSIVE_SAMPLES = 4  # times as many paths there: what passes or is reflected is drawn by lot
+SUBFRAMES = 16  # most parts of an exposure in which something moves
+PLATE_MARGIN = 2.0  # the plate's width in frame widths: refracted rays look beside the frame
+EMISSION_STEPS = 64  # pieces of a ray's way through a glowing medium
 BLOCK = 32  # fixed: Mitsuba derives it from the thread count otherwise, and the sampler's seeding from it
 
 
@@ -36,13 +48,34 @@ def start(variant: str = "scalar_rgb") -> None:
     mi.set_log_level(mi.LogLevel.Error)
 
 
-def _mesh(mesh: Mesh) -> Any:
+@dataclass(frozen=True)
+class Foreground:
+    """What was rendered.
+
+    Attributes:
+        colour: float32 [H, W, 3] >= 0, linear and premultiplied; with the surroundings, if there are any.
+        alpha: float32 [H, W] in [0, 1], of the subjects alone.
+        cover: float32 [H, W] in [0, 1], what hides the background: alpha, or more with surroundings.
+        instances: uint8 [H, W], k where most of the pixel is subject k (from 1), 0 where alpha < 0.5.
+        measured: `residual`, mean |I - (C + (1 - alpha))| over the bright plate in levels of 255 (the tint that one
+            alpha cannot express), and `refraction`, mean displacement of what is seen through, in frame widths;
+            only where light passes through.
+    """
+
+    colour: np.ndarray
+    alpha: np.ndarray
+    cover: np.ndarray
+    instances: np.ndarray
+    measured: dict[str, float]
+
+
+def _mesh(mesh: Mesh, material: dict[str, Any]) -> Any:
     """A `Mesh` as a Mitsuba shape with creased normals."""
     import mitsuba as mi
 
     vertices, normals, uv, faces = shaded(mesh)
     properties = mi.Properties()
-    properties["bsdf"] = mi.load_dict(bsdf(mesh.material))
+    properties["bsdf"] = mi.load_dict(bsdf(material))
     shape = mi.Mesh(
         "mesh",
         len(vertices),
@@ -60,8 +93,11 @@ def _mesh(mesh: Mesh) -> Any:
     return shape
 
 
-def _strands(strands: Strands, path: str) -> Any:
-    """`Strands` as a Mitsuba shape, through a text file at `path` (Mitsuba reads curves from files only)."""
+def _strands(strands: Strands, path: str, material: dict[str, Any] | None) -> Any:
+    """`Strands` as a Mitsuba shape, through a text file at `path` (Mitsuba reads curves from files only).
+
+    They have their own colours, or one `material`.
+    """
     import mitsuba as mi
 
     number, points = strands.points.shape[:2]
@@ -75,7 +111,7 @@ def _strands(strands: Strands, path: str) -> Any:
         {
             "type": "bsplinecurve",
             "filename": path,
-            "bsdf": {"type": "diffuse", "reflectance": colour(colours, nearest=True)},
+            "bsdf": bsdf(material) if material else {"type": "diffuse", "reflectance": colour(colours, nearest=True)},
         }
     )
 
@@ -117,46 +153,257 @@ def _emitters(scene: Scene) -> dict[str, Any]:
     return emitters
 
 
-def render_foreground(scene: Scene, size: int, samples: int, depth: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """The subject alone, in front of nothing: (colour, coverage).
+def _shapes(subjects: list[Subject], folder: str, name: str, paint: Callable[[int, bool], Any] | None = None) -> dict:
+    """Subjects as Mitsuba shapes, with their own materials and media.
 
-    Colour is float32 [size, size, 3] >= 0, linear and premultiplied; coverage float32 [size, size] in [0, 1].
-    `samples` paths a pixel of at most `depth` segments. `start` must have been called in this process.
+    Or without media and all in plain colours: `paint(k, clear)` [3] is that of the (transmissive) parts of subject k.
+    """
+    shapes: dict[str, Any] = {}
+
+    def plain(k: int, material: dict[str, Any]) -> dict[str, Any] | None:
+        if paint is None:
+            return None
+        painted = {"kind": "diffuse", "colour": paint(k, material.get("kind") in TRANSMISSIVE)}
+        return painted | {key: material[key] for key in ("opacity",) if key in material}
+
+    for k, subject in enumerate(subjects):
+        for j, mesh in enumerate(subject.meshes):
+            shapes[f"{name}{k}_mesh{j}"] = _mesh(mesh, plain(k, mesh.material) or mesh.material)
+        for j, strands in enumerate(subject.strands):
+            shapes[f"{name}{k}_strands{j}"] = _strands(
+                strands, os.path.join(folder, f"{name}{k}_{j}.txt"), plain(k, {})
+            )
+        for j, medium in enumerate(subject.volumes if paint is None else []):
+            shapes[f"{name}{k}_medium{j}"] = medium_shape(medium)
+    return shapes
+
+
+def _farthest(scene: Scene) -> float:
+    """Distance along the camera's axis of the farthest point of the subjects."""
+    forward = scene.camera.target - scene.camera.origin
+    forward /= np.linalg.norm(forward)
+    return max(float(((s.points() - scene.camera.origin) @ forward).max()) for s in scene.subjects)
+
+
+def _plate(scene: Scene, radiance: np.ndarray) -> dict[str, Any]:
+    """An emitting plate behind the subjects, PLATE_MARGIN times as wide as the frame there, facing the camera.
+
+    `radiance` [3], or a picture [h, w, 3] as the camera sees it, that fills the plate.
     """
     import mitsuba as mi
 
-    sampler_seed = int(stream(seed, SAMPLER_STREAM, scene.factors["foreground"]).integers(2**31))
-    view = mi.ScalarTransform4f().look_at(scene.origin.tolist(), scene.target.tolist(), scene.up.tolist())
-    described: dict[str, Any] = {
-        "type": "scene",
-        "integrator": {"type": "path", "max_depth": depth, "hide_emitters": True, "block_size": BLOCK},
-        "sensor": {
-            "type": "perspective",
-            "fov": scene.fov,
-            "fov_axis": "x",
-            "to_world": view,
-            "near_clip": 0.001,
-            "film": {
-                "type": "hdrfilm",
-                "width": size,
-                "height": size,
-                "pixel_format": "rgba",
-                "component_format": "float32",
-                "rfilter": {"type": "box"},  # no negative lobes: alpha stays in [0, 1]
-            },
-            "sampler": {"type": "multijitter", "sample_count": samples},
-        },
-        **_emitters(scene),
+    camera = scene.camera
+    forward = (camera.target - camera.origin) / np.linalg.norm(camera.target - camera.origin)
+    distance = 1.05 * _farthest(scene) + 0.05
+    half = distance * np.tan(np.deg2rad(camera.fov) / 2) * PLATE_MARGIN
+    place = camera.origin + distance * forward
+    facing = mi.ScalarTransform4f().look_at(place.tolist(), camera.origin.tolist(), camera.up.tolist())
+    if radiance.ndim == 3:  # the rectangle's u runs to the camera's right, its v upwards
+        radiance = radiance[::-1]
+    return {
+        "type": "rectangle",
+        "to_world": facing @ mi.ScalarTransform4f().scale([half, half, 1]),
+        "bsdf": {"type": "diffuse", "reflectance": {"type": "rgb", "value": 0.0}},
+        "emitter": {"type": "area", "radiance": colour(radiance)},
     }
-    with tempfile.TemporaryDirectory(prefix="synth_data_") as folder:
-        for k, mesh in enumerate(scene.subject.meshes):
-            described[f"mesh{k}"] = _mesh(mesh)
-        for k, strands in enumerate(scene.subject.strands):
-            described[f"strands{k}"] = _strands(strands, os.path.join(folder, f"{k}.txt"))
-        loaded = mi.load_dict(described)
-    rendered = np.array(mi.render(loaded, seed=sampler_seed, spp=samples), dtype=np.float32)
+
+
+def _views(scene: Scene, size: int, samples: int) -> Iterator[tuple[Camera, int]]:
+    """The camera and the number of samples of each part of the exposure; one part if nothing moves."""
+    camera = scene.camera
+    half_frame = np.linalg.norm(camera.target - camera.origin) * np.tan(np.deg2rad(camera.fov) / 2)
+    path = np.linalg.norm(camera.motion) / (2 * half_frame) + abs(np.deg2rad(camera.spin)) / 2  # in frame widths
+    parts = int(np.clip(np.ceil(path * size), 1, min(SUBFRAMES, samples)))
+    for k in range(parts):
+        yield camera.during((k + 0.5) / parts - 0.5), samples // parts
+
+
+def _sensor(camera: Camera, size: int, samples: int, alpha: bool) -> dict[str, Any]:
+    import mitsuba as mi
+
+    sensor = {
+        "type": "perspective",
+        "fov": camera.fov,
+        "fov_axis": "x",
+        "to_world": mi.ScalarTransform4f().look_at(camera.origin.tolist(), camera.target.tolist(), camera.up.tolist()),
+        "near_clip": 0.001,
+        "film": {
+            "type": "hdrfilm",
+            "width": size,
+            "height": size,
+            "pixel_format": "rgba" if alpha else "rgb",
+            "component_format": "float32",
+            "rfilter": {"type": "box"},  # no negative lobes: alpha stays in [0, 1]
+        },
+        "sampler": {"type": "multijitter", "sample_count": samples},
+    }
+    if camera.aperture > 0:
+        sensor |= {"type": "thinlens", "aperture_radius": camera.aperture, "focus_distance": camera.focus}
+    return sensor
+
+
+def _render(scene: Scene, shapes: dict[str, Any], integrator: dict[str, Any], size: int, samples: int, seed: int):
+    """The mean over the exposure of what `integrator` gives for `shapes`: float32 [size, size, channels]."""
+    import mitsuba as mi
+
+    loaded = mi.load_dict({"type": "scene", **shapes})
+    alpha = integrator["type"] != "aov"
+    whole = mi.load_dict(integrator | {"block_size": BLOCK})
+    views = list(_views(scene, size, samples))
+    total = 0.0
+    for k, (camera, part) in enumerate(views):
+        sensor = mi.load_dict(_sensor(camera, size, part, alpha))
+        rendered = mi.render(loaded, sensor=sensor, integrator=whole, seed=seed + k, spp=part)
+        total = total + np.array(rendered, dtype=np.float32)
+    rendered = total / np.float32(len(views))
     if not np.isfinite(rendered).all():
-        raise ValueError(
-            f"foreground {scene.factors['foreground']} of seed {seed}: the renderer gave non-finite values"
-        )
-    return np.maximum(rendered[..., :3], 0.0), np.clip(rendered[..., 3], 0.0, 1.0)
+        raise ValueError(f"foreground {scene.factors['foreground']}: the renderer gave non-finite values")
+    return rendered
+
+
+def _path(scene: Scene, depth: int, hide: bool) -> dict[str, Any]:
+    """The path tracer that the scene needs."""
+    kind = "volpath" if any(subject.volumes for subject in scene.subjects) else "path"
+    return {"type": kind, "max_depth": depth, "hide_emitters": hide}
+
+
+def _marks(scene: Scene, folder: str, size: int, samples: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """What the camera's rays meet first; media are not met.
+
+    Returns:
+        coverage of each subject [N, H, W], coverage of what is opaque [H, W], depth [H, W] (mean over all rays, 0
+        for those that meet nothing).
+    """
+
+    def look(paint: Callable[[int, bool], np.ndarray]) -> np.ndarray:
+        shapes = _shapes(scene.subjects, folder, "subject", paint)
+        shapes |= _shapes(scene.surroundings, folder, "other", lambda k, clear: np.zeros(3))
+        return _render(scene, shapes, {"type": "aov", "aovs": "met:albedo,far:depth"}, size, samples, seed)
+
+    planes = []
+    for first in range(0, len(scene.subjects), 3):  # three subjects to a picture, one a colour
+        colours = np.eye(len(scene.subjects), 3, -first)
+        planes += list(look(lambda k, clear, colours=colours: colours[k])[..., :3].transpose(2, 0, 1))
+    met = look(lambda k, clear: np.full(3, float(not clear)))
+    return np.stack(planes)[: len(scene.subjects)], met[..., 0], met[..., 3]
+
+
+def _glow(scene: Scene, covered: np.ndarray, depth: np.ndarray, size: int) -> np.ndarray:
+    """What media emit towards the camera, float32 [size, size, 3], from 2 x 2 straight rays a pixel.
+
+    `covered` [size, size] and `depth` [size, size] (mean over rays, 0 where nothing is met) of what is opaque.
+    """
+    far = np.where(covered > 0.5, depth / np.maximum(covered, 1e-3), np.inf).repeat(2, 0).repeat(2, 1).ravel()
+    total = np.zeros((size, size, 3))
+    views = list(_views(scene, size, SUBFRAMES))
+    for camera, _ in views:
+        forward = (camera.target - camera.origin) / np.linalg.norm(camera.target - camera.origin)
+        right = np.cross(forward, camera.up)
+        right /= np.linalg.norm(right)
+        above = np.cross(right, forward)
+        line = ((np.arange(2 * size) + 0.5) / size - 1) * np.tan(np.deg2rad(camera.fov) / 2)
+        way = (forward + line[None, :, None] * right - line[:, None, None] * above).reshape(-1, 3)
+        way /= np.linalg.norm(way, axis=1, keepdims=True)
+        origins = np.broadcast_to(camera.origin, way.shape)
+        for subject in scene.subjects:
+            for volume in subject.volumes:
+                if volume.emission is not None:
+                    light, _ = emission_along_rays(volume, origins, way, EMISSION_STEPS, far)
+                    total += light.reshape(size, 2, size, 2, 3).mean((1, 3)) / len(views)
+    return total.astype(np.float32)
+
+
+def solve(dark: np.ndarray, bright: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(C [H, W, 3], alpha [H, W]) from I [H, W, 3] over black and over white: least squares over the channels.
+
+    Smith & Blinn's triangulation; not clipped, exact for every grey background where nothing is tinted, and over
+    mid-grey where something is.
+    """
+    passed = bright - dark
+    alpha = 1 - passed.mean(-1)
+    return dark + (passed - passed.mean(-1, keepdims=True)) / 2, alpha
+
+
+def over_plate(
+    scene: Scene, radiance: np.ndarray, size: int, samples: int, depth: int, seed: int, hidden: bool = False
+) -> np.ndarray:
+    """The subjects in front of the emitting plate: linear float32 [size, size, 4] (red, green, blue, coverage).
+
+    Args:
+        radiance: of the plate, [3] or a picture [h, w, 3] that fills PLATE_MARGIN frame widths.
+        hidden: whether the plate lights the subjects but is not seen.
+    """
+    with tempfile.TemporaryDirectory(prefix="synth_data_") as folder:
+        shapes = _shapes(scene.subjects, folder, "subject") | _emitters(scene)
+        shapes["plate"] = _plate(scene, radiance)
+        return _render(scene, shapes, _path(scene, depth, hidden), size, samples, seed)
+
+
+def refraction(scene: Scene, depth: int, seed: int, size: int = 48, samples: int = 32) -> float:
+    """Mean displacement, in frame widths, of the background where it is seen through the subjects.
+
+    The plate's radiance is its own x, then its own y; divided by what a white plate gives, that is where the light
+    came from. Weighed by what passes through.
+    """
+    ramp = np.broadcast_to(((np.arange(256) + 0.5) / 256)[None, :, None], (256, 256, 3))
+    plates = [np.full(3, 1e-9), np.ones(3), ramp, ramp.transpose(1, 0, 2)]
+    dark, bright, x, y = (over_plate(scene, p, size, samples, depth, seed)[..., :3].mean(-1) for p in plates)
+    passed = bright - dark
+    straight = (0.5 + ((np.arange(size) + 0.5) / size - 0.5) / PLATE_MARGIN).astype(np.float32)
+    through = (passed > 0.05) & (passed < 0.98)  # not the subjects, not beside them
+    if not through.any():
+        return 0.0
+    right, down = (x - dark) / np.maximum(passed, 1e-3), (y - dark) / np.maximum(passed, 1e-3)
+    moved = np.hypot(right - straight[None, :], down - straight[:, None]) * PLATE_MARGIN
+    return float((moved * passed)[through].sum() / passed[through].sum())
+
+
+def render_foreground(scene: Scene, size: int, samples: int, depth: int, seed: int) -> Foreground:
+    """The subjects in front of nothing. `start` must have been called in this process.
+
+    Args:
+        samples: light paths a pixel (TRANSMISSIVE_SAMPLES times as many where light passes through).
+        depth: most segments of a path (at least TRANSMISSIVE_DEPTH there).
+        seed: of the whole run; the sampler's is drawn from it and the foreground's number.
+    """
+    sampler_seed = int(stream(seed, SAMPLER_STREAM, scene.factors["foreground"]).integers(2**31))
+    with tempfile.TemporaryDirectory(prefix="synth_data_") as folder:
+        marks = None
+        if scene.subjects and (scene.transmissive() or scene.surroundings or len(scene.subjects) > 1):
+            marks, opaque, far = _marks(scene, folder, size, samples, sampler_seed)
+        if scene.transmissive():
+            rgb, alpha, measured = _solved(scene, opaque, far, size, samples, depth, sampler_seed)
+            cover = alpha
+        else:
+            shapes = _shapes(scene.subjects, folder, "subject") | _shapes(scene.surroundings, folder, "other")
+            rendered = _render(scene, shapes | _emitters(scene), _path(scene, depth, True), size, samples, sampler_seed)
+            rgb, cover, measured = rendered[..., :3], np.clip(rendered[..., 3], 0.0, 1.0), {}
+            alpha = cover
+            if scene.surroundings:
+                alpha = np.zeros_like(cover) if marks is None else np.clip(marks.sum(0), 0.0, 1.0)
+    if marks is None:
+        instances = alpha >= 0.5
+    else:
+        media = [bool(subject.volumes) for subject in scene.subjects]
+        if any(media):  # what is left is smoke
+            marks[media.index(True)] += np.maximum(alpha - marks.sum(0), 0.0)
+        instances = np.where(alpha >= 0.5, marks.argmax(0) + 1, 0)
+    rgb, alpha, cover = (np.ascontiguousarray(a, dtype=np.float32) for a in (np.maximum(rgb, 0.0), alpha, cover))
+    return Foreground(rgb, alpha, cover, instances.astype(np.uint8), measured)
+
+
+def _solved(
+    scene: Scene, opaque: np.ndarray, far: np.ndarray, size: int, samples: int, depth: int, seed: int
+) -> tuple[np.ndarray, np.ndarray, dict[str, float]]:
+    """(C, alpha, what was measured) where light passes through; `opaque` and `far` as `_marks` gives them."""
+    depth, samples = max(depth, TRANSMISSIVE_DEPTH), samples * TRANSMISSIVE_SAMPLES
+    # not 0, so that both renders use the sampler alike
+    dark, bright = (over_plate(scene, p, size, samples, depth, seed)[..., :3] for p in (np.full(3, 1e-9), np.ones(3)))
+    rgb, alpha = solve(dark, bright)
+    alpha = np.clip(np.maximum(alpha, opaque), 0.0, 1.0)  # what the plate's light does on an opaque rim is not passing
+    rgb = np.maximum(rgb, 0.0)
+    residual = np.abs(bright - rgb - (1 - alpha[..., None])).mean() * 255
+    measured = {"residual": round(float(residual), 4), "refraction": round(refraction(scene, depth, seed), 6)}
+    if any(volume.emission is not None for subject in scene.subjects for volume in subject.volumes):
+        rgb = rgb + _glow(scene, opaque, far, size)
+    return rgb, alpha, measured

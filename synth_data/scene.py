@@ -1,22 +1,45 @@
-"""Scenes: one foreground described in full (subject, camera, lights) before anything is rendered."""
+"""Scenes: one foreground described in full (subjects, camera, lights) before anything is rendered."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
-from synth_data.colour import luminance
-from synth_data.factors import count, draw, pick, shares, span
+from synth_data.backgrounds import draw_background
+from synth_data.colour import any_colour, luminance
+from synth_data.environments import brightest, built_around, read_environment, scaled, turned
+from synth_data.factors import chance, count, draw, pick, shares, span
 from synth_data.subjects import FAMILIES
-from synth_data.subjects.meshes import Subject
+from synth_data.subjects.meshes import Subject, moved, rotation, surface
 
 # First entry after the seed of every SeedSequence, so that no two streams share their draws.
-SCENE_STREAM, SAMPLER_STREAM, PICTURE_STREAM = 1, 2, 3
+SCENE_STREAM, SAMPLER_STREAM, PICTURE_STREAM, BACKGROUND_STREAM, SUBJECT_STREAM = 1, 2, 3, 4, 5
+CLASSES = {name: number for number, name in enumerate(FAMILIES, start=1)}  # 0 is the background
+DISTRACTORS = 2**40  # foregrounds from here on are the out-of-focus things in backgrounds
+UNIT_CUBE = np.stack(np.meshgrid((-0.5, 0.5), (-0.5, 0.5), (-0.5, 0.5)), -1).reshape(-1, 3)
+
+
+@dataclass(frozen=True)
+class ArrangementFactors:
+    """How many subjects stand in a picture, and where."""
+
+    empty: float = chance(0.0)
+    """whether there is no subject at all"""
+    subjects: tuple = count(1, 1, least=1, most=8)
+    """number of subjects"""
+    same_family: float = chance(0.5)
+    """whether all subjects are of the first one's family"""
+    spread: tuple = span(0.2, 1.0, most=4)
+    """farthest that one stands from the first as the camera sees it, in the sum of their radii; below 1 they overlap"""
+    scale: tuple = span(0.5, 1.0, least=0.05, most=4)
+    """size of each further subject, relative to the first"""
+    in_scene: float = chance(0.0)
+    """whether opaque subjects are rendered on a ground, among walls and things, with shadow and bounce"""
 
 
 @dataclass(frozen=True)
 class CameraFactors:
-    """Where the camera stands. The subject is at the origin, z is up."""
+    """Where the camera stands and how it blurs. The subjects are at the origin, z is up."""
 
     azimuth: tuple = span(0, 360, most=360)
     """degrees"""
@@ -27,19 +50,27 @@ class CameraFactors:
     fov: tuple = span(15, 50, least=1, most=120)
     """degrees across the frame"""
     extent: tuple = span(0.5, 1.15, least=0.05, most=5)
-    """the longer side of the subject's bounding box, in frame widths; above 1 it is cut"""
+    """the longer side of the subjects' bounding box, in frame widths; above 1 it is cut"""
     shift_x: tuple = span(-0.2, 0.2, least=-2, most=2)
-    """how far the subject's box is moved sideways, in frame widths"""
+    """how far the subjects' box is moved sideways, in frame widths"""
     shift_y: tuple = span(-0.2, 0.2, least=-2, most=2)
-    """how far the subject's box is moved upwards, in frame widths"""
+    """how far the subjects' box is moved upwards, in frame widths"""
+    defocus: tuple = span(0.0, 0.0, most=0.5)
+    """depth of field: the blur disc of a point at infinity, in frame widths"""
+    focus: tuple = span(0.0, 0.0, least=-2, most=2)
+    """where the sharp plane lies in front of the subjects' middle, in their radii"""
+    motion: tuple = span(0.0, 0.0, most=0.5)
+    """how far the subjects move across the frame while the shutter is open, in frame widths"""
+    spin: tuple = span(0.0, 0.0, most=45)
+    """how far they turn meanwhile, in degrees"""
 
 
 @dataclass(frozen=True)
 class LightFactors:
     """What lights the subject."""
 
-    sky: tuple = shares(constant=1, gradient=2)
-    """light from everywhere: one colour, or a random environment map"""
+    sky: tuple = shares(constant=1, gradient=2, background=0, environment=0)
+    """light from everywhere: one colour, a random map, one built from the first background, or a file's"""
     sky_strength: tuple = span(0.25, 1.2, least=0.001, log=True)
     """mean radiance of the sky"""
     lamps: tuple = count(1, 3, most=16)
@@ -64,29 +95,65 @@ class Lamp:
 
 
 @dataclass(frozen=True)
-class Scene:
-    """A foreground to render: subject, camera (fov in degrees), sky (radiance [3] or [h, w, 3]) and lamps.
+class Camera:
+    """A camera; with an `aperture` (lens radius) it is sharp at `focus` (distance along its axis).
 
-    `factors` is the record of what was drawn, for the metadata.
+    `motion` [3] and `spin` (degrees about z) say how the subjects move while the shutter is open.
     """
 
-    subject: Subject
     origin: np.ndarray
     target: np.ndarray
     up: np.ndarray
     fov: float
+    aperture: float = 0.0
+    focus: float = 1.0
+    motion: np.ndarray = field(default_factory=lambda: np.zeros(3))
+    spin: float = 0.0
+
+    def during(self, t: float) -> "Camera":
+        """Where the camera stands relative to the subjects at t in [-0.5, 0.5] of the exposure."""
+        back = rotation(np.array([0, 0, 1]), -self.spin * t)
+        return replace(
+            self,
+            origin=back @ (self.origin - t * self.motion),
+            target=back @ (self.target - t * self.motion),
+            up=back @ self.up,
+        )
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A foreground to render.
+
+    Attributes:
+        subjects: what is to be matted, in place; may be empty. families: the family of each.
+        camera: where it is seen from.
+        sky: radiance [3] or an environment [h, 2h, 3] (see environments.py).
+        lamps: further light.
+        factors: the record of what was drawn, for the metadata.
+        surroundings: rendered with the subjects, but not part of the matte.
+    """
+
+    subjects: list[Subject]
+    camera: Camera
     sky: np.ndarray
     lamps: list[Lamp]
     factors: dict[str, Any]
+    families: list[str] = field(default_factory=list)
+    surroundings: list[Subject] = field(default_factory=list)
+
+    def transmissive(self) -> bool:
+        """Whether coverage is not the matte."""
+        return any(subject.transmissive() for subject in self.subjects)
 
 
-def stream(seed: int, kind: int, position: int) -> np.random.Generator:
+def stream(seed: int, kind: int, *position: int) -> np.random.Generator:
     """The generator of one stream at one foreground or sample; the only source of chance in this package."""
-    return np.random.default_rng(np.random.SeedSequence([seed, kind, position]))
+    return np.random.default_rng(np.random.SeedSequence([seed, kind, *position]))
 
 
-def _aim(points: np.ndarray, f: dict[str, float]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Camera origin, target and up so that points [P, 3] span `extent` of the frame, moved by the shifts."""
+def _aim(points: np.ndarray, f: dict[str, float], angle: float) -> Camera:
+    """The camera for which points [P, 3] span `extent` of the frame, moved by the shifts; they move along `angle`."""
     azimuth, elevation, roll = np.deg2rad([f["azimuth"], f["elevation"], f["roll"]])
     away = np.array([np.cos(elevation) * np.cos(azimuth), np.cos(elevation) * np.sin(azimuth), np.sin(elevation)])
     level = np.array([-np.sin(azimuth), np.cos(azimuth), 0.0])
@@ -106,7 +173,18 @@ def _aim(points: np.ndarray, f: dict[str, float]) -> tuple[np.ndarray, np.ndarra
             (middle_x - f["shift_x"] * frame) * right + (middle_y - f["shift_y"] * frame) * up
         )
         distance = max(distance * size / f["extent"], 1.3 * radius)
-    return target + distance * away, target, up
+    origin = target + distance * away
+    half_frame = distance * np.tan(np.deg2rad(f["fov"]) / 2)  # at the target
+    return Camera(
+        origin,
+        target,
+        up,
+        f["fov"],
+        aperture=f["defocus"] * half_frame,
+        focus=max(distance - f["focus"] * radius, 0.2 * distance),
+        motion=2 * half_frame * f["motion"] * (np.cos(angle) * right + np.sin(angle) * up),
+        spin=f["spin"],
+    )
 
 
 def _light_colour(rng: np.random.Generator, tint: float) -> np.ndarray:
@@ -153,23 +231,152 @@ def _lamps(
     return lamps
 
 
-def describe(recipe: Any, seed: int, foreground: int) -> Scene:
-    """The scene of one foreground: a pure function of (recipe, seed, foreground)."""
+def _families(recipe: Any, rng: np.random.Generator, a: dict[str, Any]) -> list[str]:
+    """The family of each subject."""
+    families: list[str] = []
+    for k in range(0 if a["empty"] else a["subjects"]):
+        families.append(families[0] if k and a["same_family"] else pick(rng, recipe.families))
+    return families
+
+
+def _placed(
+    rng: np.random.Generator, subjects: list[Subject], a: dict[str, Any], scale: tuple, azimuth: float, grounded: bool
+) -> list[Subject]:
+    """Subjects beside and behind the first one, their spheres never crossing, centred as a group.
+
+    Each stands within `spread` sums of radii of it sideways, and as near as it can in depth.
+    """
+    across = np.array([-np.sin(azimuth), np.cos(azimuth), 0.0])
+    toward = np.array([np.cos(azimuth), np.sin(azimuth), 0.0])
+    placed, centres, radii = [], np.zeros((0, 3)), np.zeros(0)
+    for k, subject in enumerate(subjects):
+        size = rng.uniform(*scale) if k else 1.0
+        radius = size * np.linalg.norm(subject.points(), axis=1).max()
+        at = np.zeros(3)
+        if k:
+            way = rng.choice([-1.0, 1.0]) * toward
+            at = across * rng.uniform(-1, 1) * a["spread"] * (radii[0] + radius)
+            at[2] = 0.0 if grounded else rng.uniform(-0.3, 0.3) * radii[0]
+            while (np.linalg.norm(centres - at, axis=1) < radii + radius).any():
+                at = at + 0.1 * radius * way
+        placed.append(moved(subject, np.eye(3) * size, at))
+        centres, radii = np.vstack([centres, at]), np.append(radii, radius)
+    if grounded:
+        placed = [moved(s, None, (0, 0, -s.points()[:, 2].min())) for s in placed]
+    if placed:
+        points = np.concatenate([s.points() for s in placed])
+        middle = (points.min(0) + points.max(0)) / 2
+        placed = [moved(s, None, -middle) for s in placed]
+    return placed
+
+
+def _surroundings(
+    recipe: Any, rng: np.random.Generator, floor: float, away: np.ndarray, radius: float
+) -> list[Subject]:
+    """A ground at height `floor`, sometimes a wall behind, and things that stand about."""
+    kinds = ("wood", "tiles", "grass", "marble", "cloud", "plain")
+    level = away * (1, 1, 0) / max(np.linalg.norm(away[:2]), 1e-6)
+
+    def sheet(corner: np.ndarray, u: np.ndarray, v: np.ndarray) -> Subject:
+        factors = draw(rng, replace(recipe.background, kind=tuple((k, 1.0) for k in kinds), distractors=(0, 0)))
+        factors |= {"grain": 0.0, "vignette": 0.0, "sharp": True, "similar": False}
+        texture = draw_background(rng, 256, factors, np.full(3, 0.5))
+        mesh = surface(np.stack([np.stack([corner, corner + u]), np.stack([corner + v, corner + u + v])]))
+        return Subject([replace(mesh, material={"kind": "diffuse", "colour": np.clip(texture, 0.02, 0.9)})])
+
+    reach = radius * rng.uniform(5, 12)
+    base = np.array([0, 0, floor])
+    across = np.array([-level[1], level[0], 0.0])
+    things = [sheet(base - reach * (level + across), 2 * reach * across, 2 * reach * level)]
+    if rng.random() < 0.6:
+        turn = rotation(np.array([0, 0, 1]), rng.uniform(-35, 35))
+        back, along = turn @ level, turn @ across
+        foot = base - back * radius * rng.uniform(1.3, 4)
+        things.append(sheet(foot - reach * along, 2 * reach * along, np.array([0, 0, reach])))
+    families = [pair for pair in recipe.families if pair[1] > 0]
+    for _ in range(int(rng.integers(0, 5))):
+        family = pick(rng, families)
+        subject = FAMILIES[family].build(rng, draw(rng, recipe.tables[family]))
+        size, angle = rng.uniform(0.3, 1.1) * radius, rng.uniform(0, 2 * np.pi)
+        way = np.cos(angle) * level + np.sin(angle) * across
+        before = way @ level > 0.3  # on the camera's side: it might hide the subjects
+        if subject.transmissive() or (before and rng.random() < 0.8):
+            continue
+        at = way * radius * rng.uniform(1.6, 4)
+        subject = moved(subject, np.eye(3) * size, at)
+        things.append(moved(subject, None, (0, 0, floor - subject.points()[:, 2].min())))
+    return things
+
+
+def background_of(
+    recipe: Any, seed: int, index: int, size: int, subject_colour: np.ndarray | None, sources: Any
+) -> tuple[np.ndarray, dict[str, Any]]:
+    """The drawn background of a sample, linear float32 [size, size, 3], and its factors; the same at every size.
+
+    `subject_colour` linear [3], or None where the subject is not known yet (the factor `similar` is ignored then).
+    """
+    rng = stream(seed, BACKGROUND_STREAM, index)
+    factors = draw(rng, recipe.background)
+    if subject_colour is None:
+        factors["similar"] = False
+    colour = any_colour(rng) if subject_colour is None else subject_colour
+    return draw_background(rng, size, factors, colour, sources), factors
+
+
+def describe(recipe: Any, seed: int, foreground: int, attempt: int = 0, sources: Any = None) -> Scene:
+    """The scene of one foreground: a pure function of (recipe, seed, foreground, attempt).
+
+    Another attempt has other subjects of the same families under the same camera and light. `sources` gives photos and
+    distractors to a background that lights the scene. Foregrounds from DISTRACTORS on are single, alone and sharp.
+    """
     rng = stream(seed, SCENE_STREAM, foreground)
-    family = pick(rng, recipe.families)
-    subject_factors = draw(rng, recipe.tables[family])
-    camera, lights = draw(rng, recipe.camera), draw(rng, recipe.lights)
-    subject = FAMILIES[family].build(rng, subject_factors)
-    origin, target, up = _aim(subject.points(), camera)
-    away = origin - target
-    reach = float(np.linalg.norm(origin)) + 2
-    sky = _sky(rng, lights["sky"], lights["sky_strength"], lights["tint"])
-    lamps = _lamps(rng, lights, recipe.lights, away / np.linalg.norm(away), reach)
+    arrangement, camera, lights = draw(rng, recipe.arrangement), draw(rng, recipe.camera), draw(rng, recipe.lights)
+    if foreground >= DISTRACTORS:
+        arrangement |= {"empty": False, "subjects": 1, "in_scene": False}
+        camera |= {"defocus": 0.0, "motion": 0.0, "spin": 0.0, "extent": 0.9, "shift_x": 0.0, "shift_y": 0.0}
+        lights["sky"] = "constant" if lights["sky"] in ("background", "environment") else lights["sky"]
+    families, subjects, records = _families(recipe, rng, arrangement), [], []
+    shapes = stream(seed, SUBJECT_STREAM, foreground, attempt)
+    for k, family in enumerate(families):
+        drawn = draw(shapes, recipe.tables[family])
+        subjects.append(FAMILIES[family].build(shapes, drawn))
+        record = {"id": k + 1, "family": family, "class": CLASSES[family]}
+        records.append(record | {"factors": {**drawn, **subjects[-1].drawn}})
+    in_scene = arrangement["in_scene"] and not any(s.transmissive() for s in subjects)
+    arrangement["in_scene"] = in_scene
+    if in_scene:
+        camera["elevation"] = max(camera["elevation"], 4.0)
+    azimuth = np.deg2rad(camera["azimuth"])
+    subjects = _placed(rng, subjects, arrangement, recipe.arrangement.scale, azimuth, in_scene)
+    points = np.concatenate([s.points() for s in subjects]) if subjects else UNIT_CUBE
+    view = _aim(points, camera, rng.uniform(0, 2 * np.pi))
+    away = (view.origin - view.target) / np.linalg.norm(view.origin - view.target)
+    radius = float(np.linalg.norm(points, axis=1).max())
+    surroundings = _surroundings(recipe, rng, float(points[:, 2].min()), away, radius) if in_scene else []
+
+    lamps = _lamps(rng, lights, recipe.lights, away, float(np.linalg.norm(view.origin)) + 2)
+    kind, strength = lights["sky"], lights["sky_strength"]
+    if kind == "background":
+        first = foreground * recipe.composites_per_foreground
+        picture, _ = background_of(recipe, seed, first, 64, None, sources)
+        sky = scaled(built_around(picture, camera["azimuth"]), strength)
+    elif kind == "environment":
+        file = recipe.environment_files[int(rng.integers(len(recipe.environment_files)))]
+        sky = scaled(turned(read_environment(file), rng.uniform(0, 360)), strength)
+        lights["file"] = file
+    else:
+        sky = _sky(rng, kind, strength, lights["tint"])
+    if kind in ("background", "environment"):  # its own brightest place is the only lamp, if there is one
+        way, colour = brightest(sky)
+        lamps = [replace(lamp, direction=way, irradiance=colour * luminance(lamp.irradiance)) for lamp in lamps[:1]]
+        if kind == "environment":
+            lamps = []
     factors = {
-        "family": family,
+        "family": families[0] if families else "none",
         "foreground": foreground,
-        family: {**subject_factors, **subject.drawn},
+        "instances": records,
+        "arrangement": arrangement,
         "camera": camera,
         "lights": {**lights, "kinds": [lamp.kind for lamp in lamps]},
     }
-    return Scene(subject, origin, target, up, camera["fov"], sky, lamps, factors)
+    return Scene(subjects, view, sky, lamps, factors, families, surroundings)

@@ -23,11 +23,11 @@ from synth_data import workers
 from synth_data.__main__ import main
 from synth_data.backgrounds import KINDS, BackgroundFactors, blurred, draw_background
 from synth_data.colour import linear_to_srgb, srgb_to_linear
-from synth_data.compose import HIGHLIGHT, expose
+from synth_data.compose import HIGHLIGHT, expose, mean_colour
 from synth_data.factors import draw, pick
 from synth_data.recipe import load_recipe, parse_recipe
 from synth_data.render import render_foreground, start
-from synth_data.scene import PICTURE_STREAM, Lamp, Scene, describe, stream
+from synth_data.scene import BACKGROUND_STREAM, PICTURE_STREAM, Camera, Lamp, Scene, describe, stream
 from synth_data.store import Pair, contact_sheet, read_metadata, read_pair, write_pair
 from synth_data.subjects import fur, solids
 from synth_data.subjects.meshes import Strands, Subject, ball, box, join, lathe, shaded, tube
@@ -160,7 +160,7 @@ def test_seeds_and_foregrounds_differ(pairs):
     recipe = parse_recipe(TINY, "tiny")
 
     def matte(seed, foreground):
-        return render_foreground(describe(recipe, seed, foreground), SIZE, 4, 3, seed)[1]
+        return render_foreground(describe(recipe, seed, foreground), SIZE, 4, 3, seed).alpha
 
     mattes = [matte(SEED, 0), matte(SEED, 1), matte(SEED + 1, 0)]
     assert all(np.abs(mattes[i] - mattes[j]).max() > 0.5 for i in range(3) for j in range(i))
@@ -184,12 +184,11 @@ def test_a_picture_is_its_foreground_over_its_background_in_linear_light(pairs):
     start()
     recipe, index = parse_recipe(TINY, "tiny"), 4
     scene = describe(recipe, SEED, index // SHARED)
-    colour, alpha = render_foreground(scene, SIZE, recipe.samples_per_pixel, recipe.max_depth, SEED)
-    rng = stream(SEED, PICTURE_STREAM, index)
-    exposure, factors = draw(rng, recipe.exposure), draw(rng, recipe.background)
-    colour = expose(colour, alpha, **exposure)
-    mean = colour.sum((0, 1), dtype=np.float64) / alpha.sum()
-    background = draw_background(rng, SIZE, factors, mean)
+    made = render_foreground(scene, SIZE, recipe.samples_per_pixel, recipe.max_depth, SEED)
+    alpha = np.round(made.alpha * 65535) / 65535
+    colour = expose(made.colour, alpha, **draw(stream(SEED, PICTURE_STREAM, index), recipe.exposure))
+    rng = stream(SEED, BACKGROUND_STREAM, index)
+    background = draw_background(rng, SIZE, draw(rng, recipe.background), mean_colour(colour, alpha))
 
     def srgb(x):
         x = min(max(x, 0.0), 1.0)
@@ -216,7 +215,8 @@ def test_every_pair_is_what_the_door_says(pairs):
         assert pair.meta["seed"] == SEED and pair.meta["recipe"] == "tiny"
         factors = json.loads(pair.meta["factors"])
         assert factors["coverage"] == pytest.approx(float(pair.alpha.mean()), abs=1e-5)
-        assert {"family", "camera", "lights", "background", "exposure", factors["family"]} <= set(factors)
+        assert {"family", "camera", "lights", "background", "exposure", "instances", "capture"} <= set(factors)
+        assert factors["instances"][0]["family"] == factors["family"]
         soft += ((pair.alpha > 0) & (pair.alpha < 1)).sum()
         assert 10 < pair.image.mean() < 245
     assert soft > COUNT * 10
@@ -226,14 +226,15 @@ def ball_scene(colour, sky, lamps=(), fov=40.0, distance=5.0, rows=40):
     mesh = ball(1.0, rows=rows)
     mesh = type(mesh)(mesh.vertices, mesh.faces, mesh.uv, {"kind": "diffuse", "colour": colour})
     origin, up = np.array([distance, 0, 0]), np.array([0, 0, 1.0])
-    return Scene(Subject([mesh]), origin, np.zeros(3), up, fov, sky, list(lamps), {"foreground": 0})
+    return Scene([Subject([mesh])], Camera(origin, np.zeros(3), up, fov), sky, list(lamps), {"foreground": 0})
 
 
 def test_coverage_of_a_ball_is_the_analytic_one_and_its_colour_is_premultiplied():
     """A convex diffuse body under a sky of radiance 1 sends out its albedo: C = albedo x alpha everywhere."""
     start()
     albedo = np.array([0.6, 0.3, 0.1])
-    colour, alpha = render_foreground(ball_scene(albedo, np.ones(3), rows=100), 48, 64, 4, 0)
+    made = render_foreground(ball_scene(albedo, np.ones(3), rows=100), 48, 64, 4, 0)
+    colour, alpha = made.colour, made.alpha
     radius = np.tan(np.arcsin(1 / 5)) / np.tan(np.deg2rad(20))  # of its disc, in half frames
     assert alpha.mean() == pytest.approx(np.pi / 4 * radius**2, rel=0.005)
     assert colour.sum((0, 1)) == pytest.approx(albedo * alpha.sum(), rel=0.01)
@@ -249,10 +250,11 @@ def test_lamps_are_hidden_cast_no_hole_and_have_the_irradiance_they_say():
     for kind, tolerance in (("sun", 0.02), ("point", 0.06), ("area", 0.08)):
         lamp = Lamp(kind, np.array([1.0, 0, 0]), np.full(3, 2.0), 60.0, 6.0)
         scene = ball_scene(np.full(3, 0.5), np.full(3, 1e-6), [lamp])
-        colour, alpha = render_foreground(scene, 33, 64, 2, 0)
+        made = render_foreground(scene, 33, 64, 2, 0)
+        colour, alpha = made.colour, made.alpha
         assert colour[16, 16] == pytest.approx(np.full(3, 0.5 * 2 / np.pi), rel=tolerance)
         behind = Lamp(kind, np.array([-1.0, 0, 0]), np.full(3, 2.0), 9.0, 3.0)
-        _, lit_from_behind = render_foreground(ball_scene(np.ones(3), np.ones(3), [behind]), 33, 64, 2, 0)
+        lit_from_behind = render_foreground(ball_scene(np.ones(3), np.ones(3), [behind]), 33, 64, 2, 0).alpha
         assert np.array_equal(lit_from_behind == 0, alpha == 0)
 
 
@@ -264,8 +266,9 @@ def test_strands_carry_one_colour_a_segment():
     colours = np.random.default_rng(0).uniform(0.1, 0.9, (3, 5, 3))
     strands = Strands(points, np.full((3, 8), 0.2), colours)
     origin, up = np.array([5.0, 0, 0]), np.array([0, 0, 1.0])
-    scene = Scene(Subject([], [strands]), origin, np.zeros(3), up, 60.0, np.ones(3), [], {"foreground": 0})
-    colour, alpha = render_foreground(scene, 96, 64, 2, 0)
+    scene = Scene([Subject([], [strands])], Camera(origin, np.zeros(3), up, 60.0), np.ones(3), [], {"foreground": 0})
+    made = render_foreground(scene, 96, 64, 2, 0)
+    colour, alpha = made.colour, made.alpha
     frame = 2 * 5 * np.tan(np.deg2rad(30))
     for strand, y in enumerate((-0.6, 0.0, 0.6)):
         for segment in range(5):
@@ -284,10 +287,10 @@ def test_the_camera_frames_the_subject_as_drawn(recipe_file):
     recipe = parse_recipe(text.replace("fur: 1, solids: 1", "solids: 1"), "framing")
     for foreground in range(6):
         scene = describe(recipe, 3, foreground)
-        _, alpha = render_foreground(scene, 96, 16, 2, 3)
+        alpha = render_foreground(scene, 96, 16, 2, 3).alpha
         rows, columns = np.where(alpha.any(1))[0], np.where(alpha.any(0))[0]
         camera = scene.factors["camera"]
-        assert scene.up[2] > -1e-6
+        assert scene.camera.up[2] > -1e-6
         longest = max(np.ptp(rows), np.ptp(columns)) + 1
         assert longest / 96 == pytest.approx(camera["extent"], abs=0.05)
         assert (columns.min() + columns.max() + 1) / 192 - 0.5 == pytest.approx(camera["shift_x"], abs=0.03)
@@ -376,7 +379,8 @@ def test_fur_stands_outward_on_its_body(kind):
         }
         subject = fur.build(np.random.default_rng(seed), factors)
         (strands,) = subject.strands
-        assert strands.points.shape == (60, 8, 3) and strands.colours.shape == (60, 5, 3)
+        points = strands.points.shape[1]
+            assert strands.points.shape == (60, points, 3) and strands.colours.shape == (60, points - 3, 3)
         assert strands.radii.min() > 0 and (np.diff(strands.radii, axis=1) <= 0).all()
         assert np.isfinite(strands.points).all() and 0 < strands.colours.min() <= strands.colours.max() < 1
 

@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 
-
 TRANSMISSIVE = ("glass", "thin_glass")  # kinds of material
 
 
@@ -99,6 +98,40 @@ def placed(mesh: Mesh, matrix: np.ndarray | None = None, shift: np.ndarray | tup
     """The mesh turned or scaled by a [3, 3] matrix, then moved."""
     turned = mesh.vertices if matrix is None else mesh.vertices @ np.asarray(matrix).T
     return replace(mesh, vertices=turned + np.asarray(shift, dtype=np.float64))
+
+
+def moved(subject: Subject, matrix: np.ndarray | None = None, shift: np.ndarray | tuple = (0, 0, 0)) -> Subject:
+    """The subject turned or evenly scaled by a [3, 3] matrix, then moved; strands keep their proportions."""
+    m, t = np.eye(3) if matrix is None else np.asarray(matrix), np.asarray(shift, dtype=np.float64)
+    size = float(np.cbrt(abs(np.linalg.det(m))))
+    whole = np.eye(4)
+    whole[:3, :3], whole[:3, 3] = m, t
+    return replace(
+        subject,
+        meshes=[placed(mesh, m, t) for mesh in subject.meshes],
+        strands=[replace(s, points=s.points @ m.T + t, radii=s.radii * size) for s in subject.strands],
+        # extinction and emission are per unit length
+        volumes=[
+            replace(
+                v,
+                density=v.density / size,
+                emission=None if v.emission is None else v.emission / size,
+                to_world=whole @ v.to_world,
+            )
+            for v in subject.volumes
+        ],
+    )
+
+
+def thinned(subject: Subject) -> Subject:
+    """The subject with its glass made of sheets that do not refract."""
+    thin = [
+        replace(m, material={"kind": "thin_glass", "colour": m.material["colour"], "ior": m.material.get("ior", 1.5)})
+        if m.material["kind"] == "glass"
+        else m
+        for m in subject.meshes
+    ]
+    return replace(subject, meshes=thin)
 
 
 def rotation(axis: np.ndarray, degrees: float) -> np.ndarray:

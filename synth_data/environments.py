@@ -1,0 +1,111 @@
+"""Light from everywhere: equirectangular environments, read from files or built from a background picture.
+
+An environment is linear radiance float32 [h, 2h, 3] with z up: row 0 looks up; column u looks along the azimuth
+pi/2 - 2 pi u, u in [0, 1) (Mitsuba's `envmap`, stood upright).
+"""
+
+from functools import lru_cache
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from synth_data.colour import luminance
+
+SUFFIXES = (".hdr", ".exr")
+WIDTH = 1024  # of an environment that was read
+BUILT_WIDTH = 64  # of one that was built
+
+
+def find_environments(folders: tuple[str, ...]) -> list[str]:
+    """Every .hdr and .exr file below the folders, sorted. ValueError if a folder is missing or holds none."""
+    found = []
+    for folder in folders:
+        if not Path(folder).is_dir():
+            raise ValueError(f"environments: no folder '{folder}'; give folders of .hdr or .exr files")
+        files = sorted(str(p) for p in Path(folder).rglob("*") if p.suffix.lower() in SUFFIXES)
+        if not files:
+            raise ValueError(f"environments: '{folder}' holds no .hdr or .exr file")
+        found += files
+    return found
+
+
+@lru_cache(maxsize=32)
+def read_environment(path: str) -> np.ndarray:
+    """An environment from a Radiance or OpenEXR file, at most WIDTH wide; ValueError if it cannot be read."""
+    if path.lower().endswith(".exr"):
+        import OpenEXR
+
+        try:
+            with OpenEXR.File(path) as file:
+                picture = np.asarray(file.channels()["RGB"].pixels, np.float32)
+        except Exception as error:  # whatever the library raises, it means the file
+            raise ValueError(f"environment '{path}' cannot be read; replace or remove it") from error
+    else:
+        bgr = cv2.imread(path, cv2.IMREAD_ANYCOLOR | cv2.IMREAD_ANYDEPTH)
+        if bgr is None or bgr.ndim != 3:
+            raise ValueError(f"environment '{path}' cannot be read; replace or remove it")
+        picture = bgr[..., ::-1].astype(np.float32)
+    if not np.isfinite(picture).all() or picture.min() < 0:
+        raise ValueError(f"environment '{path}' holds negative or non-finite values; replace or remove it")
+    width = min(WIDTH, picture.shape[1])
+    return cv2.resize(np.ascontiguousarray(picture), (width, width // 2), interpolation=cv2.INTER_AREA)
+
+
+def turned(environment: np.ndarray, degrees: float) -> np.ndarray:
+    """The environment turned about z."""
+    return np.roll(environment, round(-degrees / 360 * environment.shape[1]), axis=1)
+
+
+def scaled(environment: np.ndarray, strength: float) -> np.ndarray:
+    """The environment at a mean luminance (over the sphere) of `strength`."""
+    weight = np.sin((np.arange(len(environment)) + 0.5) / len(environment) * np.pi)[:, None]
+    mean = float((luminance(environment) * weight).mean() / weight.mean())
+    return environment * np.float32(strength / max(mean, 1e-6))
+
+
+def built_around(picture: np.ndarray, azimuth: float) -> np.ndarray:
+    """An environment that matches a background: the picture fills the half behind the subject, its mirror the rest.
+
+    Args:
+        picture: linear [H, W, 3] in [0, 1], what the camera sees behind the subject.
+        azimuth: degrees, the direction the camera stands in, seen from the subject.
+    """
+    width, height = BUILT_WIDTH, BUILT_WIDTH // 2
+    small = cv2.resize(picture.astype(np.float32), (width // 2, height), interpolation=cv2.INTER_AREA)
+    around = np.concatenate([small, small[:, ::-1]], 1)
+    blurred = cv2.GaussianBlur(np.concatenate([around] * 3, 1), (0, 0), width / 24)[:, width : 2 * width]
+    # photos are clipped at white: what is bright in them was brighter in the world
+    expanded = blurred * (1 + 6 * luminance(blurred) ** 2)[..., None]
+    # the picture's middle, at column width / 4, must lie opposite to the camera
+    column = (0.25 - (azimuth + 180) / 360) * width
+    return np.roll(expanded, round(column - width / 4), axis=1)
+
+
+def brightest(environment: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Unit direction [3] and colour [3] (of luminance 1) of the brightest place above the horizon."""
+    sky = cv2.GaussianBlur(environment.astype(np.float32), (0, 0), environment.shape[1] / 40)
+    upper = luminance(sky[: max(1, len(sky) // 2)])
+    row, column = np.unravel_index(int(upper.argmax()), upper.shape)
+    t = (row + 0.5) / len(sky) * np.pi
+    azimuth = np.pi / 2 - 2 * np.pi * (column + 0.5) / sky.shape[1]
+    way = np.array([np.sin(t) * np.cos(azimuth), np.sin(t) * np.sin(azimuth), np.cos(t)])
+    colour = sky[row, column].astype(np.float64)
+    return way, colour / max(float(luminance(colour)), 1e-6)
+
+
+def seen_by(environment: np.ndarray, forward: np.ndarray, up: np.ndarray, fov: float, size: int) -> np.ndarray:
+    """What a camera sees of the environment: linear float32 [size, size, 3]. `fov` in degrees across the frame."""
+    forward = forward / np.linalg.norm(forward)
+    right = np.cross(forward, up)
+    right /= np.linalg.norm(right)
+    above = np.cross(right, forward)
+    line = ((np.arange(size) + 0.5) / size * 2 - 1) * np.tan(np.deg2rad(fov) / 2)
+    way = forward + line[None, :, None] * right - line[:, None, None] * above
+    way /= np.linalg.norm(way, axis=-1, keepdims=True)
+    height, width = environment.shape[:2]
+    u = (0.25 - np.arctan2(way[..., 1], way[..., 0]) / (2 * np.pi)) % 1
+    v = np.arccos(np.clip(way[..., 2], -1, 1)) / np.pi
+    padded = cv2.copyMakeBorder(environment.astype(np.float32), 0, 0, 1, 1, cv2.BORDER_WRAP)
+    x, y = (u * width + 0.5).astype(np.float32), (v * height - 0.5).astype(np.float32)
+    return cv2.remap(padded, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
