@@ -122,7 +122,7 @@ def _png(array: np.ndarray) -> bytes:
     return buffer.getvalue()
 
 
-def _read_png(path: Path, mode: str) -> np.ndarray:
+def read_png(path: Path, mode: str) -> np.ndarray:
     """The pixels of a PNG that must be of Pillow's `mode`; ValueError names a file that cannot be read."""
     from PIL import Image
 
@@ -150,7 +150,7 @@ def _exr(layers: Layers) -> bytes:
     return buffer.getvalue()
 
 
-def _read_exr(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def read_foreground(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(colour, alpha, instances) of a foreground file; ValueError names one that cannot be read."""
     import OpenEXR
 
@@ -181,10 +181,10 @@ def write_pair(folder: Path, pair: Pair, target: str = "alpha") -> dict[str, Any
 
 def read_pair(folder: Path, row: dict[str, Any]) -> Pair:
     """The pair of a metadata row; the inverse of `write_pair`. ValueError names a damaged file."""
-    image = _read_png(folder / row["file_name"], "RGB")
-    alpha = _read_png(folder / row["alpha_file_name"], "I;16").astype(np.float32) / np.float32(65535)
+    image = read_png(folder / row["file_name"], "RGB")
+    alpha = read_png(folder / row["alpha_file_name"], "I;16").astype(np.float32) / np.float32(65535)
     instances, classes = (
-        _read_png(folder / row[key], "L") if key in row else None
+        read_png(folder / row[key], "L") if key in row else None
         for key in ("instances_file_name", "classes_file_name")
     )
     return Pair(image, alpha, meta_of(row), instances, classes)
@@ -200,8 +200,8 @@ def write_layers(folder: Path, layers: Layers) -> dict[str, Any]:
 
 def read_layers(folder: Path, row: dict[str, Any]) -> Layers:
     """The layers of a metadata row; the inverse of `write_layers`. ValueError names a damaged file."""
-    colour, alpha, instances = _read_exr(folder / row["file_name"])
-    background = _read_png(folder / row["background_file_name"], "RGB")
+    colour, alpha, instances = read_foreground(folder / row["file_name"])
+    background = read_png(folder / row["background_file_name"], "RGB")
     return Layers(colour, alpha, instances, background, meta_of(row))
 
 
