@@ -36,7 +36,7 @@ def bsdf(material: dict[str, Any]) -> dict[str, Any]:
     - `glass`: the boundary of a closed body; `colour` is the tint of one way in and out, `ior` (1.5) the index
       inside, `exterior_ior` (1.0) outside, `roughness` (0: smooth) the microfacet alpha.
     - `thin_glass`: a sheet that does not refract; `colour` is the tint of one crossing, `ior` (1.5) sets its
-      reflection, all orders between its two faces summed.
+      reflection, all orders between its two faces summed; `reflectance` (1) colours it, as soap films do.
     The first five may carry `opacity`, a texture [h, w] in [0, 1]: the share of the surface that is there.
     """
     kind = material.get("kind")
@@ -56,7 +56,10 @@ def bsdf(material: dict[str, Any]) -> dict[str, Any]:
         return surface
     if kind == "thin_glass":
         ior = float(material.get("ior", 1.5))
-        return {"type": "thindielectric", "int_ior": ior, "ext_ior": 1.0, "specular_transmittance": base}
+        surface = {"type": "thindielectric", "int_ior": ior, "ext_ior": 1.0, "specular_transmittance": base}
+        if "reflectance" in material:
+            surface["specular_reflectance"] = colour(material["reflectance"])
+        return surface
     if kind == "diffuse":
         surface = {"type": "diffuse", "reflectance": base}
     elif kind == "plastic":
