@@ -380,7 +380,7 @@ def test_fur_stands_outward_on_its_body(kind):
         subject = fur.build(np.random.default_rng(seed), factors)
         (strands,) = subject.strands
         points = strands.points.shape[1]
-            assert strands.points.shape == (60, points, 3) and strands.colours.shape == (60, points - 3, 3)
+        assert strands.points.shape == (60, points, 3) and strands.colours.shape == (60, points - 3, 3)
         assert strands.radii.min() > 0 and (np.diff(strands.radii, axis=1) <= 0).all()
         assert np.isfinite(strands.points).all() and 0 < strands.colours.min() <= strands.colours.max() < 1
 
