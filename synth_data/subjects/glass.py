@@ -614,7 +614,7 @@ def _eyeglasses(rng: np.random.Generator, f: dict[str, Any], tint: np.ndarray) -
         front = np.stack([x, -bulge * (1 - r**2) + 0 * x, z], -1)
         if f["wall"] == "solid":
             half = 0.5 * f["thickness"]
-            shell = np.concatenate([front - (0, half, 0), front[::-1] + (0, half, 0)])
+            shell = np.concatenate([front + (0, half, 0), front[::-1] - (0, half, 0)])
             lens = replace(surface(shell), material=_glass({**f, "frosted": False}, tinted))
         else:
             ramp = np.linspace(0, 1, 32)[:, None, None] * np.ones((1, 32, 1))

@@ -71,9 +71,9 @@ class _Room:
         axes = [((np.arange(n) + 0.5) / n * 2 - 1) * h for n, h in zip(self.shape, half[::-1], strict=True)]
         z, y, x = np.meshgrid(*axes, indexing="ij")
         self.height = (z / half[2] + 1) / 2
-        self.inside = np.prod(
-            [np.clip((1 - np.abs(p / h)) / 0.12, 0, 1) for p, h in zip((x, y, z), half, strict=True)], axis=0
-        )
+        # fades out towards the box's sides, to nothing in its outmost cells
+        depth = [1 - np.abs(p / h) - 1 / n for p, h, n in zip((x, y, z), half, self.shape[::-1], strict=True)]
+        self.inside = np.prod([np.clip(d / 0.15, 0, 1) for d in depth], axis=0)
         lean = f["lean"] * self.height**1.5 * half[2]
         way = rng.uniform(0, 2 * np.pi)
         x, y = x - lean * np.cos(way), y - lean * np.sin(way)
@@ -230,7 +230,8 @@ def build(rng: np.random.Generator, factors: dict[str, Any]) -> Subject:
     f = factors
     density, room = KINDS[f["kind"]](rng, f)
     density = np.clip(density * room.inside, 0, None)
-    step = 2 * room.half / np.array(room.shape[::-1])
+    scale = 1.25 / np.linalg.norm(room.half)
+    step = 2 * scale * room.half / np.array(room.shape[::-1])
     # the densest of the ways along the axes has the wanted optical thickness
     ways = max((density.sum(axis) * step[2 - axis]).max() for axis in range(3))
     tone, albedo = _albedo(rng, f["kind"], f["albedo"])
@@ -248,6 +249,6 @@ def build(rng: np.random.Generator, factors: dict[str, Any]) -> Subject:
     place[:3, :3] = np.diag(2 * room.half)
     place[:3, 3] = -room.half
     turn = np.eye(4)
-    turn[:3, :3] = rotation(np.array([0.0, 0, 1]), rng.uniform(0, 360)) / np.linalg.norm(room.half) * 1.25
+    turn[:3, :3] = scale * rotation(np.array([0.0, 0, 1]), rng.uniform(0, 360))
     volume = Volume(density, albedo, emission, turn @ place)
     return Subject(volumes=[volume], drawn={"tone": tone, "grid": list(room.shape)})
