@@ -20,6 +20,7 @@ from synth_data.subjects.meshes import (
     random_rotation,
     rod,
     rotation,
+    sphere_directions,
     surface,
     tube,
     waves,
@@ -47,6 +48,11 @@ class Factors:
         wheel=0.7,
         sticks=0.5,
         plant=1,
+        perforated=0,
+        pierced=0,
+        sponge=0,
+        faceted=0,
+        crumpled=0,
     )
     """the first part's shape; further parts are any shape"""
     parts: tuple = count(1, 3, least=1, most=12)
@@ -317,6 +323,171 @@ def _plant(rng: np.random.Generator, thin: float) -> Mesh:
     return join(*parts)
 
 
+def around(field: np.ndarray, spacing: np.ndarray | float) -> Mesh:
+    """The closed surface where a field [X, Y, Z] of signed distances (below 0 inside) is 0, centred on the grid.
+
+    Marching cubes; uv are x and z over the grid's extent.
+    """
+    from skimage.measure import marching_cubes
+
+    # a shell of outside closes what the grid cuts
+    spacing = np.broadcast_to(np.asarray(spacing, dtype=np.float64), 3)
+    field = np.pad(field, 1, constant_values=max(float(field.max()), 1e-3))
+    vertices, faces, _, _ = marching_cubes(field, 0.0, spacing=tuple(spacing), gradient_direction="ascent")
+    extent = (np.array(field.shape) - 1) * spacing
+    uv = np.clip(vertices[:, [0, 2]] / extent[[0, 2]], 0, 1)
+    return Mesh(vertices - extent / 2, faces, uv)
+
+
+def slab(distance: np.ndarray, spacing: float, depth: float, bevel: float) -> Mesh:
+    """A plane figure made solid: x to the right, z up, `depth` thick along y, its edges rounded by `bevel`.
+
+    distance: the figure's signed distance [rows, columns] (below 0 inside, row 0 on top), `spacing` a pixel. Holes
+    stay holes. The bevel is cut to half the depth.
+    """
+    bevel = min(bevel, 0.5 * depth)
+    step = min(spacing, depth / 6)
+    y = np.arange(-np.ceil(0.5 * depth / step) - 1, np.ceil(0.5 * depth / step) + 2) * step
+    # exact distance to a rounded extrusion: the corner of two distances, moved in and grown by the bevel
+    across = (distance.T[:, ::-1] + bevel)[:, None, :]
+    along = (np.abs(y) - 0.5 * depth + bevel)[None, :, None]
+    outside = np.sqrt(np.maximum(across, 0) ** 2 + np.maximum(along, 0) ** 2)
+    field = np.minimum(np.maximum(across, along), 0) + outside - bevel
+    return around(field.astype(np.float32), np.array([spacing, step, spacing]))
+
+
+def _grid_of(number: int, half: float) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:
+    """x, y, z (broadcastable) of a cube of number^3 points within +-half, and their spacing."""
+    line = np.linspace(-half, half, number)
+    return line[:, None, None], line[None, :, None], line[None, None, :], line[1] - line[0]
+
+
+def _blurred(field: np.ndarray) -> np.ndarray:
+    """A field with the kinks rounded that marching cubes would draw as teeth."""
+    from scipy.ndimage import gaussian_filter
+
+    return gaussian_filter(field.astype(np.float32), 0.7, mode="nearest")
+
+
+def _holes(x: np.ndarray, y: np.ndarray, pitch: float, radius: float, kind: int) -> np.ndarray:
+    """Signed distance to holes on a grid of `pitch`: 0 round, 1 square, 2 round in staggered rows."""
+    if kind == 2:
+        x = x + 0.5 * pitch * (np.round(y / pitch) % 2)
+    x, y = x - pitch * np.round(x / pitch), y - pitch * np.round(y / pitch)
+    return (np.maximum(np.abs(x), np.abs(y)) if kind == 1 else np.hypot(x, y)) - radius
+
+
+def _perforated(rng: np.random.Generator, thin: float) -> Mesh:
+    """A flat or bent sheet or disc with rows of holes and a rim."""
+    rows, step = 144, 1.9 / 144
+    z, x = np.meshgrid(
+        -(np.arange(rows) - (rows - 1) / 2) * step, (np.arange(rows) - (rows - 1) / 2) * step, indexing="ij"
+    )
+    wide, high = rng.uniform(0.45, 0.9, 2)
+    if rng.random() < 0.3:
+        plate = np.hypot(x, z) - max(wide, high)
+        wide = high = max(wide, high)
+    else:
+        plate = np.maximum(np.abs(x) - wide, np.abs(z) - high)
+    pitch = rng.uniform(0.09, 0.4)
+    radius = pitch * rng.uniform(0.2, 0.42)
+    holes = _holes(x, z, pitch, radius, int(rng.integers(3)))
+    rim = plate + 0.5 * pitch  # no hole crosses the border
+    mesh = slab(np.maximum(plate, -np.maximum(holes, rim)), step, max(min(thin, 0.1), 0.03), 0.01)
+    if rng.random() < 0.5:  # bent about z
+        angle = rng.uniform(0.5, 2.8) / wide
+        v = mesh.vertices
+        r = 1 / angle + v[:, 1]
+        bent = np.stack([r * np.sin(angle * v[:, 0]), r * np.cos(angle * v[:, 0]) - 1 / angle, v[:, 2]], 1)
+        mesh = replace(mesh, vertices=bent - (bent.max(0) + bent.min(0)) / 2)
+    return mesh
+
+
+def _pierced(rng: np.random.Generator, thin: float) -> Mesh:
+    """A box, ball or cylinder, hollow or not, with holes bored through it along the axes."""
+    x, y, z, step = _grid_of(72, 0.85)
+    size = rng.uniform(0.45, 0.8, 3)
+    kind = int(rng.integers(3))
+    if kind == 0:
+        body = np.maximum(np.maximum(np.abs(x) - size[0], np.abs(y) - size[1]), np.abs(z) - size[2])
+    elif kind == 1:
+        body = np.sqrt(x**2 + y**2 + z**2) - size.max()
+    else:
+        body = np.maximum(np.hypot(x, y) - size[0], np.abs(z) - size[2])
+    if rng.random() < 0.6:  # hollow
+        body = np.maximum(body, -(body + max(thin, 3 * step)))
+    pitch = rng.uniform(0.25, 0.6)
+    radius, form = pitch * rng.uniform(0.25, 0.4), int(rng.integers(3))
+    axes = [(x, y), (y, z), (x, z)][: int(rng.integers(1, 4))]
+    bored = body
+    for a, b in axes:
+        bored = np.maximum(bored, -(_holes(*np.broadcast_arrays(a, b), pitch, radius, form)))
+    return around(_blurred(bored), step)
+
+
+def _sponge(rng: np.random.Generator, thin: float) -> Mesh:
+    """A ball, box or egg of a threefold periodic surface (gyroid or Schwarz P) with a wall."""
+    x, y, z, step = _grid_of(72, 0.9)
+    k = rng.uniform(5, 11)
+    if rng.random() < 0.6:
+        wave = np.sin(k * x) * np.cos(k * y) + np.sin(k * y) * np.cos(k * z) + np.sin(k * z) * np.cos(k * x)
+    else:
+        wave = np.cos(k * x) + np.cos(k * y) + np.cos(k * z) + rng.uniform(-0.3, 0.3)
+    wall = np.abs(wave) / (1.5 * k) - max(0.6 * thin, 1.2 * step)
+    if rng.random() < 0.5:
+        body = np.sqrt(x**2 + y**2 + (z * rng.uniform(1, 1.5)) ** 2) - 0.85
+    else:
+        body = np.maximum(np.maximum(np.abs(x) - rng.uniform(0.5, 0.8), np.abs(y) - 0.7), np.abs(z) - 0.6)
+    return around(_blurred(np.maximum(wall, body)), step)
+
+
+def _faceted(rng: np.random.Generator, thin: float) -> Mesh:
+    """A cut stone: the hull of a few points."""
+    from scipy.spatial import ConvexHull
+
+    points = rng.normal(size=(int(rng.integers(7, 40)), 3))
+    points /= np.linalg.norm(points, axis=1, keepdims=True)
+    points *= rng.uniform(0.8, 1, (len(points), 1)) * rng.uniform(0.45, 0.95, 3)
+    faces = ConvexHull(points).simplices
+    corners = points[faces]
+    inward = np.einsum(
+        "ij,ij->i", np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]), corners[:, 0]
+    )
+    faces = np.where(inward[:, None] < 0, faces[:, ::-1], faces)
+    flat = points[faces].reshape(-1, 3)  # every facet its own corners
+    uv = np.clip(0.5 + 0.5 * flat[:, [0, 2]], 0, 1)
+    return Mesh(flat, np.arange(len(flat)).reshape(-1, 3), uv)
+
+
+def folded(rng: np.random.Generator, points: np.ndarray, radius: float, times: int) -> np.ndarray:
+    """Points [..., 3] crumpled by mirrors: whatever lies beyond a random plane is reflected back.
+
+    Every fold keeps all lengths within a surface but for its rounded edge. The planes tilt freely and stand between
+    0.35 and 1 `radius` from the middle, so that the surface ends within about `radius`.
+    """
+    for _ in range(times):
+        n = rng.normal(size=3)
+        n /= np.linalg.norm(n)
+        d = points @ n - radius * rng.uniform(0.35, 1)
+        points = points - (d + np.sqrt(d**2 + 0.02**2))[..., None] * n  # 2 max(d, 0), rounded
+    return points
+
+
+def _crumpled(rng: np.random.Generator, thin: float) -> Mesh:
+    """A ball of foil, or a dented can."""
+    d = sphere_directions(90, 180)
+    if rng.random() < 0.6:
+        points = d * rng.uniform(0.7, 1, 3)
+        return surface(
+            folded(rng, points, 0.75, int(rng.integers(12, 40))) * (1 + 0.03 * waves(rng, d, 6.0))[..., None]
+        )
+    s, p = np.linspace(-1, 1, 90)[:, None], np.linspace(0, 2 * np.pi, 180)[None]
+    wide, high = rng.uniform(0.3, 0.55), rng.uniform(0.6, 0.9)
+    r = wide * (1 - np.abs(s) ** 30)
+    can = np.stack([r * np.cos(p), r * np.sin(p), high * s + 0 * p], -1)
+    return surface(folded(rng, can, high, int(rng.integers(4, 14))))
+
+
 SHAPES: dict[str, Callable[[np.random.Generator, float], Mesh]] = {
     "superquadric": _superquadric,
     "torus": _torus,
@@ -334,12 +505,17 @@ SHAPES: dict[str, Callable[[np.random.Generator, float], Mesh]] = {
     "wheel": _wheel,
     "sticks": _sticks,
     "plant": _plant,
+    "perforated": _perforated,
+    "pierced": _pierced,
+    "sponge": _sponge,
+    "faceted": _faceted,
+    "crumpled": _crumpled,
 }
 STANDING = ("vessel", "mug", "chair", "plant")  # these usually keep their feet down
 
 
-def _texture(rng: np.random.Generator, kind: str, cells: int, a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """A linear albedo: [3] when plain, else [64, 64, 3]."""
+def patterned(rng: np.random.Generator, kind: str, cells: int, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """A linear albedo of colours `a` and `b` [3] in one of `Factors.texture`: [3] when plain, else [64, 64, 3]."""
     if kind == "plain":
         return a
     v, u = np.meshgrid((np.arange(64) + 0.5) / 64, (np.arange(64) + 0.5) / 64, indexing="ij")
@@ -355,7 +531,8 @@ def _texture(rng: np.random.Generator, kind: str, cells: int, a: np.ndarray, b: 
     return a * (1 - mix) + b * mix
 
 
-def _material(kind: str, roughness: float, colour: np.ndarray) -> dict[str, Any]:
+def finish(kind: str, roughness: float, colour: np.ndarray) -> dict[str, Any]:
+    """The material of an opaque surface with an albedo [3] or [h, w, 3]; metals are made bright."""
     if kind == "metal":
         colour = 0.35 + 0.6 * colour
     return {"kind": kind, "colour": np.clip(colour, 0.003, 0.95), "roughness": roughness}
@@ -376,7 +553,7 @@ def build(rng: np.random.Generator, factors: dict[str, Any]) -> Subject:
         else:
             turn = random_rotation(rng)
         if part == 0:
-            colour = _texture(rng, f["texture"], f["texture_cells"], main, other)
+            colour = patterned(rng, f["texture"], f["texture_cells"], main, other)
             material, scale, shift = f["material"], 1.0, np.zeros(3)
         else:
             colour = any_colour(rng)
@@ -388,7 +565,7 @@ def build(rng: np.random.Generator, factors: dict[str, Any]) -> Subject:
             turned = mesh.vertices @ (turn * scale).T
             shift = 0.98 * anchor - turned[np.argmin(turned @ anchor)]
         mesh = placed(mesh, turn * scale, shift)
-        meshes.append(replace(mesh, material=_material(material, f["roughness"], colour)))
+        meshes.append(replace(mesh, material=finish(material, f["roughness"], colour)))
         shapes.append(shape)
     materials = [mesh.material["kind"] for mesh in meshes]
     return Subject(meshes, drawn={"part_shapes": shapes, "part_materials": materials})
