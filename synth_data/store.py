@@ -169,9 +169,10 @@ def write_pair(folder: Path, pair: Pair, target: str = "alpha") -> dict[str, Any
     `target` alpha, mask or classes says which files there are beside picture and matte.
     """
     names = file_names(pair.meta["index"], target)
-    write_bytes(folder / names["alpha_file_name"], _png(np.round(pair.alpha * 65535.0).astype(np.uint16)))
+    levels = np.round(pair.alpha * 65535.0).astype(np.uint16)
+    write_bytes(folder / names["alpha_file_name"], _png(levels))
     if target == "mask":
-        write_bytes(folder / names["mask_file_name"], _png(np.where(pair.alpha >= 0.5, 255, 0).astype(np.uint8)))
+        write_bytes(folder / names["mask_file_name"], _png(np.where(levels >= 32768, 255, 0).astype(np.uint8)))
     if target == "classes":
         write_bytes(folder / names["classes_file_name"], _png(pair.classes))
         write_bytes(folder / names["instances_file_name"], _png(pair.instances))
@@ -184,8 +185,7 @@ def read_pair(folder: Path, row: dict[str, Any]) -> Pair:
     image = read_png(folder / row["file_name"], "RGB")
     alpha = read_png(folder / row["alpha_file_name"], "I;16").astype(np.float32) / np.float32(65535)
     instances, classes = (
-        read_png(folder / row[key], "L") if key in row else None
-        for key in ("instances_file_name", "classes_file_name")
+        read_png(folder / row[key], "L") if key in row else None for key in ("instances_file_name", "classes_file_name")
     )
     return Pair(image, alpha, meta_of(row), instances, classes)
 
@@ -216,6 +216,24 @@ def _rows(path: Path) -> Iterable[dict[str, Any]]:
                 yield json.loads(line)
             except json.JSONDecodeError:
                 return
+
+
+def read_rows(folder: Path) -> Iterable[tuple[str, dict[str, Any] | None]]:
+    """(place, row) of each line of metadata.jsonl; row is None where the line is not a sample's.
+
+    FileNotFoundError if there is no metadata.jsonl.
+    """
+    path = folder / "metadata.jsonl"
+    if not path.is_file():
+        raise FileNotFoundError(f"'{folder}' holds no metadata.jsonl; give a folder that render wrote")
+    for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), start=1):
+        try:
+            row = json.loads(line)
+            json.loads(row["factors"])
+            sound = isinstance(row["index"], int) and isinstance(row["file_name"], str)
+        except (ValueError, KeyError, TypeError):
+            sound = False
+        yield f"{path} line {number}", row if sound else None
 
 
 def read_metadata(folder: Path) -> dict[int, dict[str, Any]]:
