@@ -331,7 +331,7 @@ def over_plate(
 
     Args:
         radiance: of the plate, [3] or a picture [h, w, 3] that fills PLATE_MARGIN frame widths.
-        hidden: whether the plate lights the subjects but is not seen.
+        hidden: whether the plate lights the subjects but is not seen, nor is the sky.
     """
     with tempfile.TemporaryDirectory(prefix="synth_data_") as folder:
         shapes = _shapes(scene.subjects, folder, "subject") | _emitters(scene)
@@ -339,7 +339,7 @@ def over_plate(
         return _render(scene, shapes, _path(scene, depth, hidden), size, samples, seed)
 
 
-def refraction(scene: Scene, depth: int, seed: int, size: int = 48, samples: int = 32) -> float:
+def refraction(scene: Scene, depth: int, seed: int, size: int = 32, samples: int = 16) -> float:
     """Mean displacement, in frame widths, of the background where it is seen through the subjects.
 
     The plate's radiance is its own x, then its own y; divided by what a white plate gives, that is where the light
