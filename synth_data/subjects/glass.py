@@ -521,8 +521,8 @@ def _beads(rng: np.random.Generator, f: dict[str, Any], tint: np.ndarray) -> tup
 
 
 def _sphere(rng: np.random.Generator, f: dict[str, Any], tint: np.ndarray) -> tuple[list[Mesh], dict[str, Any]]:
-    """Marbles side by side, or one hollow globe."""
-    if rng.random() < 0.4:
+    """One hollow globe (always where walls are sheets), or marbles side by side."""
+    if f["wall"] == "sheet" or rng.random() < 0.25:
         if f["wall"] == "sheet":
             return [replace(ball(0.9, rows=40), material=_sheet(f, tint))], {"wall": "sheet"}
         inside = ball(0.9 - f["thickness"], rows=40)
