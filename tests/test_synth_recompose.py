@@ -1,17 +1,26 @@
 """Cameras, photos and recombined foregrounds: identities, slower truths, and the same bytes wherever it runs."""
 
 import io
+import json
+import subprocess
+import sys
+from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 from PIL import Image
+from scipy.ndimage import map_coordinates
 
 from synth_data.backgrounds import BackgroundFactors, Sources, defocused, draw_background
 from synth_data.capture import CaptureFactors, capture, developed, exposed_sensor, sharpened, through_lens
 from synth_data.colour import linear_to_srgb, srgb_to_linear
+from synth_data.compose import expose
 from synth_data.factors import draw
+from synth_data.recompose import Placed, RecomposeFactors, Recomposer, placement, stacked, warped
+from synth_data.store import Layers, open_folder, write_layers, write_metadata
 
+ROOT = Path(__file__).parents[1]
 NEUTRAL = draw(np.random.default_rng(0), CaptureFactors())
 ALL_ON = {
     "vignetting": 0.3, "fringe": 0.001, "softness": 0.4, "mosaic": True, "shot_noise": 0.02, "read_noise": 0.004,
@@ -104,7 +113,7 @@ def test_development_equals_its_formula():
     gains = np.exp([0.2, 0.1, -0.2])
     gains /= gains @ [0.2126, 0.7152, 0.0722]
     v = linear_to_srgb((counts / 65535 * 1.05 - 0.05) * gains)
-    assert developed(counts, 0.2, 0.1, 0.4) == pytest.approx(v + 0.4 * v * (1 - v) * (2 * v - 1), abs=1e-5)
+    assert developed(counts, 0.2, 0.1, 0.4) == pytest.approx(v + 0.4 * v * (1 - v) * (2 * v - 1), abs=3e-5)
     grey = developed(np.full((1, 1, 3), 20000, np.uint16), 0.2, 0.1, 0)
     was = developed(np.full((1, 1, 3), 20000, np.uint16), 0, 0, 0)
     weights = [0.2126, 0.7152, 0.0722]
@@ -268,3 +277,303 @@ def test_defocus_is_a_gaussian_blur_at_any_speed(sigma):
     truth = cv2.GaussianBlur(picture, (0, 0), sigma, borderType=cv2.BORDER_REPLICATE)
     inside = slice(20, -20)  # at the border, blocks are repeated and not pixels
     assert np.abs(defocused(picture, sigma) - truth)[inside, inside].max() < 0.005
+
+
+# ---------------------------------------------------------------------------------------------- recombination
+
+SIZE = 48
+NO_CHANGE = draw(np.random.default_rng(0), RecomposeFactors())
+VARIED = """
+exposure: {key: [0.2, 0.4]}
+recompose:
+  {flip: 0.5, scale: [0.7, 1.3], shift_x: [-0.2, 0.2], shift_y: [-0.2, 0.2], rotate: [-20, 20], second: 0.5,
+   distractors: [0, 2], background_flip: 0.5, background_crop: [0.6, 1], background_sharp: 0.5,
+   background_blur: [0, 0.04], background_stops: [-1, 1]}
+capture: {vignetting: [0, 0.3], mosaic: 0.5, shot_noise: [0, 0.03], jpeg: 0.5, quality: [60, 95]}
+"""
+
+
+def disc(index, size=SIZE, at=(0.0, 0.0), transmissive=False):
+    """A soft disc with ids 1 (left) and 2 (right) over a random smooth background."""
+    rng = np.random.default_rng(index)
+    y, x = np.mgrid[-1 : 1 : size * 1j, -1 : 1 : size * 1j]
+    alpha = np.clip((0.5 - np.hypot(x - at[0], y - at[1])) * size / 8, 0, 1)
+    colour = rng.uniform(0.1, 0.9, 3) * alpha[..., None] * (1 + 0.3 * x[..., None])
+    ids = np.where(alpha >= 0.5, np.where(x < at[0], 1, 2), 0).astype(np.uint8)
+    records = [{"id": 1, "family": "fur", "class": 1}, {"id": 2, "family": "glass", "class": 10}]
+    factors = json.dumps({"instances": records, "transmissive": transmissive})
+    meta = {"seed": 0, "index": index, "recipe": "tiny", "factors": factors}
+    background = (light(size, size, index) * 255).astype(np.uint8)
+    return Layers(colour.astype(np.float16), alpha.astype(np.float16), ids, background, meta)
+
+
+def write_set(folder, recipe="", layers=None):
+    """An on-the-fly set as the renderer leaves it."""
+    settings = {"seed": 0, "size": SIZE, "variant": "none", "target": "alpha", "compositing": "on_the_fly"}
+    open_folder(folder, "name: tiny\n" + recipe, settings | {"inputs": {}}, {})
+    layers = layers or [disc(index, at=(0.1 * index - 0.2, 0.05 * index)) for index in range(5)]
+    write_metadata(folder, {each.meta["index"]: write_layers(folder, each) for each in layers})
+    return folder
+
+
+def test_neutral_recombination_is_the_composite_itself(tmp_path):
+    """I = C + (1 - alpha) B in linear light, pixel by pixel, where nothing is varied."""
+    layers = disc(0)
+    folder = write_set(tmp_path / "set", "recompose: {own: 1}\nexposure: {stops: [0, 0]}", [layers])
+    pair = Recomposer(folder).pair(0, np.random.default_rng(3))
+    drawn = json.loads(pair.meta["factors"])
+    alpha = layers.alpha.astype(np.float32)
+    colour = expose(layers.colour.astype(np.float32), alpha, **drawn["exposure"])
+    truth = colour + (1 - alpha[..., None]) * srgb_to_linear(layers.background / 255.0)
+    assert np.array_equal(pair.alpha, alpha)
+    assert np.abs(pair.image - linear_to_srgb(truth) * 255).max() <= 0.501
+    assert np.array_equal(pair.instances, layers.instances)
+    assert np.array_equal(pair.classes, np.array([0, 1, 10], np.uint8)[layers.instances])
+    assert drawn["recompose"]["background_index"] == 0 and drawn["coverage"] == pytest.approx(alpha.mean(), abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"flip": True}, {"scale": 1.7, "rotate": 25.0}, {"shift_x": 0.2, "shift_y": -0.1, "rotate": -90.0, "flip": True}],
+    ids=["mirrored", "larger and turned", "moved, turned and mirrored"],
+)
+def test_a_placed_foreground_equals_scipys_interpolation(change):
+    layers = disc(1, at=(0.2, -0.1))
+    rgba = np.dstack([layers.colour, layers.alpha]).astype(np.float32)
+    where = placement(rgba, SIZE, NO_CHANGE | change)
+    colour, alpha, ids = warped(rgba, layers.instances, SIZE, where)
+    rows, columns = np.mgrid[0:SIZE, 0:SIZE]
+    at = where @ np.stack([columns.ravel(), rows.ravel(), np.ones(SIZE * SIZE)])
+    for k, seen in enumerate([*np.moveaxis(colour, 2, 0), alpha]):
+        truth = map_coordinates(rgba[..., k].astype(np.float64), at[::-1], order=1).reshape(SIZE, SIZE)
+        assert np.abs(seen - truth).max() < 0.01  # OpenCV rounds positions to 1/32 of a pixel
+    truth = map_coordinates(layers.instances, at[::-1].round(), order=0).reshape(SIZE, SIZE)
+    assert (ids == truth)[(truth > 0) & (alpha > 0.6)].mean() > 0.98
+    assert (ids[alpha >= 0.5] > 0).all()
+
+
+def test_shifts_scales_and_turns_go_where_they_say():
+    rgba = np.zeros((64, 64, 4), np.float32)
+    rgba[20:30, 30:34] = 1  # upright, above the middle
+
+    def middle_and_size(**change):
+        _, alpha, _ = warped(rgba, np.zeros((64, 64), np.uint8), 64, placement(rgba, 64, NO_CHANGE | change))
+        rows, columns = np.where(alpha > 0.5)
+        return (columns.mean() - 31.5) / 64, (31.5 - rows.mean()) / 64, len(rows)
+
+    x, y, number = middle_and_size()
+    assert (x, y, number) == pytest.approx((0, 7 / 64, 40), abs=1e-6)
+    assert middle_and_size(shift_x=0.25, shift_y=-0.125) == pytest.approx((0.25, 7 / 64 - 0.125, 40), abs=0.01)
+    assert middle_and_size(scale=2.0)[1:] == pytest.approx((14 / 64, 160), rel=0.15)
+    assert middle_and_size(scale=0.5)[1] == pytest.approx(3.5 / 64, abs=0.01)
+    assert middle_and_size(rotate=90)[:2] == pytest.approx((-7 / 64, 0), abs=0.01)  # anticlockwise
+    assert middle_and_size(flip=True, shift_x=0.25)[0] == pytest.approx(0.25, abs=0.01)
+
+
+def test_a_subject_that_the_frame_cuts_stays_cut_by_it():
+    """However it is placed, no straight cut comes into the picture, and no edge pixel is half lost."""
+    rng = np.random.default_rng(0)
+    y, x = np.mgrid[0:64, 0:64]
+    sides = {"left": x < 20, "right": x > 43, "top": y < 20, "bottom": y > 43}
+    for names in (["left"], ["top"], ["left", "right"], ["bottom", "right"], list(sides)):
+        rgba = np.zeros((64, 64, 4), np.float32)
+        rgba[np.any([sides[name] for name in names], 0)] = 1
+        for _ in range(30):
+            f = NO_CHANGE | {"scale": rng.uniform(0.4, 1.5), "rotate": rng.uniform(-60, 60), "flip": False}
+            f |= {"shift_x": rng.uniform(-0.4, 0.4), "shift_y": rng.uniform(-0.4, 0.4)}
+            where = placement(rgba, 64, f)
+            corners = where @ np.array([[-0.5, 63.5, -0.5, 63.5], [-0.5, -0.5, 63.5, 63.5], [1, 1, 1, 1]])
+            least, most = corners.min(1), corners.max(1)
+            assert "left" not in names or least[0] >= -0.5 - 1e-9
+            assert "right" not in names or most[0] <= 63.5 + 1e-9
+            assert "top" not in names or least[1] >= -0.5 - 1e-9
+            assert "bottom" not in names or most[1] <= 63.5 + 1e-9
+
+
+def test_white_stays_white_under_its_own_coverage():
+    """Colour and coverage go through one filter: C = alpha everywhere before gives C = alpha after."""
+    alpha = disc(0).alpha.astype(np.float32)
+    rgba = np.repeat(alpha[..., None], 4, 2)
+    for scale in (0.4, 0.8, 1.5):
+        f = NO_CHANGE | {"scale": scale, "rotate": 17.0, "shift_x": 0.1}
+        colour, seen, _ = warped(rgba, (alpha > 0.5).astype(np.uint8), SIZE, placement(rgba, SIZE, f))
+        assert np.abs(colour - seen[..., None]).max() < 1e-6
+        if scale < 1:  # nothing is lost to aliasing
+            assert seen.sum() == pytest.approx(alpha.sum() * scale**2, rel=0.01)
+
+
+def test_a_smaller_picture_is_the_same_picture(tmp_path):
+    folder = write_set(tmp_path / "set", "recompose: {own: 1}")
+    large = Recomposer(folder).pair(0, np.random.default_rng(0))
+    small = Recomposer(folder, size=SIZE // 2).pair(0, np.random.default_rng(0))
+    half = large.alpha.reshape(SIZE // 2, 2, SIZE // 2, 2).mean((1, 3))
+    assert small.alpha.shape == half.shape and np.abs(small.alpha - half).max() < 0.06
+    levels = large.image.reshape(SIZE // 2, 2, SIZE // 2, 2, 3).mean((1, 3))
+    assert np.abs(small.image - levels).mean() < 1.5
+
+
+def test_one_foreground_over_another():
+    """Against the sum over both in plain numpy; the id is whose share of a pixel is larger."""
+    rng = np.random.default_rng(0)
+    (ca, a), (cb, b) = ((rng.random((6, 7, 3), np.float32), rng.random((6, 7), np.float32)) for _ in range(2))
+    one, two = np.full((6, 7), 2, np.uint8), np.full((6, 7), 1, np.uint8)
+    records = [{"id": 1, "class": 5}, {"id": 2, "class": 6}]
+    front, behind = Placed(ca, a, one, {"instances": records}), Placed(cb, b, two, {"instances": records[:1]})
+    both = stacked(front, behind)
+    assert both.colour == pytest.approx(ca + (1 - a)[..., None] * cb, abs=1e-6)
+    assert both.alpha == pytest.approx(1 - (1 - a) * (1 - b), abs=1e-6)
+    assert np.array_equal(both.ids, np.where(a >= (1 - a) * b, 2, 3))
+    assert both.factors["instances"] == [*records, {"id": 3, "class": 5}]
+
+
+def test_pairs_are_what_the_door_says_and_functions_of_their_draw(tmp_path):
+    recomposer = Recomposer(write_set(tmp_path / "set", VARIED))
+    assert len(recomposer) == 5
+    seen, further = set(), 0
+    for k in range(30):
+        pair = recomposer.pair(k % 5, np.random.default_rng(k))
+        assert pair.image.dtype == np.uint8 and pair.image.shape == (SIZE, SIZE, 3)
+        assert pair.alpha.dtype == np.float32 and pair.alpha.shape == (SIZE, SIZE)
+        assert 0 <= pair.alpha.min() and pair.alpha.max() <= 1 + 1e-6
+        assert np.array_equal(pair.instances > 0, pair.alpha >= 0.5)
+        assert np.array_equal(pair.classes > 0, pair.instances > 0)
+        drawn = json.loads(pair.meta["factors"])
+        assert pair.meta["index"] == k % 5 and {"recompose", "exposure", "capture", "instances"} <= set(drawn)
+        assert pair.instances.max() <= len(drawn["instances"])
+        further += "further" in drawn["recompose"]
+        seen.add(pair.image.tobytes())
+        again = recomposer.pair(k % 5, np.random.default_rng(k))
+        assert again.image.tobytes() == pair.image.tobytes() and np.array_equal(again.alpha, pair.alpha)
+        assert again.meta == pair.meta
+    assert len(seen) == 30 and 5 < further < 25
+
+
+def test_neither_cameras_nor_backgrounds_touch_the_matte(tmp_path):
+    placed = "recompose: {scale: [0.7, 1.3], rotate: [-20, 20], own: 0.5%s}\n"
+    plain = Recomposer(write_set(tmp_path / "plain", placed % ""))
+    varied = placed % ", distractors: [2, 2], background_stops: [-1, 1], background_crop: [0.5, 1]"
+    varied = Recomposer(write_set(tmp_path / "varied", varied + "capture: {fringe: [0.01, 0.01], softness: [1, 1]}"))
+    where = draw(np.random.default_rng(0), plain.factors)
+    for index in range(5):
+        one, two = (r._foreground(index, where, {"key": 0.3, "stops": 0.0}) for r in (plain, varied))
+        assert np.array_equal(one.alpha, two.alpha)
+    pair = varied.pair(0, np.random.default_rng(1))
+    f = json.loads(pair.meta["factors"])["recompose"]
+    assert np.array_equal(pair.alpha, varied._foreground(0, f, {"key": 0.3, "stops": 0.0}).alpha)
+
+
+def test_photos_come_in_where_the_recipe_says(tmp_path):
+    (tmp_path / "photos").mkdir()
+    Image.fromarray(np.full((90, 90, 3), (255, 0, 0), np.uint8)).save(tmp_path / "photos" / "red.png")
+    recipe = f"photos: ['{tmp_path / 'photos'}']\nrecompose: {{photo: 0.5}}"
+    recomposer = Recomposer(write_set(tmp_path / "set", recipe))
+    red = 0
+    for k in range(20):
+        pair = recomposer.pair(0, np.random.default_rng(k))
+        photo = json.loads(pair.meta["factors"])["recompose"]["photo"]
+        assert np.array_equal(pair.image[-1, -1], (255, 0, 0)) == photo
+        red += photo
+    assert 4 < red < 16
+
+
+def test_sets_that_cannot_be_recombined_are_refused(tmp_path):
+    folder = write_set(tmp_path / "set")
+    with pytest.raises(ValueError, match="photo is 0, so photos would never be seen; give it a share"):
+        Recomposer(folder, photos=[str(tmp_path)])
+    wanting = write_set(tmp_path / "wanting", "recompose: {photo: 1}")
+    with pytest.raises(ValueError, match="photo is 1, but there are no photos; name some"):
+        Recomposer(wanting)
+    with pytest.raises(FileNotFoundError, match="render.json"):
+        Recomposer(tmp_path)
+    render = folder / "render.json"
+    render.write_text(render.read_text().replace("on_the_fly", "disk"))
+    with pytest.raises(ValueError, match="composited on disk and cannot be recombined"):
+        Recomposer(folder)
+    bad = write_set(tmp_path / "bad", "recompose: {scael: [1, 1]}")
+    with pytest.raises(ValueError, match="recompose: unknown key 'scael'; did you mean 'scale'"):
+        Recomposer(bad)
+    damaged = write_set(tmp_path / "damaged")
+    content = (damaged / "foregrounds" / "000002.exr").read_bytes()
+    (damaged / "foregrounds" / "000002.exr").write_bytes(content[: len(content) // 2])
+    recomposer = Recomposer(damaged)
+    recomposer.pair(1, np.random.default_rng(0))
+    with pytest.raises(ValueError, match="000002.exr"):
+        recomposer.pair(2, np.random.default_rng(0))
+    empty = write_set(tmp_path / "empty")
+    (empty / "metadata.jsonl").unlink()
+    with pytest.raises(ValueError, match="holds no finished sample"):
+        Recomposer(empty)
+
+
+# ---------------------------------------------------------------------------------------------- training
+
+
+def test_training_draws_are_the_same_in_another_process(tmp_path):
+    """Item p is a function of (seed, epoch, position), in whatever process and order it is fetched."""
+    folder = write_set(tmp_path / "set", VARIED)
+    code = f"""
+import hashlib, torch
+from sdseg.data import Augmentation, TrainingStream, open_pictures
+source = open_pictures({str(folder)!r}, 32, Augmentation(True, 0.7))
+stream = TrainingStream(source, 5, seed=3, latent_shape=(4, 8, 8), num_train_timesteps=1000, timestep_power=1.0,
+                        noise_strength=0.9)
+digests = {{}}
+for position in POSITIONS:
+    item = stream[position]
+    parts = b"".join(item[key].contiguous().numpy().tobytes() for key in sorted(item))
+    digests[position] = hashlib.sha256(parts).hexdigest()
+"""
+    here = {}
+    exec(code.replace("POSITIONS", "range(12)"), here)
+    assert len(set(here["digests"].values())) == 12
+    there = code.replace("POSITIONS", "(11, 0, 7)") + "print(digests)"
+    out = subprocess.run([sys.executable, "-c", there], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert eval(out) == {position: here["digests"][position] for position in (11, 0, 7)}
+
+
+def train(folder, output, **more):
+    """Two steps on the embedded base through the trainer's own entrance; returns (exit code, LoRA weights)."""
+    from safetensors.numpy import load_file
+
+    from sdseg.training import main
+
+    settings = dict(
+        pretrained_model_name_or_path="embedded", train_data_dir=folder, output_dir=output, resolution=32,
+        max_train_steps=2, train_batch_size=3, lr_warmup_steps=0, rank=2, lora_alpha=2, learning_rate=1e-3,
+        checkpointing_steps=1, logging_steps=1, report_to="none", seed=3,
+    )  # fmt: skip
+    code = main([f"--{key}={value}" for key, value in (settings | more).items()])
+    adapter = output / "adapter" / "adapter_model.safetensors"
+    return code, load_file(adapter) if adapter.is_file() else None
+
+
+def test_a_run_on_recombined_pictures_is_repeated_exactly(tmp_path):
+    folder = write_set(tmp_path / "set", VARIED)
+    (code, first), (_, again) = (train(folder, tmp_path / name) for name in ("first", "again"))
+    assert code == 0 and any(np.abs(value).max() > 0 for key, value in first.items() if "lora_B" in key)
+    assert all(np.array_equal(first[key], again[key]) for key in first)
+    _, by_workers = train(folder, tmp_path / "workers", dataloader_num_workers=1)
+    assert all(np.array_equal(first[key], by_workers[key]) for key in first)
+    _, cached = train(folder, tmp_path / "cached", cache_latents=True, cached_variants=3)
+    assert not all(np.array_equal(first[key], cached[key]) for key in first)
+
+
+def test_the_recipe_belongs_to_the_run_and_validation_wants_pairs_that_stay(tmp_path, capsys):
+    folder = write_set(tmp_path / "set", VARIED)
+    assert train(folder, tmp_path / "run")[0] == 0
+    (folder / "recipe.yaml").write_text((folder / "recipe.yaml").read_text().replace("[0.7, 1.3]", "[0.7, 1.4]"))
+    capsys.readouterr()
+    assert train(folder, tmp_path / "run", max_train_steps=3)[0] == 2
+    assert "data_digest" in capsys.readouterr().err
+    assert train(folder, tmp_path / "other", validation_data_dir=folder)[0] == 2
+    error = capsys.readouterr().err
+    assert "compositing: disk" in error and error.count("\n") == 1
+    assert not (tmp_path / "other").exists()
+
+
+def test_doubtful_mattes_are_counted_in_recombined_pictures_too(tmp_path):
+    from sdseg.data import Augmentation, open_pictures
+
+    far_off = [disc(index, at=(5, 5)) if index < 2 else disc(index) for index in range(4)]
+    pictures = open_pictures(write_set(tmp_path / "set", layers=far_off), 32, Augmentation(False, 1.0))
+    assert pictures.check() == ["2 of 4 mattes looked into are empty (all 0)"]
