@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from synth_data.colour import luminance, srgb_to_linear
+from synth_data.colour import linear_to_srgb, luminance, srgb_to_linear
 from synth_data.store import (
     JOURNAL,
     Pair,
@@ -69,8 +69,10 @@ def _look(folder: Path, row: dict[str, Any], compositing: str) -> Pair:
     colour, alpha = layers.colour.astype(np.float32), layers.alpha.astype(np.float32)
     if not (np.isfinite(colour).all() and np.isfinite(alpha).all() and colour.min() >= 0):
         raise ValueError(f"{folder / row['file_name']}: colour or alpha is negative or not finite; render it again")
-    image = composite(expose(colour, alpha, 0.3, 0.0), alpha, srgb_to_linear(layers.background).astype(np.float32))
-    return Pair(image, alpha, layers.meta, layers.instances)
+    clear = json.loads(row["factors"]).get("transmissive", False)
+    exposed = expose(colour, alpha, 0.3, 0.0, clear)  # the middle of what recipes ask for
+    linear = composite(exposed, alpha, srgb_to_linear(layers.background / 255.0).astype(np.float32))
+    return Pair(np.round(linear_to_srgb(linear) * 255).astype(np.uint8), alpha, layers.meta, layers.instances)
 
 
 def _examine(folder: Path, row: dict[str, Any], settings: dict[str, Any], classes: dict[str, str]) -> Examined:
@@ -226,7 +228,7 @@ def _counts(values: list[Any]) -> dict[str, int]:
 
 
 def _histograms(found: list[Examined]) -> dict[str, Any]:
-    """Each factor's values: {least, most, mean, bins (ten counts)} of numbers, {counts} of words and yes-or-no."""
+    """Each factor's values: {least, most, mean, bins (ten counts)}, or {counts} of words, yes-or-no and few counts."""
     values: dict[str, list[Any]] = {}
     for e in found:
         for name, value in _flat(e.factors):
@@ -235,6 +237,9 @@ def _histograms(found: list[Examined]) -> dict[str, Any]:
     for name, drawn in sorted(values.items()):
         plain = [v for v in drawn if isinstance(v, (str, bool, int, float))]
         if plain and all(isinstance(v, (int, float)) and not isinstance(v, bool) for v in plain):
+            if all(isinstance(v, int) for v in plain) and len(set(plain)) <= 8:
+                described[name] = {"counts": _counts(plain)}
+                continue
             numbers = np.array(plain, np.float64)
             described[name] = {
                 "least": float(numbers.min()),
@@ -327,13 +332,18 @@ def described(folder: Path, report: dict[str, Any]) -> str:
     )
     lines += [f"  same: {_few(group)}" for group in exact[:5]] + [f"  alike: {_few(pair)}" for pair in near[:5]]
     lines.append("factors")
+    constant = []
     for name, f in report["factors"].items():
-        if "counts" in f:
+        if len(f.get("counts", ())) == 1:
+            constant.append(f"{name} {next(iter(f['counts']))}")
+        elif "counts" in f:
             lines.append(f"  {name:30} {_shares(f['counts'])}")
         elif f["least"] == f["most"]:
-            lines.append(f"  {name:30} always {f['least']:g}")
+            constant.append(f"{name} {f['least']:g}")
         else:
             lines.append(f"  {name:30} |{_bars(f['bins'])}| {f['least']:g} .. {f['most']:g}, mean {f['mean']:g}")
+    if constant:
+        lines.append(f"  always the same: {', '.join(constant)}")
     return "\n".join(lines)
 
 
@@ -355,6 +365,8 @@ def sheet(folder: Path, path: Path) -> None:
         except (ValueError, OSError):
             continue  # `inspect` names it
         image, alpha = pair.image, pair.alpha
+        if {image.shape[:2], alpha.shape} != {(settings["size"],) * 2}:
+            continue
         if len(alpha) > SHEET_SIDE:
             image, alpha = (cv2.resize(a, (SHEET_SIDE,) * 2, interpolation=cv2.INTER_AREA) for a in (image, alpha))
         pairs.append(Pair(image, alpha, meta_of(row)))

@@ -1,9 +1,98 @@
 """The store, shards and what reads a set back: the same bytes, whole or absent, and every refusal in one line."""
 
+import errno
+import fcntl
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+
 import numpy as np
 import pytest
+from PIL import Image
 
-from synth_data.store import Layers, Pair, file_names, read_layers, read_pair, write_layers, write_pair
+from synth_data import export as exporting
+from synth_data import inspection, store, workers
+from synth_data.__main__ import main
+from synth_data.recipe import parse_recipe
+from synth_data.store import (
+    Layers,
+    Pair,
+    digest,
+    file_names,
+    open_folder,
+    read_layers,
+    read_metadata,
+    read_pair,
+    write_layers,
+    write_metadata,
+    write_pair,
+)
+
+ROOT = Path(__file__).parents[1]
+SIZE, SEED, COUNT, SHARED = 24, 1, 12, 2  # foreground 3 of this seed is empty
+RECIPE = """
+name: tiny
+samples_per_pixel: 2
+max_depth: 2
+families: {solids: 1}
+arrangement: {subjects: [1, 2], empty: 0.2}
+"""
+RECIPES = {
+    "classes": RECIPE + f"target: classes\ncomposites_per_foreground: {SHARED}\n",
+    "mask": RECIPE + "target: mask\n",
+    "layers": RECIPE + "compositing: on_the_fly\n",
+}
+
+
+def run(*words):
+    """A command in this process; returns its exit code."""
+    return main([str(word) for word in words])
+
+
+def one_error(capsys):
+    """The one line that a refused command prints."""
+    lines = [line for line in capsys.readouterr().err.splitlines() if line and "%|" not in line]
+    assert len(lines) == 1 and lines[0].startswith("error: "), lines
+    return lines[0]
+
+
+def tree(folder):
+    """Relative path -> bytes of every file."""
+    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+@pytest.fixture(scope="module")
+def recipes(tmp_path_factory):
+    """Recipe files by kind."""
+    folder = tmp_path_factory.mktemp("recipes")
+    for kind, text in RECIPES.items():
+        (folder / f"{kind}.yaml").write_text(text)
+    return {kind: folder / f"{kind}.yaml" for kind in RECIPES}
+
+
+@pytest.fixture(scope="module")
+def render(recipes):
+    def command(kind, output, *more, seed=SEED):
+        words = ["render", "--recipe", recipes[kind], "--size", SIZE, "--seed", seed, "--output", output, *more]
+        return run(*words)
+
+    return command
+
+
+@pytest.fixture(scope="module")
+def sets(render, tmp_path_factory):
+    """A finished set of each kind, rendered by one run with one worker."""
+    folder = tmp_path_factory.mktemp("sets")
+    for kind in RECIPES:
+        assert render(kind, folder / kind, "--count", COUNT if kind == "classes" else COUNT // 2) == 0
+    return {kind: folder / kind for kind in RECIPES}
+
+
+# ---------------------------------------------------------------- one sample
 
 
 def folders(folder, target="alpha", compositing="disk"):
@@ -80,3 +169,550 @@ def test_another_reader_sees_the_same_foreground(tmp_path):
     channels = dict(zip((field.name for field in bitmap.struct_()), np.moveaxis(np.array(bitmap), -1, 0), strict=True))
     assert np.array_equal(channels["A"], layers.alpha) and np.array_equal(channels["instance"], layers.instances)
     assert np.array_equal(np.stack([channels[name] for name in "RGB"], -1), layers.colour)
+
+
+def test_an_unfit_foreground_file_is_named(tmp_path):
+    folder = folders(tmp_path, compositing="on_the_fly")
+    row = write_layers(folder, random_layers(np.random.default_rng(0), (40, 40)))
+    whole = (folder / row["file_name"]).read_bytes()
+    for content in (b"", b"no picture", whole[:200], whole[: len(whole) // 2]):
+        (folder / row["file_name"]).write_bytes(content)
+        with pytest.raises(ValueError, match=r"000137\.exr: not a whole foreground file"):
+            read_layers(folder, row)
+
+
+# ---------------------------------------------------------------- the same bytes, however it is run
+
+
+@pytest.mark.parametrize("kind", ["classes", "layers"])
+def test_shards_join_to_the_bytes_of_one_run(kind, render, sets, tmp_path):
+    count = len(read_metadata(sets[kind]))
+    for part in (3, 1, 2):
+        assert render(kind, tmp_path / f"{part}", "--count", count, "--shard", f"{part}/3") == 0
+    parts = [tmp_path / f"{part}" for part in (2, 3, 1)]
+    indices = [sorted(read_metadata(part)) for part in parts]
+    assert sorted(sum(indices, [])) == list(range(count)) and all(indices)
+    if kind == "classes":  # samples of one foreground stay together, so that it is rendered once
+        assert indices[2] == [0, 1, 6, 7]
+    assert run("join", *parts, "--output", tmp_path / "joined") == 0
+    assert tree(tmp_path / "joined") == tree(sets[kind])
+    name = read_metadata(sets[kind])[0]["file_name"]
+    assert (tmp_path / "joined" / name).stat().st_nlink == 2
+    assert run("join", *parts, "--output", tmp_path / "joined") == 0  # again, over itself
+    assert tree(tmp_path / "joined") == tree(sets[kind])
+
+
+def test_layers_are_the_same_from_two_workers_and_after_a_stop(render, sets, tmp_path):
+    assert render("layers", tmp_path / "set", "--indices", "4:6", "--workers", 2) == 0
+    assert render("layers", tmp_path / "set", "--count", COUNT // 2, "--workers", 2) == 0
+    assert tree(tmp_path / "set") == tree(sets["layers"])
+
+
+def test_join_copies_where_it_cannot_link(render, sets, tmp_path, monkeypatch):
+    def refuse(*_):
+        raise OSError(errno.EXDEV, os.strerror(errno.EXDEV))
+
+    monkeypatch.setattr(os, "link", refuse)
+    assert run("join", sets["classes"], "--output", tmp_path / "copy") == 0
+    assert tree(tmp_path / "copy") == tree(sets["classes"])
+
+
+def without(folder, target, indices):
+    """A copy of a set that lacks some samples."""
+    shutil.copytree(folder, target)
+    rows = read_metadata(target)
+    for index in indices:
+        for name in store.files_of(rows.pop(index)).values():
+            (target / name).unlink()
+    write_metadata(target, rows)
+    return target
+
+
+def test_join_refuses_what_is_not_one_rendering(render, sets, tmp_path, capsys):
+    mine, joined = sets["classes"], tmp_path / "joined"
+    first = without(mine, tmp_path / "first", [3, 4, 9])
+    second = without(mine, tmp_path / "second", [0, 1, 3])
+    capsys.readouterr()
+
+    def refused(*words):
+        assert run("join", *words, "--output", joined) == 2
+        assert not joined.exists()
+        return one_error(capsys)
+
+    assert "sample 3 is in none of the 2 folders" in refused(first, second)
+    assert "no render.json" in refused(first, tmp_path / "nowhere")
+    assert render("classes", tmp_path / "seed", "--count", 1, seed=SEED + 1) == 0
+    capsys.readouterr()
+    assert f"seed {SEED + 1}" in refused(first, tmp_path / "seed")
+    assert "compositing" in refused(first, sets["layers"])
+    recipe = (second / "recipe.yaml").read_text()
+    (second / "recipe.yaml").write_text(recipe + "max_depth: 3\n")
+    assert "different recipes" in refused(first, second)
+    (second / "recipe.yaml").write_text(recipe)
+    (second / workers.JOURNAL).touch()
+    assert "not finished" in refused(first, second)
+    (second / workers.JOURNAL).unlink()
+    shutil.copy(second / "alpha" / "000006.png", second / "alpha" / "000005.png")
+    assert "different samples 5" in refused(first, second)
+    assert run("join", first, "--output", joined, "--partial") == 0
+    assert sorted(read_metadata(joined)) == [0, 1, 2, 5, 6, 7, 8, 10, 11]
+    assert run("join", mine, "--output", joined) == 0  # and the rest later
+    assert tree(joined) == tree(mine)
+
+
+@pytest.mark.parametrize("shard", ["0/2", "3/2", "1", "a/b", "1/0"])
+def test_a_wrong_shard_is_refused(shard, render, tmp_path, capsys):
+    assert render("mask", tmp_path / "set", "--shard", shard) == 2
+    assert "--shard" in one_error(capsys)
+    assert not (tmp_path / "set").exists()
+
+
+def test_shards_that_write_to_one_folder_at_once_are_told_to_join(render, sets, tmp_path, capsys):
+    folder = shutil.copytree(sets["mask"], tmp_path / "set")
+    with open(folder / workers.JOURNAL, "a") as journal:
+        fcntl.flock(journal, fcntl.LOCK_EX)
+        assert render("mask", folder, "--count", COUNT, "--shard", "1/2") == 1
+    error = one_error(capsys)
+    assert "another run" in error and "its own --output" in error and "join" in error
+
+
+def test_a_set_remembers_the_folders_it_was_made_from(tmp_path):
+    photos = tmp_path / "photos"
+    (photos / "deep").mkdir(parents=True)
+    (photos / "deep" / "a.jpg").write_bytes(b"123")
+    settings = {"seed": 0, "size": 8, "variant": "scalar_rgb", "target": "classes", "compositing": "disk"}
+
+    def opened():
+        inputs = {str(path): digest(str(path)) for path in (photos, "owner/set-on-the-hub")}
+        open_folder(tmp_path / "set", RECIPE, settings | {"inputs": inputs}, {1: "fur"})
+
+    opened()
+    written = json.loads((tmp_path / "set" / "render.json").read_text())
+    assert {key: written[key] for key in settings} == settings and written["inputs"]["owner/set-on-the-hub"] is None
+    assert json.loads((tmp_path / "set" / "classes.json").read_text()) == {"1": "fur"}
+    opened()
+    for change in (lambda: (photos / "b.jpg").touch(), lambda: (photos / "deep" / "a.jpg").write_bytes(b"1234")):
+        before = digest(str(photos))
+        change()
+        assert digest(str(photos)) != before
+        with pytest.raises(ValueError, match="other files in .*photos"):
+            opened()
+        shutil.rmtree(tmp_path / "set")
+        opened()
+    with pytest.raises(ValueError, match="target classes, not mask"):
+        open_folder(tmp_path / "set", RECIPE, settings | {"target": "mask"}, {})
+
+
+def test_a_set_without_the_newer_settings_is_one_of_mattes_on_disk(sets, tmp_path):
+    settings = json.loads((sets["mask"] / "render.json").read_text())
+    old = {key: value for key, value in settings.items() if key in ("seed", "size", "variant", "versions")}
+    (tmp_path / "render.json").write_text(json.dumps(old))
+    assert store.read_settings(tmp_path) == old | {"target": "alpha", "compositing": "disk", "inputs": {}}
+
+
+# ---------------------------------------------------------------- a full disk
+
+
+def whole(folder):
+    """The indices of a set after checking that it holds whole, listed samples and nothing else."""
+    report = inspection.inspect(folder)
+    assert report["damaged"] == [] and report["unlisted"] == []
+    assert not list(folder.rglob("*.part"))
+    return sorted(read_metadata(folder))
+
+
+@pytest.mark.parametrize("victim", ["alpha/000007.png", "images/000007.png", "metadata.jsonl", workers.JOURNAL])
+def test_a_full_disk_leaves_whole_samples(victim, render, sets, tmp_path, monkeypatch, capsys):
+    """Writes of one file fail as on a full disk; in one process, so that the failure can be put in."""
+    folder, recipe = tmp_path / "set", parse_recipe(RECIPES["classes"], "recipe")
+    full, passed = [True], []
+
+    def in_this_process(recipe, seed, indices, size, workers_, variant, folder):
+        workers._load(recipe.text, variant)
+        for foreground in sorted({i // SHARED for i in indices}):
+            group = [i for i in indices if i // SHARED == foreground]
+            yield workers._make(seed, foreground, group, size, folder)
+
+    def replace(source, target):
+        passed.append(Path(target).name)
+        late = victim != "metadata.jsonl" or passed.count("metadata.jsonl") > 1
+        if full[0] and str(target).endswith(victim) and late:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        rename(source, target)
+
+    def append(journal, group):
+        if full[0] and victim == workers.JOURNAL and group[0]["index"] == 6:
+            journal.write(b'{"file_name": "ima')  # what fits
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        add(journal, group)
+
+    rename, add = os.replace, workers._append
+    monkeypatch.setattr(workers, "_results", in_this_process)
+    monkeypatch.setattr(store.os, "replace", replace)
+    monkeypatch.setattr(workers, "_append", append)
+    assert render("classes", folder, "--count", COUNT) == 1
+    kept = COUNT if victim == "metadata.jsonl" else 8 if victim == workers.JOURNAL else 6
+    error = one_error(capsys)
+    assert all(word in error for word in (str(folder), "No space left", f"{kept} finished", "make room")), error
+    if victim == "metadata.jsonl":  # stays full to the end: the journal lists what is finished
+        assert sorted(read_metadata(folder)) == list(range(COUNT)) and not list(folder.rglob("*.part"))
+    else:
+        assert whole(folder) == list(range(kept))
+    full[0] = False
+    assert workers.render_dataset(recipe, SEED, range(COUNT), SIZE, folder) == COUNT - kept
+    assert tree(folder) == tree(sets["classes"])
+
+
+def test_a_really_full_disk_leaves_whole_samples(render, sets, tmp_path, capsys):
+    """A file system of a few pages: fills up while two workers write, is enlarged, and ends up read-only."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+
+    def mount(options):
+        return subprocess.run(["mount", "-t", "tmpfs", "-o", options, "none", str(disk)], capture_output=True)
+
+    if shutil.which("mount") is None or mount("size=180k").returncode:
+        pytest.skip("needs the right to mount a file system")
+    try:
+        assert render("classes", disk / "set", "--count", COUNT, "--workers", 2) == 1
+        error = one_error(capsys)
+        assert "No space left" in error and str(disk / "set") in error
+        kept = whole(disk / "set")
+        assert 0 < len(kept) < COUNT
+        before = tree(disk / "set")
+        assert mount("remount,size=4m").returncode == 0
+        assert render("classes", disk / "set", "--count", COUNT, "--workers", 2) == 0
+        assert f"{COUNT - len(kept)} rendered" in capsys.readouterr().out
+        after = tree(disk / "set")
+        assert after == tree(sets["classes"])
+        assert all(after[name] == before[name] for name in before if name.endswith(".png"))
+        assert mount("remount,ro").returncode == 0
+        assert render("classes", disk / "set", "--count", COUNT + 1) == 2
+        assert "not writable" in one_error(capsys)
+        assert run("join", sets["mask"], "--output", disk / "joined") == 1
+        assert "cannot be written" in one_error(capsys)
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
+
+
+# ---------------------------------------------------------------- inspect
+
+
+def test_figures_of_a_set_equal_a_slow_count(sets, tmp_path, capsys):
+    folder = sets["classes"]
+    path = tmp_path / "figures.json"
+    assert run("inspect", folder, "--json", path, "--workers", 2) == 0
+    text, report = capsys.readouterr().out, json.loads(path.read_text())
+    mattes, families, coverages = [], [], []
+    for index in range(COUNT):
+        with Image.open(folder / "alpha" / f"{index:06d}.png") as file:
+            mattes.append([value / 65535 for value in np.asarray(file).ravel().tolist()])
+        factors = json.loads(read_metadata(folder)[index]["factors"])
+        families.append("solids" if factors["instances"] else "none")
+        coverages.append(factors["coverage"])
+    soft = [sum(0.02 < a < 0.98 for a in matte) / len(matte) for matte in mattes]
+    means = [sum(matte) / len(matte) for matte in mattes]
+    assert {"none", "solids"} == set(families)  # otherwise choose another SEED
+    assert report["samples"] == COUNT and report["damaged"] == [] and report["gaps"] == 0
+    for family in (None, "none", "solids"):
+        mine = [k for k in range(COUNT) if family in (None, families[k])]
+        found = report["alpha"] if family is None else report["families"][family]
+        assert found["samples"] == len(mine)
+        assert found["mean"] == pytest.approx(sum(means[k] for k in mine) / len(mine), abs=1e-5)
+        assert found["soft"] == pytest.approx(sum(soft[k] for k in mine) / len(mine), abs=1e-5)
+        assert found["empty"] == sum(max(mattes[k]) == 0 for k in mine)
+        assert found["full"] == sum(min(mattes[k]) == 1 for k in mine)
+    histogram = report["factors"]["coverage"]
+    assert histogram["least"] == min(coverages) and histogram["most"] == max(coverages)
+    assert sum(histogram["bins"]) == COUNT
+    assert report["factors"]["arrangement.empty"]["counts"]["True"] == families.count("none")
+    assert report["mattes"] == len({tuple(matte) for matte in mattes})
+    assert report["duplicates"] == [] and "all whole" in text and "solids.shape" in text
+
+
+def damage(folder, what):
+    """Does one kind of harm to sample 1 of a set; returns what `inspect` must say."""
+    row = read_metadata(folder)[1]
+    first, alpha = folder / row["file_name"], folder / row.get("alpha_file_name", "none")
+    if what == "missing":
+        first.unlink()
+        return "missing"
+    if what in ("truncated", "empty", "background"):
+        broken = folder / row["background_file_name"] if what == "background" else first
+        broken.write_bytes(b"" if what == "empty" else broken.read_bytes()[: broken.stat().st_size // 2])
+        return "not a whole"
+    if what == "size":
+        Image.fromarray(np.zeros((SIZE, SIZE + 1, 3), np.uint8)).save(first)
+        return f"{SIZE + 1} x {SIZE} pixels"
+    if what == "kind":
+        Image.fromarray(np.zeros((SIZE, SIZE), np.uint8)).save(alpha)
+        return "kind L, not I;16"
+    if what == "matte":
+        Image.fromarray(65535 - np.asarray(Image.open(alpha))).save(alpha)
+        return "its row says"
+    if what == "mask":
+        mask = folder / row["mask_file_name"]
+        Image.fromarray(255 - np.asarray(Image.open(mask))).save(mask)
+        return "alpha >= 0.5"
+    if what == "class":
+        ids = folder / row["classes_file_name"]
+        Image.fromarray(np.full((SIZE, SIZE), 200, np.uint8)).save(ids)
+        return "class 200"
+    if what == "instance":
+        Image.fromarray(np.full((SIZE, SIZE), 1, np.uint8)).save(folder / row["instances_file_name"])
+        return "instance ids have none"
+    if what in ("range", "nan"):
+        layers = read_layers(folder, row)
+        alpha = layers.alpha.copy()
+        alpha[0, 0] = 1.01 if what == "range" else np.nan
+        write_layers(folder, Layers(layers.colour, alpha, layers.instances, layers.background, layers.meta))
+        return "leaves [0, 1]" if what == "range" else "not finite"
+    path = folder / "metadata.jsonl"
+    lines = path.read_text().splitlines(keepends=True)
+    lines[1] = lines[1][:60] + "\n"
+    path.write_text("".join(lines))
+    return "line 2"
+
+
+HARM = {
+    "classes": ["missing", "truncated", "empty", "size", "kind", "matte", "class", "instance", "row"],
+    "mask": ["mask"],
+    "layers": ["missing", "truncated", "background", "range", "nan"],
+}
+
+
+@pytest.mark.parametrize(("kind", "what"), [(kind, what) for kind, whats in HARM.items() for what in whats])
+def test_damage_is_found_and_named(kind, what, sets, tmp_path, capsys):
+    folder = shutil.copytree(sets[kind], tmp_path / "set")
+    assert run("inspect", folder) == 0
+    capsys.readouterr()
+    words = damage(folder, what)
+    assert run("inspect", folder, "--sheet", tmp_path / "sheet.png") == 1
+    text = capsys.readouterr().out
+    assert "1 damaged or missing" in text and words in text and ("sample 1:" in text or "line 2" in text), text
+    assert (tmp_path / "sheet.png").is_file()
+
+
+def test_what_is_not_a_set_is_refused(tmp_path, capsys):
+    assert run("inspect", tmp_path / "nowhere") == 2
+    assert "no render.json" in one_error(capsys)
+    (tmp_path / "render.json").write_text("{")
+    assert run("inspect", tmp_path) == 2
+    assert "not what render writes" in one_error(capsys)
+    assert run("inspect", tmp_path, "--sheet", "sheet.jpg") == 2
+    assert "--sheet" in one_error(capsys)
+
+
+def test_duplicates_are_found_exact_and_near(sets, tmp_path):
+    """Copies by the byte, by one level of noise, and neighbours that only share a matte."""
+    folder = shutil.copytree(sets["mask"], tmp_path / "set")
+    rows = read_metadata(folder)
+    count = len(rows)
+    pair = read_pair(folder, rows[1])
+    noise = np.random.default_rng(0).integers(-1, 2, pair.image.shape)
+    noisy = np.clip(pair.image + noise, 0, 255).astype(np.uint8)
+    other = np.ascontiguousarray(pair.image[::-1])
+    for k, image in enumerate((pair.image, noisy, other)):
+        rows[count + k] = write_pair(folder, Pair(image, pair.alpha, {**pair.meta, "index": count + k}), "mask")
+    write_metadata(folder, rows)
+    report = inspection.inspect(folder)
+    assert report["duplicates"] == [[1, count]]
+    assert report["near_duplicates"] == [[1, count + 1], [count, count + 1]]
+    assert report["mattes"] == len({read_pair(folder, row).alpha.tobytes() for row in rows.values()})
+
+
+def test_near_duplicates_equal_a_search_through_all_pairs():
+    rng = np.random.default_rng(0)
+    thumbs = rng.integers(0, 256, (60, 16, 16, 4), dtype=np.uint8)
+    thumbs[30:45] = np.clip(thumbs[:15].astype(int) + rng.integers(-3, 4, (15, 16, 16, 4)), 0, 255)
+    found = [
+        inspection.Examined(k, (), {}, 0.5, 0.5, 0, 1, bytes([k]), bytes([k]), thumb) for k, thumb in enumerate(thumbs)
+    ]
+    truth = [
+        [i, j]
+        for i in range(60)
+        for j in range(i + 1, 60)
+        if np.abs(thumbs[i].astype(int) - thumbs[j].astype(int)).mean() < inspection.APART
+    ]
+    assert len(truth) == 15 and inspection._near(found) == truth
+
+
+def test_the_sheet_shows_the_set(sets, tmp_path):
+    assert run("inspect", sets["classes"], "--sheet", tmp_path / "sheet.png") == 0
+    rows = read_metadata(sets["classes"])
+    drawn = np.asarray(Image.open(tmp_path / "sheet.png"))
+    assert np.array_equal(drawn, store.contact_sheet([read_pair(sets["classes"], rows[k]) for k in range(COUNT)]))
+    assert run("inspect", sets["layers"], "--sheet", tmp_path / "layers.png") == 0
+    drawn, layers = (
+        np.asarray(Image.open(tmp_path / "layers.png")),
+        read_layers(sets["layers"], {**rows[0], **read_metadata(sets["layers"])[0]}),
+    )
+    outside = layers.alpha == 0
+    assert np.abs(drawn[:SIZE, :SIZE][outside].astype(int) - layers.background[outside]).max() <= 1
+
+
+# ---------------------------------------------------------------- rerender
+
+
+@pytest.mark.parametrize(("kind", "row"), [("classes", 7), ("layers", 2)])
+def test_one_row_rendered_again_is_the_same_or_named(kind, row, sets, tmp_path, capsys):
+    folder = shutil.copytree(sets[kind], tmp_path / "set")
+    suffix = Path(read_metadata(folder)[row]["file_name"]).suffix
+    again = tmp_path / f"again{suffix}"
+    assert run("rerender", folder, "--row", row, "--output", again) == 0
+    assert f"row {row}: identical" in capsys.readouterr().out
+    names = list(store.files_of(read_metadata(folder)[row]).values())
+    assert again.read_bytes() == (folder / names[0]).read_bytes()
+    pixels = np.asarray(Image.open(folder / names[1])).copy()
+    pixels[3, 4] ^= 1
+    Image.fromarray(pixels).save(folder / names[1])
+    lines = (folder / "metadata.jsonl").read_text().splitlines(keepends=True)
+    lines[row] = lines[row].replace('"recipe": "tiny"', '"recipe": "tinny"')
+    (folder / "metadata.jsonl").write_text("".join(lines))
+    assert run("rerender", folder, "--row", row) == 1
+    said = capsys.readouterr().out.splitlines()
+    assert said == ["differs: recipe of the row", f"differs: {names[1]}"]
+
+
+def test_a_row_that_is_not_there_is_refused(sets, tmp_path, capsys):
+    assert run("rerender", sets["mask"], "--row", 99) == 2
+    assert "rows 0 .. 5" in one_error(capsys)
+    assert run("rerender", sets["mask"], "--row", "x") == 2
+    assert "--row" in one_error(capsys)
+    assert run("rerender", sets["mask"], "--row", 0, "--output", tmp_path / "x.jpg") == 2
+    assert "must end in .png" in one_error(capsys)
+
+
+# ---------------------------------------------------------------- export
+
+
+def files_in(row, folder):
+    """Column -> bytes of a sample's files, named as the exports name them."""
+    return {column: (folder / name).read_bytes() for column, name in exporting.columns_of(row).items()}
+
+
+@pytest.mark.parametrize("kind", RECIPES)
+@pytest.mark.parametrize("form", ["parquet", "webdataset"])
+def test_an_export_loads_with_every_byte_and_is_the_same_twice(kind, form, sets, tmp_path):
+    import datasets
+
+    folder, rows = sets[kind], read_metadata(sets[kind])
+    for name in ("one", "two"):
+        words = ["export", folder, "--format", form, "--samples_per_file", 4, "--output", tmp_path / name]
+        assert run(*words) == 0
+    suffix = exporting.FORMATS[form]
+    number = -(-len(rows) // 4)
+    assert tree(tmp_path / "one") == tree(tmp_path / "two")
+    parts = sorted((tmp_path / "one").glob(f"*.{suffix}"))
+    assert [p.name for p in parts] == [f"train-{k:05d}-of-{number:05d}.{suffix}" for k in range(number)]
+    assert (tmp_path / "one" / "recipe.yaml").read_bytes() == (folder / "recipe.yaml").read_bytes()
+    cache = str(tmp_path / "cache")
+    by_card = datasets.load_dataset(str(tmp_path / "one"), split="train", cache_dir=cache)
+    by_name = datasets.load_dataset(form, data_files=[str(p) for p in parts], split="train", cache_dir=cache)
+    for loaded in (by_card, by_name):
+        assert len(loaded) == len(rows)
+        raw = loaded
+        for column, feature in loaded.features.items():
+            if isinstance(feature, datasets.Image):
+                raw = raw.cast_column(column, datasets.Image(decode=False))
+        for (index, row), read, decoded in zip(sorted(rows.items()), raw, loaded, strict=True):
+            about = read["json"] if form == "webdataset" else read
+            assert {key: about[key] for key in store.meta_of(row)} == store.meta_of(row) and about["index"] == index
+            for column, content in files_in(row, folder).items():
+                name = column if form == "parquet" else f"{column}{'.exr' if column == 'foreground' else '.png'}"
+                value = read[name]
+                assert (value["bytes"] if isinstance(value, dict) else value) == content
+                if column in ("image", "background"):
+                    assert decoded[name].mode == "RGB" and decoded[name].size == (SIZE, SIZE)
+                if column == "alpha":
+                    assert np.array_equal(np.asarray(decoded[name]) / np.float32(65535), read_pair(folder, row).alpha)
+
+
+def test_a_tar_names_its_members_by_index(sets, tmp_path):
+    (path,) = exporting.export(sets["classes"], "webdataset", tmp_path / "out")
+    with tarfile.open(path) as tar:
+        members = tar.getmembers()
+    assert [m.name for m in members[5:10]] == [
+        f"000001.{name}" for name in ("image.png", "alpha.png", "classes.png", "instances.png", "json")
+    ]
+    assert {m.mtime for m in members} == {0}
+
+
+def test_exports_are_whole_or_absent(sets, tmp_path, monkeypatch, capsys):
+    folder, output = shutil.copytree(sets["mask"], tmp_path / "set"), tmp_path / "out"
+
+    def refused(*more, code=2):
+        capsys.readouterr()
+        assert run("export", folder, "--output", output, *more) == code
+        assert sorted(p.name for p in tmp_path.iterdir()) == there
+        return one_error(capsys)
+
+    there = ["set"]
+    assert "'parqet'" in refused("--format", "parqet")
+    assert "--samples_per_file" in refused("--samples_per_file", 0)
+    (folder / workers.JOURNAL).touch()
+    assert "not finished" in refused()
+    (folder / workers.JOURNAL).unlink()
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setitem(exporting.__dict__, "_webdataset", full)
+        error = refused("--format", "webdataset", code=1)
+    assert "No space left" in error and str(output) in error
+    name = folder / "alpha" / "000002.png"
+    content = name.read_bytes()
+    name.unlink()
+    assert "000002.png: missing" in refused()
+    name.write_bytes(content)
+    output.mkdir()
+    (output / "mine.txt").touch()
+    there = ["out", "set"]
+    assert "new or empty folder" in refused()
+    (output / "mine.txt").unlink()
+    assert run("export", folder, "--output", output) == 0
+
+
+def test_push_to_hub_creates_then_uploads(sets, tmp_path, monkeypatch, capsys):
+    """The Hub cannot be reached from here, so its client is replaced; the calls are checked, not their effect."""
+    import huggingface_hub
+
+    calls = []
+
+    class Hub:
+        def create_repo(self, repo_id, **more):
+            if repo_id.startswith("nobody/"):
+                raise ConnectionError("401 Unauthorized\nmore lines")
+            calls.append(("create", repo_id, more))
+
+        def upload_folder(self, **more):
+            calls.append(("upload", more["repo_id"], sorted(p.name for p in Path(more["folder_path"]).iterdir())))
+
+    monkeypatch.setattr(huggingface_hub, "HfApi", Hub)
+    words = ["export", sets["mask"], "--push_to_hub"]
+    assert run(*words, "me/renders", "--private", "--output", tmp_path / "out") == 0
+    assert calls[0] == ("create", "me/renders", {"repo_type": "dataset", "private": True, "exist_ok": True})
+    uploaded = ["README.md", "recipe.yaml", "render.json", "train-00000-of-00001.parquet"]
+    assert calls[1] == ("upload", "me/renders", uploaded)
+    assert "https://huggingface.co/datasets/me/renders" in capsys.readouterr().out
+    for name, code, word in (("renders", 2, "OWNER/NAME"), ("nobody/renders", 1, "hf auth login")):
+        assert run(*words, name, "--output", tmp_path / "other") == code
+        assert word in one_error(capsys)
+        assert not (tmp_path / "other").exists()
+
+
+# ---------------------------------------------------------------- imports
+
+
+def test_commands_answer_before_anything_heavy_is_imported():
+    code = "import sys, synth_data.__main__ as m; m._parser().format_help(); print(*sys.modules)"
+    loaded = set(subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True).stdout.split())
+    assert "argparse" in loaded and not loaded & {"numpy", "yaml", "mitsuba", "datasets", "torch"}
+
+
+def test_nothing_of_the_renderer_loads_torch_or_datasets():
+    modules = "store, workers, export, inspection, compose"
+    code = f"import sys; from synth_data import {modules}; print(*sys.modules)"
+    loaded = set(subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True).stdout.split())
+    assert "synth_data.store" in loaded and not loaded & {"torch", "datasets", "mitsuba", "huggingface_hub"}
