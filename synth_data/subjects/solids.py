@@ -333,7 +333,7 @@ def around(field: np.ndarray, spacing: np.ndarray | float) -> Mesh:
     # a shell of outside closes what the grid cuts
     spacing = np.broadcast_to(np.asarray(spacing, dtype=np.float64), 3)
     field = np.pad(field, 1, constant_values=max(float(field.max()), 1e-3))
-    vertices, faces, _, _ = marching_cubes(field, 0.0, spacing=tuple(spacing), gradient_direction="ascent")
+    vertices, faces, _, _ = marching_cubes(field, 0.0, spacing=tuple(spacing), gradient_direction="descent")
     extent = (np.array(field.shape) - 1) * spacing
     uv = np.clip(vertices[:, [0, 2]] / extent[[0, 2]], 0, 1)
     return Mesh(vertices - extent / 2, faces, uv)
@@ -362,11 +362,14 @@ def _grid_of(number: int, half: float) -> tuple[np.ndarray, np.ndarray, np.ndarr
     return line[:, None, None], line[None, :, None], line[None, None, :], line[1] - line[0]
 
 
-def _blurred(field: np.ndarray) -> np.ndarray:
-    """A field with the kinks rounded that marching cubes would draw as teeth."""
-    from scipy.ndimage import gaussian_filter
+def _one_piece(field: np.ndarray) -> np.ndarray:
+    """The largest piece of a body given by signed distances, its kinks rounded: marching cubes makes teeth of them."""
+    from scipy.ndimage import gaussian_filter, label
 
-    return gaussian_filter(field.astype(np.float32), 0.7, mode="nearest")
+    field = gaussian_filter(field.astype(np.float32), 0.7, mode="nearest")
+    pieces, _ = label(field < 0)
+    sizes = np.bincount(pieces.ravel())[1:]
+    return np.where((pieces == 0) | (pieces == 1 + np.argmax(sizes)), field, np.float32(1e-3))
 
 
 def _holes(x: np.ndarray, y: np.ndarray, pitch: float, radius: float, kind: int) -> np.ndarray:
@@ -422,7 +425,7 @@ def _pierced(rng: np.random.Generator, thin: float) -> Mesh:
     bored = body
     for a, b in axes:
         bored = np.maximum(bored, -(_holes(*np.broadcast_arrays(a, b), pitch, radius, form)))
-    return around(_blurred(bored), step)
+    return around(_one_piece(bored), step)
 
 
 def _sponge(rng: np.random.Generator, thin: float) -> Mesh:
@@ -438,7 +441,7 @@ def _sponge(rng: np.random.Generator, thin: float) -> Mesh:
         body = np.sqrt(x**2 + y**2 + (z * rng.uniform(1, 1.5)) ** 2) - 0.85
     else:
         body = np.maximum(np.maximum(np.abs(x) - rng.uniform(0.5, 0.8), np.abs(y) - 0.7), np.abs(z) - 0.6)
-    return around(_blurred(np.maximum(wall, body)), step)
+    return around(_one_piece(np.maximum(wall, body)), step)
 
 
 def _faceted(rng: np.random.Generator, thin: float) -> Mesh:
@@ -462,8 +465,8 @@ def _faceted(rng: np.random.Generator, thin: float) -> Mesh:
 def folded(rng: np.random.Generator, points: np.ndarray, radius: float, times: int) -> np.ndarray:
     """Points [..., 3] crumpled by mirrors: whatever lies beyond a random plane is reflected back.
 
-    Every fold keeps all lengths within a surface but for its rounded edge. The planes tilt freely and stand between
-    0.35 and 1 `radius` from the middle, so that the surface ends within about `radius`.
+    Every fold keeps all lengths within a surface but for its rounded edge, and brings no point farther out. The
+    planes tilt freely and stand between 0.35 and 1 `radius` from the middle.
     """
     for _ in range(times):
         n = rng.normal(size=3)

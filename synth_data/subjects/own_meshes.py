@@ -1,0 +1,209 @@
+"""The user's own meshes: a folder of OBJ and PLY files, as they are or with fur grown on them."""
+
+import functools
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from synth_data.colour import any_colour, colour_of_tone, shade, srgb_to_linear
+from synth_data.factors import chance, count, draw, shares, span, text
+from synth_data.subjects import fur
+from synth_data.subjects.meshes import Mesh, Strands, Subject, join, placed, random_rotation, rotation, scatter, waves
+from synth_data.subjects.solids import finish, patterned
+from synth_data.subjects.strands import tapered, tinted
+
+SUFFIXES = (".obj", ".ply")
+LARGEST_TEXTURE = 1024  # pixels a side; larger ones are made smaller
+REMEDY = "export it again as a triangle or polygon mesh, or take it out of the folder"
+
+
+@dataclass(frozen=True)
+class Factors:
+    """What the user's own meshes vary in. A mesh is centred and scaled to radius 1; lengths are in that radius."""
+
+    folder: tuple = text("")
+    """folder of .obj and .ply files, searched with all its subfolders, or one such file"""
+    up: tuple = shares(y=1, z=0)
+    """the files' upward axis"""
+    upright: float = chance(0.7)
+    """whether a mesh keeps its feet down and only turns; else it is turned freely"""
+    own_colour: float = chance(0.8)
+    """whether a mesh keeps its own texture or colours, if it has any"""
+    material: tuple = shares(diffuse=1, plastic=1, metal=0.3, principled=0.8)
+    """surface"""
+    roughness: tuple = span(0.15, 0.6, least=0.02, most=1)
+    """roughness of glossy surfaces"""
+    texture: tuple = shares(plain=1.5, checker=0.2, stripes=0.4, noise=0.6, speckle=0.3)
+    """pattern on a mesh without its own colours"""
+    texture_cells: tuple = count(2, 12, least=1, most=256)
+    """repeats of the pattern"""
+    tone: tuple = shares(black=0.8, white=1.2, grey=1, brown=1, tan=1, bright=1.5, pastel=0.8)
+    """colour of a mesh without its own colours, and of fur"""
+    fur: float = chance(0.0)
+    """whether fur grows on it"""
+    strands: tuple = count(3000, 8000, least=1, most=200_000)
+    """number of strands"""
+    length: tuple = span(0.03, 0.2, most=3, log=True)
+    """mean strand length"""
+    radius: tuple = span(0.002, 0.006, most=0.2, log=True)
+    """strand radius at the root; it tapers to a tenth"""
+
+
+def files_of(folder: str) -> list[Path]:
+    """The mesh files of a `folder` (or the one file it names), sorted by their path.
+
+    ValueError if it is empty or holds none, FileNotFoundError if it does not exist.
+    """
+    if not folder:
+        raise ValueError(
+            "own_meshes: folder: '' names no folder; give a folder of .obj or .ply files, or one such file"
+        )
+    path = Path(folder)
+    if path.is_file():
+        if path.suffix.lower() not in SUFFIXES:
+            raise ValueError(
+                f"own_meshes: folder: '{folder}' is not a mesh; give a .obj or .ply file, or a folder of them"
+            )
+        return [path]
+    if not path.is_dir():
+        raise FileNotFoundError(f"own_meshes: folder: nothing at '{folder}'; give a folder of .obj or .ply files")
+    found = sorted((p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file()), key=Path.as_posix)
+    if not found:
+        raise ValueError(f"own_meshes: folder: no .obj or .ply file in '{folder}'; put meshes in it or name another")
+    return found
+
+
+def check(factors: Factors, place: str) -> None:
+    """Errors of a recipe that uses this family, `place` before them: see `files_of`."""
+    try:
+        files_of(factors.folder)
+    except (ValueError, FileNotFoundError) as error:
+        raise type(error)(f"{place}: {error}") from None
+
+
+def _picture(image: Any) -> tuple[np.ndarray, np.ndarray | None]:
+    """A Pillow image as (linear texture [h, w, 3] whose first row is at v = 0, opacity [h, w] or None)."""
+    image = image.convert("RGBA")
+    image.thumbnail((LARGEST_TEXTURE, LARGEST_TEXTURE))
+    pixels = np.asarray(image)[::-1].astype(np.float64) / 255  # v runs upwards in both formats
+    opacity = pixels[..., 3]
+    return srgb_to_linear(pixels[..., :3]), None if opacity.min() == 1 else opacity
+
+
+def _atlas(corners: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Colours [F, 3, 3] of the faces' corners as (texture [h, w, 3], uv [3F, 2]): 2 x 2 texels a face.
+
+    The fourth texel is b + c - a, so that bilinear look-up within the triangle is exactly linear.
+    """
+    number = len(corners)
+    side = int(np.ceil(np.sqrt(number)))
+    block = np.zeros((side * side, 2, 2, 3))
+    a, b, c = corners[:, 0], corners[:, 1], corners[:, 2]
+    block[:number] = np.stack([np.stack([a, b], 1), np.stack([c, b + c - a], 1)], 1)
+    texture = block.reshape(side, side, 2, 2, 3).transpose(0, 2, 1, 3, 4).reshape(2 * side, 2 * side, 3)
+    row, column = np.divmod(np.arange(number), side)
+    first = np.stack([2 * column + 0.5, 2 * row + 0.5], 1)
+    uv = np.stack([first, first + (1, 0), first + (0, 1)], 1).reshape(-1, 2) / (2 * side)
+    return texture, uv
+
+
+def _part(geometry: Any) -> Mesh:
+    """A trimesh geometry as a `Mesh`; `material` has `colour`, and perhaps `opacity`, if the file says so."""
+    vertices = np.asarray(geometry.vertices, dtype=np.float64)
+    faces = np.asarray(geometry.faces, dtype=np.int64)
+    visual = geometry.visual
+    uv = getattr(visual, "uv", None)
+    material: dict[str, Any] = {}
+    if visual.kind == "texture":
+        source = visual.material
+        image = getattr(source, "image", None) or getattr(source, "baseColorTexture", None)
+        if image is not None and uv is not None:
+            material["colour"], opacity = _picture(image)
+            if opacity is not None:
+                material["opacity"] = opacity
+        elif type(source).__name__ == "SimpleMaterial" and source.name is not None:
+            material["colour"] = srgb_to_linear(np.asarray(source.diffuse[:3], np.float64) / 255)
+    elif visual.kind in ("vertex", "face"):
+        if visual.kind == "vertex":
+            corners = np.asarray(visual.vertex_colors)[faces][..., :3]
+        else:
+            corners = np.repeat(np.asarray(visual.face_colors)[:, None, :3], 3, 1)
+        material["colour"], uv = _atlas(srgb_to_linear(corners.astype(np.float64) / 255))
+        vertices, faces = vertices[faces].reshape(-1, 3), np.arange(3 * len(faces)).reshape(-1, 3)
+    if uv is None or len(uv) != len(vertices):
+        middle = (vertices.max(0) + vertices.min(0)) / 2
+        way = (vertices - middle) / np.maximum(np.linalg.norm(vertices - middle, axis=1, keepdims=True), 1e-12)
+        around = np.arctan2(way[:, 1], way[:, 0]) / (2 * np.pi) + 0.5
+        uv = np.stack([around, np.arccos(np.clip(way[:, 2], -1, 1)) / np.pi], 1)
+    return Mesh(vertices, faces, np.asarray(uv, dtype=np.float64), material)
+
+
+@functools.lru_cache(maxsize=64)
+def read_meshes(path: str) -> tuple[Mesh, ...]:
+    """The parts of one OBJ or PLY file, centred (the middle of their box) and scaled to radius 1; `material` may be {}.
+
+    Polygons become triangles. The arrays are shared between calls: copy before writing to them.
+    ValueError, with the file and the remedy: cannot be read, no faces, vertices that are not finite, no extent.
+    """
+    import trimesh
+
+    where = f"own_meshes: folder: '{path}'"
+    try:
+        scene = trimesh.load_scene(path, process=False)
+        parts = [g for g in scene.dump() if isinstance(g, trimesh.Trimesh)]
+    except Exception as error:  # whatever a broken file makes the reader raise
+        reason = (str(error).splitlines() or [""])[0] or type(error).__name__
+        raise ValueError(f"{where} cannot be read ({reason}); {REMEDY}") from error
+    parts = [g for g in parts if len(g.faces)]
+    if not parts:
+        raise ValueError(f"{where} has no faces; {REMEDY}")
+    for geometry in parts:
+        if geometry.faces.min() < 0 or geometry.faces.max() >= len(geometry.vertices):
+            raise ValueError(f"{where} has faces without vertices; {REMEDY}")
+        if not np.isfinite(geometry.vertices[geometry.faces]).all():
+            raise ValueError(f"{where} has vertices that are not finite; {REMEDY}")
+    meshes = [_part(g) for g in parts]
+    points = np.concatenate([m.vertices[m.faces].reshape(-1, 3) for m in meshes])
+    middle = (points.max(0) + points.min(0)) / 2
+    radius = np.linalg.norm(points - middle, axis=1).max()
+    if not radius > 0:
+        raise ValueError(f"{where} has no extent: all its vertices are one point; {REMEDY}")
+    return tuple(replace(m, vertices=(m.vertices - middle) / radius) for m in meshes)
+
+
+def _coat(rng: np.random.Generator, f: dict[str, Any], body: Mesh, tone: np.ndarray) -> Strands:
+    """Fur on a body: number, length, radius and colour from drawn `Factors`, the rest from fur's own ranges."""
+    coat = draw(rng, fur.Factors()) | {name: f[name] for name in ("strands", "length", "radius")}
+    roots, normals = scatter(rng, body, coat["strands"])
+    swirl = np.stack([waves(rng, roots, 1.2) for _ in range(3)], 1)
+    lengths = np.full(len(roots), coat["length"])
+    points = fur.grow(rng, roots, normals, coat, lengths, rng.normal(size=3) + 0.4 * swirl)
+    base = tone * np.exp(0.18 * rng.normal(size=(len(roots), 1)))
+    radii = tapered(rng, coat["radius"], len(roots), points.shape[1])
+    return Strands(points, radii, tinted(base, points.shape[1], 0.75, coat["tip_light"]))
+
+
+def build(rng: np.random.Generator, factors: dict[str, Any]) -> Subject:
+    """One of the user's meshes, drawn by `rng` among the folder's files; errors as in `files_of` and `read_meshes`."""
+    f = factors
+    files = files_of(f["folder"])
+    file = files[int(rng.integers(len(files)))]
+    root = Path(f["folder"])
+    name = file.name if root.is_file() else file.relative_to(root).as_posix()
+    main = colour_of_tone(rng, f["tone"])
+    other = any_colour(rng) if rng.random() < 0.6 else shade(rng, main, 0.7)
+    colour = patterned(rng, f["texture"], f["texture_cells"], main, other)
+    turn = rotation(np.array([0, 0, 1]), rng.uniform(0, 360)) if f["upright"] else random_rotation(rng)
+    if f["up"] == "y":
+        turn = turn @ rotation(np.array([1, 0, 0]), 90)
+    meshes = []
+    for mesh in read_meshes(str(file)):
+        own = mesh.material if f["own_colour"] else {}
+        material = finish(f["material"], f["roughness"], own.get("colour", colour))
+        if "opacity" in mesh.material:  # its shape, not its colour
+            material["opacity"] = mesh.material["opacity"]
+        meshes.append(replace(placed(mesh, turn), material=material))
+    strands = [_coat(rng, f, join(*meshes), main)] if f["fur"] else []
+    return Subject(meshes, strands, drawn={"file": name})
