@@ -12,6 +12,7 @@ from synth_data.capture import CaptureFactors
 from synth_data.compose import ExposureFactors
 from synth_data.environments import find_environments
 from synth_data.factors import read_number, read_shares, read_table, unknown
+from synth_data.recompose import RecomposeFactors
 from synth_data.scene import ArrangementFactors, CameraFactors, LightFactors
 from synth_data.subjects import FAMILIES
 
@@ -37,7 +38,7 @@ class Recipe:
             drawn again, since no matte can express it.
         families: (family, share) pairs.
         tables: family -> its table of ranges.
-        arrangement, camera, lights, background, exposure, capture: tables of ranges.
+        arrangement, camera, lights, background, exposure, capture, recompose: tables of ranges.
         photos: folders of pictures, or Hub ids of data sets, for backgrounds of the kind `photo`.
         environments: folders of .hdr or .exr files, for skies of the kind `environment`.
         text: the YAML as read, for re-rendering.
@@ -58,6 +59,7 @@ class Recipe:
     background: BackgroundFactors
     exposure: ExposureFactors
     capture: CaptureFactors
+    recompose: RecomposeFactors
     photos: tuple[str, ...]
     environments: tuple[str, ...]
     text: str
@@ -153,6 +155,7 @@ def parse_recipe(text: str, place: str) -> Recipe:
         background=table("background", BackgroundFactors),
         exposure=table("exposure", ExposureFactors),
         capture=table("capture", CaptureFactors),
+        recompose=table("recompose", RecomposeFactors),
         photos=_words(content.get("photos", []), f"{place}: photos"),
         environments=_words(content.get("environments", []), f"{place}: environments"),
         text=text,

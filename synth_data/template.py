@@ -1,0 +1,93 @@
+"""A whole recipe as commented YAML: every factor with its range and its meaning, to start one's own from."""
+
+import ast
+import inspect
+import textwrap
+from dataclasses import fields
+from typing import Any
+
+from synth_data.recipe import Recipe, parse_recipe
+from synth_data.subjects import FAMILIES
+
+TABLES = ("arrangement", "camera", "lights", "exposure", "background", "capture", "recompose")
+WIDTH = 118
+HEAD = """\
+# {about}
+#
+# [low, high] is drawn uniformly (starred: uniformly in the logarithm), {{name: share}} picks a name, a single number
+# is the probability of yes. A factor left out keeps its default. Every draw is a function of (seed, index) and is
+# recorded in metadata.jsonl.
+
+name: {name}
+target: {target}  # what is written beside the matte: nothing (alpha), a binary mask, or class and instance ids (classes)
+compositing: {compositing}  # disk: finished pictures; on_the_fly: foregrounds and backgrounds, put together anew when read
+samples_per_pixel: {samples_per_pixel}  # light paths a pixel; coverage comes in steps of one over it
+max_depth: {max_depth}  # segments of a light path
+composites_per_foreground: {composites_per_foreground}  # samples that share a rendered foreground, each its own picture
+refraction: {refraction}  # greatest mean displacement of what is seen through a subject, in frame widths
+photos: {photos}  # folders of pictures, or Hub ids of data sets, for backgrounds of the kind photo
+environments: {environments}  # folders of .hdr or .exr files, for skies of the kind environment
+"""
+
+
+def meanings(table: type) -> dict[str, str]:
+    """The first line of the docstring under each field of a factor table."""
+    body = ast.parse(textwrap.dedent(inspect.getsource(table))).body[0].body
+    found = {}
+    for statement, after in zip(body, body[1:], strict=False):
+        if isinstance(statement, ast.AnnAssign) and isinstance(after, ast.Expr):
+            found[statement.target.id] = " ".join(ast.literal_eval(after.value).split())
+    return found
+
+
+def _number(value: float) -> str:
+    return f"{value:.6g}"
+
+
+def _value(rule: dict[str, Any], value: Any) -> str:
+    if rule["kind"] == "shares":
+        return "{" + ", ".join(f"{name}: {_number(share)}" for name, share in value) + "}"
+    if rule["kind"] in ("span", "count"):
+        return f"[{_number(value[0])}, {_number(value[1])}]"
+    return _number(value) if rule["kind"] == "chance" else f'"{value}"'
+
+
+def table_text(name: str, table: Any) -> str:
+    """One table of a recipe, a line or two a factor."""
+    known = meanings(type(table))
+    about = " ".join(type(table).__doc__.split())
+    if len(name) + len(about) + 5 <= WIDTH:
+        lines = [f"{name}:  # {about}"]
+    else:
+        lines = [*textwrap.wrap(about, WIDTH, initial_indent="# ", subsequent_indent="# "), f"{name}:"]
+    for f in fields(table):
+        entry = f"  {f.name}: {_value(f.metadata, getattr(table, f.name))}"
+        remark = ("* " if f.metadata.get("log") else "") + known[f.name]
+        if len(entry) + len(remark) + 4 <= WIDTH:
+            lines.append(f"{entry}  # {remark}")
+        else:
+            lines += [f"  # {line}" for line in textwrap.wrap(remark, WIDTH - 4)]
+            lines += textwrap.wrap(entry.strip(), WIDTH, initial_indent="  ", subsequent_indent="    ")
+    return "\n".join(lines) + "\n"
+
+
+def recipe_text(recipe: Recipe, about: str) -> str:
+    """The recipe with all its tables, and those of the families that have a share."""
+    head = {f.name: getattr(recipe, f.name) for f in fields(Recipe)}
+    head |= {key: "[" + ", ".join(head[key]) + "]" for key in ("photos", "environments")}
+    head["refraction"] = _number(recipe.refraction)
+    text = HEAD.format(about=about, **head)
+    shown = [(name, share) for name, share in recipe.families if share > 0]
+    shares = "{" + ", ".join(f"{name}: {_number(share)}" for name, share in shown) + "}"
+    text += "\n".join(textwrap.wrap(f"families: {shares}", WIDTH, subsequent_indent="  ")) + "\n"
+    for name in TABLES:
+        text += "\n" + table_text(name, getattr(recipe, name))
+    for name, _ in shown:
+        text += "\n" + table_text(name, recipe.tables[name])
+    return text
+
+
+def template(families: list[str]) -> str:
+    """A recipe with equal shares of the named families and every default. ValueError for an unknown family."""
+    shares = ", ".join(f"{name}: 1" for name in families or FAMILIES)
+    return recipe_text(parse_recipe(f"{{name: mine, families: {{{shares}}}}}", "--families"), "A recipe to start from.")
