@@ -9,6 +9,7 @@ from PIL import Image
 from scipy.spatial import cKDTree
 
 from synth_data.factors import draw, read_table
+from synth_data.recipe import parse_recipe
 from synth_data.subjects import FAMILIES, cloth, lettering, own_meshes, solids
 from synth_data.subjects.meshes import shaded, surface
 
@@ -427,7 +428,7 @@ def test_a_bad_mesh_is_named_with_the_remedy(folder, name, content, words):
 def test_a_bad_folder_is_named_when_the_recipe_is_read(folder, tmp_path):
     def refused(path, kind):
         with pytest.raises(kind) as error:
-            own_meshes.check(read_table(own_meshes.Factors, {"folder": str(path)}, "x.yaml"), "x.yaml")
+            own_meshes.check(read_table(own_meshes.Factors, {"folder": str(path)}, "x.yaml"), "x.yaml: own_meshes")
         assert str(error.value).startswith("x.yaml: own_meshes: folder: ") and "\n" not in str(error.value)
         return str(error.value)
 
@@ -440,5 +441,8 @@ def test_a_bad_folder_is_named_when_the_recipe_is_read(folder, tmp_path):
         read_table(own_meshes.Factors, {"folder": 3}, "x.yaml: own_meshes")
     trimesh.creation.box((1, 1, 1)).export(folder / "box.ply")
     table = read_table(own_meshes.Factors, {"folder": str(folder)}, "x.yaml")
-    own_meshes.check(table, "x.yaml")
+    own_meshes.check(table, "x.yaml: own_meshes")
     assert draw(np.random.default_rng(0), table)["folder"] == str(folder)
+    with pytest.raises(ValueError, match="x.yaml: own_meshes: folder: '' names no folder"):
+        parse_recipe("{name: x, families: {own_meshes: 1}}", "x.yaml")
+    parse_recipe("{name: x, families: {own_meshes: 0, cloth: 1}}", "x.yaml")  # not used, not asked for

@@ -76,11 +76,11 @@ def files_of(folder: str) -> list[Path]:
 
 
 def check(factors: Factors, place: str) -> None:
-    """Errors of a recipe that uses this family, `place` before them: see `files_of`."""
+    """Raises what is wrong with a recipe that uses this family; `place` names its table. See `files_of`."""
     try:
         files_of(factors.folder)
     except (ValueError, FileNotFoundError) as error:
-        raise type(error)(f"{place}: {error}") from None
+        raise type(error)(f"{place}: {str(error).removeprefix('own_meshes: ')}") from None
 
 
 def _picture(image: Any) -> tuple[np.ndarray, np.ndarray | None]:
