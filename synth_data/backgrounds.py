@@ -12,7 +12,7 @@ from synth_data.factors import chance, count, shares, span
 from synth_data.photos import open_photos, random_part
 
 SUPERSAMPLE = 2  # drawn at twice the size and averaged, so that sharp edges come out smooth
-DISTRACTOR_BLUR = (0.006, 0.04)  # standard deviation of an out-of-focus object's blur, in frame widths
+DISTRACTOR_BLUR = (0.015, 0.05)  # standard deviation of an out-of-focus object's blur, in frame widths
 
 
 @dataclass(frozen=True)

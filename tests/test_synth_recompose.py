@@ -368,6 +368,9 @@ def test_shifts_scales_and_turns_go_where_they_say():
     assert middle_and_size(scale=0.5)[1] == pytest.approx(3.5 / 64, abs=0.01)
     assert middle_and_size(rotate=90)[:2] == pytest.approx((-7 / 64, 0), abs=0.01)  # anticlockwise
     assert middle_and_size(flip=True, shift_x=0.25)[0] == pytest.approx(0.25, abs=0.01)
+    rgba[:] = np.random.default_rng(0).random((64, 64, 4))
+    colour, alpha, _ = warped(rgba, np.zeros((64, 64), np.uint8), 64, placement(rgba, 64, NO_CHANGE | {"flip": True}))
+    assert np.dstack([colour, alpha]) == pytest.approx(rgba[:, ::-1], abs=1e-6)
 
 
 def test_a_subject_that_the_frame_cuts_stays_cut_by_it():
@@ -388,6 +391,9 @@ def test_a_subject_that_the_frame_cuts_stays_cut_by_it():
             assert "right" not in names or most[0] <= 63.5 + 1e-9
             assert "top" not in names or least[1] >= -0.5 - 1e-9
             assert "bottom" not in names or most[1] <= 63.5 + 1e-9
+            if len(names) == 4:
+                _, alpha, _ = warped(np.ones_like(rgba), np.ones((64, 64), np.uint8), 64, where)
+                assert alpha.min() > 1 - 1e-6
 
 
 def test_white_stays_white_under_its_own_coverage():
