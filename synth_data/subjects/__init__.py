@@ -1,11 +1,27 @@
 """Families of subjects. Each offers `Factors`, its table of ranges, and `build(rng, factors) -> Subject`."""
 
-from synth_data.subjects import cloth, feathers, fur, glass, hair, lettering, own_meshes, smoke, solids
+from synth_data.subjects import (
+    cloth,
+    feathers,
+    foliage,
+    fur,
+    glass,
+    hair,
+    lattice,
+    lettering,
+    own_meshes,
+    smoke,
+    solids,
+    wires,
+)
 
 FAMILIES = {
     "fur": fur,
     "hair": hair,
     "feathers": feathers,
+    "foliage": foliage,
+    "lattice": lattice,
+    "wires": wires,
     "solids": solids,
     "lettering": lettering,
     "cloth": cloth,
