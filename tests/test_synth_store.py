@@ -321,7 +321,9 @@ def whole(folder):
     return sorted(read_metadata(folder))
 
 
-@pytest.mark.parametrize("victim", ["alpha/000007.png", "images/000007.png", "metadata.jsonl", workers.JOURNAL])
+@pytest.mark.parametrize(
+    "victim", ["alpha/000007.png", "images/000007.png", "metadata.jsonl", workers.JOURNAL, "lists"]
+)
 def test_a_full_disk_leaves_whole_samples(victim, render, sets, tmp_path, monkeypatch, capsys):
     """Writes of one file fail as on a full disk; in one process, so that the failure can be put in."""
     folder, recipe = tmp_path / "set", parse_recipe(RECIPES["classes"], "recipe")
@@ -335,13 +337,14 @@ def test_a_full_disk_leaves_whole_samples(victim, render, sets, tmp_path, monkey
 
     def replace(source, target):
         passed.append(Path(target).name)
-        late = victim != "metadata.jsonl" or passed.count("metadata.jsonl") > 1
-        if full[0] and str(target).endswith(victim) and late:
+        hit = str(target).endswith("metadata.jsonl" if victim == "lists" else victim)
+        first_list = passed[-1] == "metadata.jsonl" and passed.count("metadata.jsonl") == 1  # an empty one
+        if full[0] and hit and not first_list:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         rename(source, target)
 
     def append(journal, group):
-        if full[0] and victim == workers.JOURNAL and group[0]["index"] == 6:
+        if full[0] and victim in (workers.JOURNAL, "lists") and group[0]["index"] == 6:
             journal.write(b'{"file_name": "ima')  # what fits
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         add(journal, group)
@@ -354,9 +357,11 @@ def test_a_full_disk_leaves_whole_samples(victim, render, sets, tmp_path, monkey
     kept = COUNT if victim == "metadata.jsonl" else 8 if victim == workers.JOURNAL else 6
     error = one_error(capsys)
     assert all(word in error for word in (str(folder), "No space left", f"{kept} finished", "make room")), error
-    if victim == "metadata.jsonl":  # stays full to the end: the journal lists what is finished
-        assert sorted(read_metadata(folder)) == list(range(COUNT)) and not list(folder.rglob("*.part"))
-    else:
+    rows = read_metadata(folder)
+    assert sorted(rows) == list(range(kept)) and not list(folder.rglob("*.part"))
+    listed = {name for row in rows.values() for name in store.files_of(row).values()}
+    assert {name for name in tree(folder) if name.endswith(".png")} == listed
+    if victim not in ("metadata.jsonl", "lists"):  # where the journal alone lists the finished samples
         assert whole(folder) == list(range(kept))
     full[0] = False
     assert workers.render_dataset(recipe, SEED, range(COUNT), SIZE, folder) == COUNT - kept
