@@ -82,14 +82,13 @@ def square_part(name: str, source: Any, size: int, crop: float, left: float, top
             picture.draft("RGB", tuple(max(1, int(np.ceil(side * ratio))) for side in picture.size))
             if picture.mode.startswith("I;16"):
                 picture = Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8))
-            pixels = np.asarray(ImageOps.exif_transpose(picture).convert("RGB"))
+            ImageOps.exif_transpose(picture, in_place=True)
+            side = max(1, round(crop * min(picture.size)))
+            x, y = round(left * (picture.width - side)), round(top * (picture.height - side))
+            part = np.asarray(picture.crop((x, y, x + side, y + side)).convert("RGB"))
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         why = " ".join(str(error).split())
         raise ValueError(f"photos: {name} cannot be read ({why}); replace or remove it") from error
-    height, width = pixels.shape[:2]
-    side = max(1, round(crop * min(height, width)))
-    y, x = round(top * (height - side)), round(left * (width - side))
-    part = pixels[y : y + side, x : x + side]
     return cv2.resize(part, (size, size), interpolation=cv2.INTER_AREA if side > size else cv2.INTER_LINEAR)
 
 
