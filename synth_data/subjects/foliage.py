@@ -691,7 +691,7 @@ def _fern(rng: np.random.Generator, f: dict[str, Any]) -> Plant:
                 np.array([0, 0, 1.0]),
             )
             continue
-        _frond(rng, plant, path, 12, 0.38 * f["leaf_size"], pinnae, 0.4, 0.1, 0.2, np.array([0, 0, 1.0]))
+        _frond(rng, plant, path, 10, 0.38 * f["leaf_size"], pinnae, 0.4, 0.1, 0.2, np.array([0, 0, 1.0]))
     plant.stems.append(swept(np.array(paths), _taper(22, 0.012, 0.2), 6))
     if rng.random() < 0.3:
         plant.others += _pot(rng, 0.22, 0.3)
