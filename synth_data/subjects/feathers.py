@@ -87,12 +87,12 @@ def _groups(rng: np.random.Generator, t: np.ndarray, splits: int) -> np.ndarray:
         return np.zeros(len(t))
     edges = np.sort(rng.uniform(0.15, 0.95, splits))
     group = np.searchsorted(edges, t)
-    lean = np.cumsum(np.concatenate([[0], rng.uniform(0.08, 0.4, splits) * rng.choice([-1, 1], splits)]))
+    lean = np.cumsum(np.concatenate([[0], rng.uniform(0.08, 0.4, splits) * rng.choice([-1, 1], splits, p=[0.3, 0.7])]))
     lean = lean - lean.mean()
     bounds = np.concatenate([[0], edges, [1]])
     within = (t - bounds[group]) / np.maximum(np.diff(bounds)[group], 1e-6)
     # the edges of a gap curl away from it more than the middle of a group
-    return np.clip(lean[group], -0.5, 0.5) + 0.12 * (within - 0.5)
+    return np.clip(lean[group], -0.5, 0.5) + 0.12 * (0.5 - within)
 
 
 def grow_feather(

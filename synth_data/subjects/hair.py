@@ -295,8 +295,10 @@ def _tied(
     # equal steps along each
     far = np.concatenate([np.zeros((len(path), 1)), np.cumsum(np.linalg.norm(np.diff(path, axis=1), axis=2), 1)], 1)
     want = far[:, -1:] * np.linspace(0, 1, samples)
-    low = np.clip((far[:, None, :] <= want[:, :, None]).sum(2) - 1, 0, path.shape[1] - 2)
     row = np.arange(len(path))[:, None]
+    shares, places = far / far[:, -1:] + 2 * row, np.linspace(0, 1, samples) + 2 * row  # one search for all rows
+    low = np.searchsorted(shares.ravel(), places.ravel(), side="right").reshape(places.shape) - 1 - row * path.shape[1]
+    low = np.clip(low, 0, path.shape[1] - 2)
     part = (want - far[row, low]) / np.maximum(far[row, low + 1] - far[row, low], 1e-9)
     return path[row, low] + (path[row, low + 1] - path[row, low]) * np.clip(part, 0, 1)[..., None]
 
