@@ -3,8 +3,8 @@
     python benchmarks/exact_alpha.py --recipe configs/recipes/everything.yaml --samples 1024 --output alpha.json
 
 The background is a textured, emitting plate. It lights the subject too, so it stands in both renders and is only
-hidden from the camera in the foreground's. Where light passes through, colour and alpha come from a black and a white
-plate instead, and the direct render over the textured one shows what they miss: tint and refraction.
+hidden from the camera in the foreground's. Of glass, colour and alpha come from a black and a white plate instead, and
+the direct render over the textured one shows what they miss: tint and refraction.
 """
 
 import argparse
@@ -21,8 +21,9 @@ from synth_data.backgrounds import BackgroundFactors, draw_background
 from synth_data.colour import linear_to_srgb
 from synth_data.factors import draw
 from synth_data.recipe import load_recipe
-from synth_data.render import PLATE_MARGIN, over_plate, refraction, solve, start
+from synth_data.render import PLATE_MARGIN, media, over_plate, refraction, solve, start
 from synth_data.scene import Scene, describe
+from synth_data.subjects.meshes import TRANSMISSIVE
 
 
 def levels(linear: np.ndarray) -> np.ndarray:
@@ -60,13 +61,13 @@ def compare(scene: Scene, size: int, samples: int, depth: int, seed: int) -> dic
         noise: the same between two direct renders of two seeds.
         on_subject, noise_on_subject: the same over the pixels with alpha > 0.
         fractional: share of pixels with 0.02 < alpha < 0.98.
-        residual, refraction: see render.Foreground; only where light passes through.
+        residual, refraction: of glass; see render.Foreground and render.refraction.
     """
     picture = plate_picture(seed)
     background = plate_alone(scene, picture, size)
     first, second = (over_plate(scene, picture, size, samples, depth, seed + k)[..., :3] for k in (1, 2))
     figures: dict[str, float] = {}
-    if scene.transmissive():
+    if refracting(scene):
         plates = (np.full(3, 1e-9), np.ones(3))
         dark, bright = (over_plate(scene, plate, size, samples, depth, seed)[..., :3] for plate in plates)
         colour, alpha = solve(dark, bright)
@@ -76,6 +77,11 @@ def compare(scene: Scene, size: int, samples: int, depth: int, seed: int) -> dic
     else:
         rendered = over_plate(scene, picture, size, samples, depth, seed, hidden=True)
         colour, alpha = rendered[..., :3], rendered[..., 3]
+        if scene.transmissive():  # media: what lets through is a ray integral
+            nothing = np.zeros((size, size))
+            glow, passed = media(scene, nothing, nothing, size)
+            first, second = first + glow, second + glow  # the path tracer has no light from media
+            colour, alpha = colour + glow, 1 - passed
     composed = colour + (1 - alpha[..., None]) * background
     difference = np.abs(levels(first) - levels(composed)).mean(-1)
     noise = np.abs(levels(first) - levels(second)).mean(-1)
@@ -87,6 +93,11 @@ def compare(scene: Scene, size: int, samples: int, depth: int, seed: int) -> dic
         "noise_on_subject": float(noise[on].mean()) if on.any() else 0.0,
         "fractional": float(((alpha > 0.02) & (alpha < 0.98)).mean()),
     }
+
+
+def refracting(scene: Scene) -> bool:
+    """Whether there is glass."""
+    return any(mesh.material["kind"] in TRANSMISSIVE for subject in scene.subjects for mesh in subject.meshes)
 
 
 def sharp_scene(recipe: Any, seed: int, foreground: int) -> Scene:

@@ -91,12 +91,17 @@ def make_foreground(recipe: Any, seed: int, foreground: int, size: int) -> tuple
     sources = sources_of(recipe, seed)
     for attempt in range(ATTEMPTS):
         scene = describe(recipe, seed, foreground, attempt, sources)
-        if not scene.transmissive() or refraction(scene, recipe.max_depth, seed) <= recipe.refraction:
+        bent = refraction(scene, recipe.max_depth, seed)
+        if bent <= recipe.refraction:
             break
     else:
         scene = replace(scene, subjects=[thinned(subject) for subject in scene.subjects])
+        bent = refraction(scene, recipe.max_depth, seed)
     scene.factors["attempt"] = attempt
-    return scene, render_foreground(scene, size, recipe.samples_per_pixel, recipe.max_depth, seed)
+    made = render_foreground(scene, size, recipe.samples_per_pixel, recipe.max_depth, seed)
+    if made.measured:
+        made.measured["refraction"] = round(bent, 6)
+    return scene, made
 
 
 def _factors(scene: Scene, made: Foreground, **more: Any) -> str:

@@ -146,7 +146,7 @@ def parse_recipe(text: str, place: str) -> Recipe:
         samples_per_pixel=whole("samples_per_pixel", 64, 1),
         max_depth=whole("max_depth", 4, 2),
         composites_per_foreground=whole("composites_per_foreground", 1, 1),
-        refraction=read_number(content.get("refraction", 0.02), f"{place}: refraction"),
+        refraction=read_number(content.get("refraction", 0.1), f"{place}: refraction"),
         families=read_shares(content["families"], tuple(FAMILIES), f"{place}: families"),
         tables={name: table(name, family.Factors) for name, family in FAMILIES.items()},
         arrangement=table("arrangement", ArrangementFactors),

@@ -1,14 +1,15 @@
 """The renderer's door: a `Scene` in, premultiplied linear colour and exact alpha out. Mitsuba stays in here.
 
-Opaque subjects: alpha is the path tracer's float coverage. Where light passes through, the subjects are rendered
-twice over an emitting plate, dark and bright, all else and the seed being equal, and C and alpha are solved from
-I = C + (1 - alpha) B (Smith & Blinn, "Blue Screen Matting", SIGGRAPH 1996).
+Opaque subjects: alpha is the path tracer's float coverage. Glass: the subjects are rendered twice over an emitting
+plate, dark and bright, all else and the seed being equal, and C and alpha are solved from I = C + (1 - alpha) B
+(Smith & Blinn, "Blue Screen Matting", SIGGRAPH 1996). Media: 1 - alpha is the transmittance along straight rays; the
+plates would count the light that the plate throws on white smoke as passing through it, up to a quarter of alpha.
 """
 
 import os
 import tempfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -25,8 +26,8 @@ NEEDS = {
 TRANSMISSIVE_DEPTH = 16  # least number of segments of a path where light passes through
 TRANSMISSIVE_SAMPLES = 4  # times as many paths there: what passes or is reflected is drawn by lot
 SUBFRAMES = 16  # most parts of an exposure in which something moves
-PLATE_MARGIN = 2.0  # the plate's width in frame widths: refracted rays look beside the frame
-EMISSION_STEPS = 64  # pieces of a ray's way through a glowing medium
+PLATE_MARGIN = 1.15  # the plate's width in frame widths; rays bent beyond it see the surroundings, and count as opaque
+MEDIUM_STEPS = 48  # pieces of a ray's way through a medium
 BLOCK = 32  # fixed: Mitsuba derives it from the thread count otherwise, and the sampler's seeding from it
 
 
@@ -58,8 +59,7 @@ class Foreground:
         cover: float32 [H, W] in [0, 1], what hides the background: alpha, or more with surroundings.
         instances: uint8 [H, W], k where most of the pixel is subject k (from 1), 0 where alpha < 0.5.
         measured: `residual`, mean |I - (C + (1 - alpha))| over the bright plate in levels of 255 (the tint that one
-            alpha cannot express), and `refraction`, mean displacement of what is seen through, in frame widths;
-            only where light passes through.
+            alpha cannot express); only where there is glass.
     """
 
     colour: np.ndarray
@@ -178,6 +178,17 @@ def _shapes(subjects: list[Subject], folder: str, name: str, paint: Callable[[in
     return shapes
 
 
+def _half_angle(camera: Camera) -> float:
+    """Half the frame's width at distance one."""
+    return float(np.tan(np.deg2rad(camera.fov) / 2))
+
+
+def _path_length(camera: Camera) -> float:
+    """How far the subjects move during the exposure, in frame widths, about."""
+    half_frame = np.linalg.norm(camera.target - camera.origin) * _half_angle(camera)
+    return float(np.linalg.norm(camera.motion) / (2 * half_frame) + abs(np.deg2rad(camera.spin)) / 2)
+
+
 def _farthest(scene: Scene) -> float:
     """Distance along the camera's axis of the farthest point of the subjects."""
     forward = scene.camera.target - scene.camera.origin
@@ -188,14 +199,16 @@ def _farthest(scene: Scene) -> float:
 def _plate(scene: Scene, radiance: np.ndarray) -> dict[str, Any]:
     """An emitting plate behind the subjects, PLATE_MARGIN times as wide as the frame there, facing the camera.
 
-    `radiance` [3], or a picture [h, w, 3] as the camera sees it, that fills the plate.
+    Wider by what a blurring camera sees beside the frame. `radiance` [3], or a picture [h, w, 3] as the camera sees it,
+    that fills the plate.
     """
     import mitsuba as mi
 
     camera = scene.camera
     forward = (camera.target - camera.origin) / np.linalg.norm(camera.target - camera.origin)
     distance = 1.05 * _farthest(scene) + 0.05
-    half = distance * np.tan(np.deg2rad(camera.fov) / 2) * PLATE_MARGIN
+    margin = PLATE_MARGIN + 2 * (_path_length(camera) + camera.aperture / (camera.focus * _half_angle(camera)))
+    half = distance * _half_angle(camera) * margin
     place = camera.origin + distance * forward
     facing = mi.ScalarTransform4f().look_at(place.tolist(), camera.origin.tolist(), camera.up.tolist())
     if radiance.ndim == 3:  # the rectangle's u runs to the camera's right, its v upwards
@@ -211,9 +224,7 @@ def _plate(scene: Scene, radiance: np.ndarray) -> dict[str, Any]:
 def _views(scene: Scene, size: int, samples: int) -> Iterator[tuple[Camera, int]]:
     """The camera and the number of samples of each part of the exposure; one part if nothing moves."""
     camera = scene.camera
-    half_frame = np.linalg.norm(camera.target - camera.origin) * np.tan(np.deg2rad(camera.fov) / 2)
-    path = np.linalg.norm(camera.motion) / (2 * half_frame) + abs(np.deg2rad(camera.spin)) / 2  # in frame widths
-    parts = int(np.clip(np.ceil(path * size), 1, min(SUBFRAMES, samples)))
+    parts = int(np.clip(np.ceil(_path_length(camera) * size), 1, min(SUBFRAMES, samples)))
     for k in range(parts):
         yield camera.during((k + 0.5) / parts - 0.5), samples // parts
 
@@ -288,29 +299,33 @@ def _marks(scene: Scene, folder: str, size: int, samples: int, seed: int) -> tup
     return np.stack(planes)[: len(scene.subjects)], met[..., 0], met[..., 3]
 
 
-def _glow(scene: Scene, covered: np.ndarray, depth: np.ndarray, size: int) -> np.ndarray:
-    """What media emit towards the camera, float32 [size, size, 3], from 2 x 2 straight rays a pixel.
+def media(scene: Scene, covered: np.ndarray, depth: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Media along 2 x 2 straight rays a pixel: (what they emit [size, size, 3], what they let through [size, size]).
 
-    `covered` [size, size] and `depth` [size, size] (mean over rays, 0 where nothing is met) of what is opaque.
+    `covered` [size, size] and `depth` [size, size] (mean over rays, 0 where nothing is met) of what is opaque and hides
+    their light; what lets through is for the rays that meet nothing.
     """
     far = np.where(covered > 0.5, depth / np.maximum(covered, 1e-3), np.inf).repeat(2, 0).repeat(2, 1).ravel()
-    total = np.zeros((size, size, 3))
+    glow, passed = np.zeros((size, size, 3)), np.zeros((size, size))
     views = list(_views(scene, size, SUBFRAMES))
     for camera, _ in views:
         forward = (camera.target - camera.origin) / np.linalg.norm(camera.target - camera.origin)
         right = np.cross(forward, camera.up)
         right /= np.linalg.norm(right)
         above = np.cross(right, forward)
-        line = ((np.arange(2 * size) + 0.5) / size - 1) * np.tan(np.deg2rad(camera.fov) / 2)
+        line = ((np.arange(2 * size) + 0.5) / size - 1) * _half_angle(camera)
         way = (forward + line[None, :, None] * right - line[:, None, None] * above).reshape(-1, 3)
         way /= np.linalg.norm(way, axis=1, keepdims=True)
         origins = np.broadcast_to(camera.origin, way.shape)
-        for subject in scene.subjects:
-            for volume in subject.volumes:
-                if volume.emission is not None:
-                    light, _ = emission_along_rays(volume, origins, way, EMISSION_STEPS, far)
-                    total += light.reshape(size, 2, size, 2, 3).mean((1, 3)) / len(views)
-    return total.astype(np.float32)
+        through = np.ones((size, size, 2, 2))
+        for volume in (volume for subject in scene.subjects for volume in subject.volumes):
+            _, one = emission_along_rays(volume, origins, way, MEDIUM_STEPS)
+            through *= one.reshape(size, 2, size, 2).transpose(0, 2, 1, 3)
+            if volume.emission is not None:
+                light, _ = emission_along_rays(volume, origins, way, MEDIUM_STEPS, far)
+                glow += light.reshape(size, 2, size, 2, 3).mean((1, 3)) / len(views)
+        passed += through.mean((2, 3)) / len(views)
+    return glow.astype(np.float32), passed.astype(np.float32)
 
 
 def solve(dark: np.ndarray, bright: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -343,8 +358,12 @@ def refraction(scene: Scene, depth: int, seed: int, size: int = 32, samples: int
     """Mean displacement, in frame widths, of the background where it is seen through the subjects.
 
     The plate's radiance is its own x, then its own y; divided by what a white plate gives, that is where the light
-    came from. Weighed by what passes through.
+    came from. Weighed by what passes through; media, which do not bend light, are left out.
     """
+    scene = replace(scene, subjects=[replace(subject, volumes=[]) for subject in scene.subjects])
+    if not scene.transmissive():
+        return 0.0
+    depth = max(depth, TRANSMISSIVE_DEPTH)
     ramp = np.broadcast_to(((np.arange(256) + 0.5) / 256)[None, :, None], (256, 256, 3))
     plates = [np.full(3, 1e-9), np.ones(3), ramp, ramp.transpose(1, 0, 2)]
     dark, bright, x, y = (over_plate(scene, p, size, samples, depth, seed)[..., :3].mean(-1) for p in plates)
@@ -397,13 +416,24 @@ def _solved(
 ) -> tuple[np.ndarray, np.ndarray, dict[str, float]]:
     """(C, alpha, what was measured) where light passes through; `opaque` and `far` as `_marks` gives them."""
     depth, samples = max(depth, TRANSMISSIVE_DEPTH), samples * TRANSMISSIVE_SAMPLES
-    # not 0, so that both renders use the sampler alike
-    dark, bright = (over_plate(scene, p, size, samples, depth, seed)[..., :3] for p in (np.full(3, 1e-9), np.ones(3)))
-    rgb, alpha = solve(dark, bright)
-    alpha = np.clip(np.maximum(alpha, opaque), 0.0, 1.0)  # what the plate's light does on an opaque rim is not passing
-    rgb = np.maximum(rgb, 0.0)
-    residual = np.abs(bright - rgb - (1 - alpha[..., None])).mean() * 255
-    measured = {"residual": round(float(residual), 4), "refraction": round(refraction(scene, depth, seed), 6)}
-    if any(volume.emission is not None for subject in scene.subjects for volume in subject.volumes):
-        rgb = rgb + _glow(scene, opaque, far, size)
-    return rgb, alpha, measured
+    black, white = np.full(3, 1e-9), np.ones(3)  # not 0, so that both renders use the sampler alike
+    solid = replace(scene, subjects=[replace(subject, volumes=[]) for subject in scene.subjects])
+    measured = {}
+    alpha = opaque
+    if solid.transmissive():
+        dark, bright = (over_plate(solid, plate, size, samples, depth, seed)[..., :3] for plate in (black, white))
+        rgb, alpha = solve(dark, bright)
+        # what the plate's light does on an opaque rim is not passing through it
+        alpha, rgb = np.clip(np.maximum(alpha, opaque), 0.0, 1.0), np.maximum(rgb, 0.0)
+        residual = np.abs(bright - rgb - (1 - alpha[..., None])).mean() * 255
+        measured = {"residual": round(float(residual), 4)}
+        if any(subject.volumes for subject in scene.subjects):
+            rgb = over_plate(scene, black, size, samples, depth, seed)[..., :3]
+    else:
+        with tempfile.TemporaryDirectory(prefix="synth_data_") as folder:
+            shapes = _shapes(scene.subjects, folder, "subject") | _emitters(scene)
+            rgb = _render(scene, shapes, _path(scene, depth, True), size, samples, seed)[..., :3]
+    if any(subject.volumes for subject in scene.subjects):
+        glow, passed = media(scene, opaque, far, size)
+        rgb, alpha = rgb + glow, 1 - (1 - alpha) * passed
+    return rgb, np.clip(alpha, 0.0, 1.0), measured

@@ -371,6 +371,8 @@ def describe(recipe: Any, seed: int, foreground: int, attempt: int = 0, sources:
         lamps = [replace(lamp, direction=way, irradiance=colour * luminance(lamp.irradiance)) for lamp in lamps[:1]]
         if kind == "environment":
             lamps = []
+    if any(subject.transmissive() for subject in subjects):  # a lamp without size leaves no highlight on smooth glass
+        lamps = [replace(lamp, kind="area") for lamp in lamps]
     factors = {
         "family": families[0] if families else "none",
         "foreground": foreground,

@@ -19,8 +19,8 @@ HEAD = """\
 # recorded in metadata.jsonl.
 
 name: {name}
-target: {target}  # what is written beside the matte: nothing (alpha), a binary mask, or class and instance ids (classes)
-compositing: {compositing}  # disk: finished pictures; on_the_fly: foregrounds and backgrounds, put together anew when read
+target: {target}  # alpha: the matte; mask adds a binary one; classes adds class and instance ids
+compositing: {compositing}  # disk: finished pictures; on_the_fly: layers, put together anew when read
 samples_per_pixel: {samples_per_pixel}  # light paths a pixel; coverage comes in steps of one over it
 max_depth: {max_depth}  # segments of a light path
 composites_per_foreground: {composites_per_foreground}  # samples that share a rendered foreground, each its own picture
