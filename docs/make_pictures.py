@@ -7,13 +7,17 @@ Each cell is a picture beside its matte. The sheets are functions of the recipe 
 
 import argparse
 import os
-import subprocess
 import sys
-import tempfile
 from pathlib import Path
 
 import yaml
 from PIL import Image
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from synth_data.recipe import parse_recipe
+from synth_data.store import contact_sheet
+from synth_data.workers import render_pairs
 
 ROOT = Path(__file__).parents[1]
 EVERYTHING = ROOT / "configs" / "recipes" / "everything.yaml"
@@ -30,15 +34,11 @@ SCENES = {
 def draw(name: str, changes: dict, size: int, workers: int) -> None:
     """docs/pictures/NAME.jpg, eight samples of the full recipe with `changes`."""
     content = yaml.safe_load(EVERYTHING.read_text()) | SHARED | changes | {"name": name}
-    with tempfile.TemporaryDirectory() as folder:
-        recipe, sheet = Path(folder) / "recipe.yaml", Path(folder) / "sheet.png"
-        recipe.write_text(yaml.safe_dump(content))
-        command = [sys.executable, "-m", "synth_data", "preview", "--recipe", recipe, "--count", 8, "--columns", 4]
-        command += ["--size", size, "--seed", SEED, "--workers", workers, "--output", sheet]
-        subprocess.run([str(word) for word in command], cwd=ROOT, check=True)
-        output = ROOT / "docs" / "pictures" / f"{name}.jpg"
-        output.parent.mkdir(exist_ok=True)
-        Image.open(sheet).save(output, quality=88)
+    pairs = render_pairs(parse_recipe(yaml.safe_dump(content), name), SEED, list(range(8)), size, workers)
+    output = ROOT / "docs" / "pictures" / f"{name}.jpg"
+    output.parent.mkdir(exist_ok=True)
+    Image.fromarray(contact_sheet(pairs, columns=4)).save(output, quality=88)
+    print(output, flush=True)
 
 
 def main() -> None:

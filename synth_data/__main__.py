@@ -1,4 +1,4 @@
-"""Command line: python -m synth_data render | preview | join | inspect | rerender | export."""
+"""Command line: python -m synth_data render | preview | join | inspect | rerender | export | template."""
 
 import argparse
 import os
@@ -131,6 +131,13 @@ def _export(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _template(arguments: argparse.Namespace) -> int:
+    from synth_data.template import template
+
+    print(template(arguments.families), end="")
+    return 0
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m synth_data",
@@ -194,6 +201,10 @@ def _parser() -> argparse.ArgumentParser:
         "--push_to_hub", metavar="OWNER/NAME", help="then upload it; log in with `hf auth login` before"
     )
     export.add_argument("--private", action="store_true", help="make the data set on the Hub private if it is new")
+
+    template = commands.add_parser("template", help="print a recipe with every factor, its default and its meaning")
+    template.set_defaults(run=_template)
+    template.add_argument("--families", nargs="+", default=["fur"], metavar="NAME", help="subjects (default: fur)")
     return parser
 
 

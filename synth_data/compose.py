@@ -12,7 +12,7 @@ from synth_data.capture import capture
 from synth_data.colour import linear_to_srgb, luminance
 from synth_data.environments import seen_by
 from synth_data.factors import draw, span
-from synth_data.render import Foreground, refraction, render_foreground
+from synth_data.render import Foreground, NotFinite, refraction, render_foreground
 from synth_data.scene import DISTRACTORS, PICTURE_STREAM, Scene, background_of, describe, stream
 from synth_data.store import Layers, Pair
 from synth_data.subjects.meshes import thinned
@@ -84,21 +84,28 @@ def _rendered_distractor(recipe: Any, seed: int, number: int, size: int) -> tupl
 
 
 def make_foreground(recipe: Any, seed: int, foreground: int, size: int) -> tuple[Scene, Foreground]:
-    """One foreground described and rendered. Scenes that refract more than the recipe allows are drawn again.
+    """One foreground described and rendered. What the recipe cannot take is drawn again, at most ATTEMPTS times.
 
-    The last of ATTEMPTS scenes has its glass made thin, which does not refract.
+    That is a scene that refracts too much, whose glass is made thin the last time, or one with a shape that the
+    renderer stumbles over: NotFinite if all of them have one.
     """
     sources = sources_of(recipe, seed)
     for attempt in range(ATTEMPTS):
         scene = describe(recipe, seed, foreground, attempt, sources)
-        bent = refraction(scene, recipe.max_depth, seed)
-        if bent <= recipe.refraction:
-            break
-    else:
-        scene = replace(scene, subjects=[thinned(subject) for subject in scene.subjects])
-        bent = refraction(scene, recipe.max_depth, seed)
+        last = attempt == ATTEMPTS - 1
+        if last:
+            scene = replace(scene, subjects=[thinned(subject) for subject in scene.subjects])
+        try:
+            bent = refraction(scene, recipe.max_depth, seed)
+            if bent > recipe.refraction and not last:
+                continue
+            made = render_foreground(scene, size, recipe.samples_per_pixel, recipe.max_depth, seed)
+        except NotFinite:
+            if last:
+                raise
+            continue
+        break
     scene.factors["attempt"] = attempt
-    made = render_foreground(scene, size, recipe.samples_per_pixel, recipe.max_depth, seed)
     if made.measured:
         made.measured["refraction"] = round(bent, 6)
     return scene, made

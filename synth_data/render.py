@@ -49,6 +49,10 @@ def start(variant: str = "scalar_rgb") -> None:
     mi.set_log_level(mi.LogLevel.Error)
 
 
+class NotFinite(ValueError):
+    """A picture with NaN or infinity in it; another scene has to be drawn."""
+
+
 @dataclass(frozen=True)
 class Foreground:
     """What was rendered.
@@ -93,6 +97,21 @@ def _mesh(mesh: Mesh, material: dict[str, Any]) -> Any:
     return shape
 
 
+def separated(strands: Strands, least: float = 0.05) -> Strands:
+    """Strands whose control points nowhere coincide: the renderer finds no tangent there and returns NaN.
+
+    Strands with a gap below `least` mean gaps get theirs spread evenly along the same polygon.
+    """
+    points, radii = strands.points.copy(), strands.radii.copy()
+    gaps = np.linalg.norm(np.diff(points, axis=1), axis=-1)
+    for k in np.flatnonzero(gaps.min(1) < least * gaps.mean(1)):
+        along = np.concatenate([[0.0], np.cumsum(gaps[k])])
+        even = np.linspace(0, along[-1], len(along))
+        points[k] = np.stack([np.interp(even, along, points[k][:, c]) for c in range(3)], 1)
+        radii[k] = np.interp(even, along, radii[k])
+    return Strands(points, radii, strands.colours)
+
+
 def _strands(strands: Strands, path: str, material: dict[str, Any] | None) -> Any:
     """`Strands` as a Mitsuba shape, through a text file at `path` (Mitsuba reads curves from files only).
 
@@ -100,6 +119,7 @@ def _strands(strands: Strands, path: str, material: dict[str, Any] | None) -> An
     """
     import mitsuba as mi
 
+    strands = separated(strands)
     number, points = strands.points.shape[:2]
     rows = np.concatenate([strands.points, strands.radii[..., None]], -1)
     one = "%.6g %.6g %.6g %.6g\n" * points + "\n"
@@ -268,7 +288,7 @@ def _render(scene: Scene, shapes: dict[str, Any], integrator: dict[str, Any], si
         total = total + np.array(rendered, dtype=np.float32)
     rendered = total / np.float32(len(views))
     if not np.isfinite(rendered).all():
-        raise ValueError(f"foreground {scene.factors['foreground']}: the renderer gave non-finite values")
+        raise NotFinite(f"foreground {scene.factors['foreground']}: the renderer gave non-finite values")
     return rendered
 
 

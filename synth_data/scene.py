@@ -352,7 +352,7 @@ def describe(recipe: Any, seed: int, foreground: int, attempt: int = 0, sources:
     view = _aim(points, camera, rng.uniform(0, 2 * np.pi))
     away = (view.origin - view.target) / np.linalg.norm(view.origin - view.target)
     radius = float(np.linalg.norm(points, axis=1).max())
-    surroundings = _surroundings(recipe, rng, float(points[:, 2].min()), away, radius) if in_scene else []
+    surroundings = _surroundings(recipe, shapes, float(points[:, 2].min()), away, radius) if in_scene else []
 
     lamps = _lamps(rng, lights, recipe.lights, away, float(np.linalg.norm(view.origin)) + 2)
     kind, strength = lights["sky"], lights["sky_strength"]

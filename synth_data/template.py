@@ -3,9 +3,10 @@
 import ast
 import inspect
 import textwrap
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any
 
+from synth_data.factors import unknown
 from synth_data.recipe import Recipe, parse_recipe
 from synth_data.subjects import FAMILIES
 
@@ -89,5 +90,9 @@ def recipe_text(recipe: Recipe, about: str) -> str:
 
 def template(families: list[str]) -> str:
     """A recipe with equal shares of the named families and every default. ValueError for an unknown family."""
-    shares = ", ".join(f"{name}: 1" for name in families or FAMILIES)
-    return recipe_text(parse_recipe(f"{{name: mine, families: {{{shares}}}}}", "--families"), "A recipe to start from.")
+    for family in families:
+        if family not in FAMILIES:
+            raise unknown(family, tuple(FAMILIES), "--families")
+    plain = parse_recipe("{name: mine, families: {solids: 1}}", "template")
+    shares = tuple((name, 1.0) for name in families)
+    return recipe_text(replace(plain, families=shares), "A recipe to start from.")

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
+import trimesh
 import yaml
 from PIL import Image
 from scipy.ndimage import gaussian_filter1d
@@ -29,8 +30,9 @@ from synth_data.recipe import load_recipe, parse_recipe
 from synth_data.render import render_foreground, start
 from synth_data.scene import BACKGROUND_STREAM, PICTURE_STREAM, Camera, Lamp, Scene, describe, stream
 from synth_data.store import Pair, contact_sheet, read_metadata, read_pair, write_pair
-from synth_data.subjects import fur, solids
+from synth_data.subjects import FAMILIES, fur, solids
 from synth_data.subjects.meshes import Strands, Subject, ball, box, join, lathe, shaded, tube
+from synth_data.template import TABLES, meanings
 
 ROOT = Path(__file__).parents[1]
 RECIPES = sorted((ROOT / "configs" / "recipes").glob("*.yaml"))
@@ -404,7 +406,7 @@ def test_every_solid_is_sound_and_its_parts_touch(shape):
 
 def test_shapes_and_shipped_shares_have_the_same_names():
     assert [name for name, _ in solids.Factors().shape] == list(solids.SHAPES)
-    assert {name for name, _ in BackgroundFactors().kind} == set(KINDS)
+    assert {name for name, _ in BackgroundFactors().kind} == {*KINDS, "photo"}
 
 
 # ---------------------------------------------------------------- on disk
@@ -468,13 +470,39 @@ def test_preview_is_a_sheet_of_pictures_beside_mattes(recipe_file, pairs, tmp_pa
 def test_shipped_recipes_parse_and_state_every_factor(path):
     recipe, text = load_recipe(path), yaml.safe_load(path.read_text())
     assert recipe.name == path.stem
-    tables = {"camera": recipe.camera, "lights": recipe.lights, "exposure": recipe.exposure}
-    tables |= {"background": recipe.background}
+    tables = {name: getattr(recipe, name) for name in TABLES}
     tables |= {name: recipe.tables[name] for name, share in recipe.families if share > 0}
     for name, table in tables.items():
         assert list(text[name]) == [f.name for f in fields(table)], name
-    if path.stem == "fur_solids":  # its comment says so
+    if path.stem == "fur_solids":
         assert all(table == type(table)() for table in tables.values())
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_template_is_the_defaults_with_every_meaning(family, tmp_path, capsys):
+    assert main(["template", "--families", family]) == 0
+    text = capsys.readouterr().out
+    (tmp_path / "meshes").mkdir()
+    trimesh.creation.box().export(tmp_path / "meshes" / "box.ply")
+    recipe = parse_recipe(text.replace('folder: ""', f'folder: "{tmp_path / "meshes"}"'), "template")
+    assert dict(recipe.families)[family] == 1
+    for name in (*TABLES, family):
+        table = recipe.tables[name] if name in FAMILIES else getattr(recipe, name)
+        default = type(table)()
+        for f in fields(table):
+            if f.name != "folder":
+                assert (
+                    getattr(table, f.name) == pytest.approx(getattr(default, f.name)) or f.metadata["kind"] == "shares"
+                )
+                if f.metadata["kind"] == "shares":
+                    assert dict(getattr(table, f.name)) == pytest.approx(dict(getattr(default, f.name)))
+            assert len(meanings(type(table))[f.name]) > 5
+            assert meanings(type(table))[f.name].split()[0] in text
+
+
+def test_a_template_of_an_unknown_family_names_its_neighbour(capsys):
+    assert main(["template", "--families", "gras"]) == 2
+    assert "'gras'; did you mean" in capsys.readouterr().err
 
 
 def test_draws_stay_in_their_ranges_and_follow_their_shares():
