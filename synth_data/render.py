@@ -73,13 +73,13 @@ class Foreground:
     measured: dict[str, float]
 
 
-def _mesh(mesh: Mesh, material: dict[str, Any]) -> Any:
-    """A `Mesh` as a Mitsuba shape with creased normals."""
+def _mesh(mesh: Mesh, material: Any) -> Any:
+    """A `Mesh` as a Mitsuba shape with creased normals and a loaded BSDF."""
     import mitsuba as mi
 
     vertices, normals, uv, faces = shaded(mesh)
     properties = mi.Properties()
-    properties["bsdf"] = mi.load_dict(bsdf(material))
+    properties["bsdf"] = material
     shape = mi.Mesh(
         "mesh",
         len(vertices),
@@ -112,6 +112,19 @@ def separated(strands: Strands, least: float = 0.05) -> Strands:
     return Strands(points, radii, strands.colours)
 
 
+def _guarded(strands: Strands) -> Strands:
+    """The strands, and as the last one the first again, so thin that it lies within it and is never met.
+
+    Mitsuba 3.9 reads beyond the last segment for a hit at its very end, and crashes (mitsuba3, pull request 1928).
+    """
+    hidden = np.minimum(strands.radii[:1] * 1e-2, 1e-6)
+    return Strands(
+        np.concatenate([strands.points, strands.points[:1]]),
+        np.concatenate([strands.radii, hidden]),
+        np.concatenate([strands.colours, strands.colours[:1]]),
+    )
+
+
 def _strands(strands: Strands, path: str, material: dict[str, Any] | None) -> Any:
     """`Strands` as a Mitsuba shape, through a text file at `path` (Mitsuba reads curves from files only).
 
@@ -119,7 +132,7 @@ def _strands(strands: Strands, path: str, material: dict[str, Any] | None) -> An
     """
     import mitsuba as mi
 
-    strands = separated(strands)
+    strands = _guarded(separated(strands))
     number, points = strands.points.shape[:2]
     rows = np.concatenate([strands.points, strands.radii[..., None]], -1)
     one = "%.6g %.6g %.6g %.6g\n" * points + "\n"
@@ -178,7 +191,16 @@ def _shapes(subjects: list[Subject], folder: str, name: str, paint: Callable[[in
 
     Or without media and all in plain colours: `paint(k, clear)` [3] is that of the (transmissive) parts of subject k.
     """
+    import mitsuba as mi
+
     shapes: dict[str, Any] = {}
+    loaded: dict[tuple, Any] = {}  # a plastic takes Mitsuba 60 ms to tabulate, and many meshes share one
+
+    def load(material: dict[str, Any]) -> Any:
+        key = tuple((k, v.tobytes() if isinstance(v, np.ndarray) else v) for k, v in sorted(material.items()))
+        if key not in loaded:
+            loaded[key] = mi.load_dict(bsdf(material))
+        return loaded[key]
 
     def plain(k: int, material: dict[str, Any]) -> dict[str, Any] | None:
         if paint is None:
@@ -188,7 +210,7 @@ def _shapes(subjects: list[Subject], folder: str, name: str, paint: Callable[[in
 
     for k, subject in enumerate(subjects):
         for j, mesh in enumerate(subject.meshes):
-            shapes[f"{name}{k}_mesh{j}"] = _mesh(mesh, plain(k, mesh.material) or mesh.material)
+            shapes[f"{name}{k}_mesh{j}"] = _mesh(mesh, load(plain(k, mesh.material) or mesh.material))
         for j, strands in enumerate(subject.strands):
             shapes[f"{name}{k}_strands{j}"] = _strands(
                 strands, os.path.join(folder, f"{name}{k}_{j}.txt"), plain(k, {})
