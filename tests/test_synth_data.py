@@ -27,7 +27,7 @@ from synth_data.colour import linear_to_srgb, srgb_to_linear
 from synth_data.compose import HIGHLIGHT, expose, mean_colour
 from synth_data.factors import draw, pick
 from synth_data.recipe import load_recipe, parse_recipe
-from synth_data.render import render_foreground, start
+from synth_data.render import _guarded, render_foreground, separated, start
 from synth_data.scene import BACKGROUND_STREAM, PICTURE_STREAM, Camera, Lamp, Scene, describe, stream
 from synth_data.store import Pair, contact_sheet, read_metadata, read_pair, write_pair
 from synth_data.subjects import FAMILIES, fur, solids
@@ -282,6 +282,38 @@ def test_strands_carry_one_colour_a_segment():
     assert alpha[48, 1] == 0
 
 
+def test_strands_with_coincident_control_points_are_spread_and_others_left():
+    """Mitsuba has no tangent there and returns NaN."""
+    rng = np.random.default_rng(0)
+    points = np.cumsum(rng.uniform(0.1, 0.3, (4, 8, 3)), axis=1)
+    points[1, 4] = points[1, 3] + 1e-8
+    strands = Strands(points, np.full((4, 8), 0.02), np.full((4, 5, 3), 0.5))
+    spread = separated(strands)
+    assert np.array_equal(np.delete(spread.points, 1, 0), np.delete(points, 1, 0))
+    gaps = np.linalg.norm(np.diff(spread.points[1], axis=0), axis=1)
+    assert gaps.min() > 0.5 * gaps.mean()
+    assert spread.points[1, [0, -1]] == pytest.approx(points[1, [0, -1]])
+    start()
+    scene = Scene(
+        [Subject([], [strands])],
+        Camera(np.array([8.0, 2, 1]), points.mean((0, 1)), np.array([0, 0, 1.0]), 30),
+        np.ones(3),
+        [Lamp("sun", np.array([1.0, 0, 0]), np.ones(3), 9, 1)],
+        {"foreground": 0},
+    )
+    assert np.isfinite(render_foreground(scene, 64, 64, 3, 0).colour).all()
+
+
+def test_the_last_strand_lies_within_the_first():
+    """So that no ray ends beyond the last segment, where Mitsuba reads what is not there and crashes."""
+    rng = np.random.default_rng(0)
+    strands = Strands(rng.random((3, 8, 3)), rng.uniform(0.01, 0.02, (3, 8)), rng.random((3, 5, 3)))
+    guarded = _guarded(strands)
+    assert np.array_equal(guarded.points[:3], strands.points) and np.array_equal(guarded.points[3], strands.points[0])
+    assert (guarded.radii[3] < 0.05 * strands.radii[0]).all() and guarded.radii.min() > 0
+    assert np.array_equal(guarded.colours[:3], strands.colours) and len(guarded.colours) == 4
+
+
 def test_the_camera_frames_the_subject_as_drawn(recipe_file):
     """The bounding box in the rendered matte has the drawn extent and shift, on the drawn side."""
     start()
@@ -491,11 +523,8 @@ def test_a_template_is_the_defaults_with_every_meaning(family, tmp_path, capsys)
         default = type(table)()
         for f in fields(table):
             if f.name != "folder":
-                assert (
-                    getattr(table, f.name) == pytest.approx(getattr(default, f.name)) or f.metadata["kind"] == "shares"
-                )
-                if f.metadata["kind"] == "shares":
-                    assert dict(getattr(table, f.name)) == pytest.approx(dict(getattr(default, f.name)))
+                form = dict if f.metadata["kind"] == "shares" else tuple if f.metadata["kind"] != "chance" else float
+                assert form(getattr(table, f.name)) == pytest.approx(form(getattr(default, f.name))), f.name
             assert len(meanings(type(table))[f.name]) > 5
             assert meanings(type(table))[f.name].split()[0] in text
 
