@@ -2,14 +2,17 @@
 
     python docs/make_pictures.py --workers 8
 
-Each cell is a picture beside its matte. The sheets are functions of the recipe and the seed alone.
+Each cell is a picture beside its matte. The sheets are functions of the recipe and the seed alone. Beside them soft.json
+holds the share of pixels with 0.02 < alpha < 0.98, overall and of those with alpha > 0.02.
 """
 
 import argparse
+import json
 import os
 import sys
 from pathlib import Path
 
+import numpy as np
 import yaml
 from PIL import Image
 
@@ -38,7 +41,13 @@ def draw(name: str, changes: dict, size: int, workers: int) -> None:
     output = ROOT / "docs" / "pictures" / f"{name}.jpg"
     output.parent.mkdir(exist_ok=True)
     Image.fromarray(contact_sheet(pairs, columns=4)).save(output, quality=88)
-    print(output, flush=True)
+    alpha = np.stack([pair.alpha for pair in pairs])
+    soft = ((alpha > 0.02) & (alpha < 0.98)).sum()
+    table = output.with_name("soft.json")
+    known = json.loads(table.read_text()) if table.is_file() else {}
+    known[name] = {"of_picture": round(soft / alpha.size, 4), "of_subject": round(soft / (alpha > 0.02).sum(), 4)}
+    table.write_text(json.dumps(known, indent=1) + "\n")
+    print(output, known[name], flush=True)
 
 
 def main() -> None:
