@@ -19,9 +19,18 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from synth_data.backgrounds import BackgroundFactors, draw_background
 from synth_data.colour import linear_to_srgb
+from synth_data.compose import sources_of
 from synth_data.factors import draw
 from synth_data.recipe import load_recipe
-from synth_data.render import PLATE_MARGIN, media, over_plate, refraction, solve, start
+from synth_data.render import (
+    PLATE_MARGIN,
+    TRANSMISSIVE_SAMPLES,
+    media,
+    over_plate,
+    refraction,
+    render_foreground,
+    start,
+)
 from synth_data.scene import Scene, describe
 from synth_data.subjects.meshes import TRANSMISSIVE
 
@@ -68,12 +77,9 @@ def compare(scene: Scene, size: int, samples: int, depth: int, seed: int) -> dic
     first, second = (over_plate(scene, picture, size, samples, depth, seed + k)[..., :3] for k in (1, 2))
     figures: dict[str, float] = {}
     if refracting(scene):
-        plates = (np.full(3, 1e-9), np.ones(3))
-        dark, bright = (over_plate(scene, plate, size, samples, depth, seed)[..., :3] for plate in plates)
-        colour, alpha = solve(dark, bright)
-        colour, alpha = np.maximum(colour, 0), np.clip(alpha, 0, 1)
-        figures["residual"] = float(np.abs(bright - colour - (1 - alpha[..., None])).mean() * 255)
-        figures["refraction"] = refraction(scene, depth, seed)
+        made = render_foreground(scene, size, samples // TRANSMISSIVE_SAMPLES, depth, seed)
+        colour, alpha = made.colour, made.alpha
+        figures = made.measured | {"refraction": refraction(scene, depth, seed)}
     else:
         rendered = over_plate(scene, picture, size, samples, depth, seed, hidden=True)
         colour, alpha = rendered[..., :3], rendered[..., 3]
@@ -104,7 +110,7 @@ def sharp_scene(recipe: Any, seed: int, foreground: int) -> Scene:
     """A scene of the recipe that `compare` can take: one subject, no blur."""
     from dataclasses import replace
 
-    scene = describe(recipe, seed, foreground)
+    scene = describe(recipe, seed, foreground, sources=sources_of(recipe, seed))
     return replace(scene, camera=replace(scene.camera, aperture=0.0, motion=np.zeros(3), spin=0.0), surroundings=[])
 
 

@@ -46,7 +46,10 @@ def draw(name: str, changes: dict, size: int, workers: int) -> None:
     soft = ((alpha > 0.02) & (alpha < 0.98)).sum()
     table = output.with_name("soft.json")
     known = json.loads(table.read_text()) if table.is_file() else {}
-    known[name] = {"of_picture": round(soft / alpha.size, 4), "of_subject": round(soft / (alpha > 0.02).sum(), 4)}
+    known[name] = {
+        "of_picture": round(float(soft / alpha.size), 4),
+        "of_subject": round(float(soft / (alpha > 0.02).sum()), 4),
+    }
     table.write_text(json.dumps(known, indent=1) + "\n")
     print(output, known[name], flush=True)
 

@@ -319,19 +319,6 @@ KINDS: dict[str, Callable[[np.random.Generator, int, np.ndarray], np.ndarray]] =
 }
 
 
-def blurred(picture: np.ndarray, sigma: float) -> np.ndarray:
-    """Gaussian blur of [H, H, 3] with `sigma` in pixels; what lies outside repeats the border."""
-    size = len(picture)
-    at = np.arange(size)
-    reach = int(np.ceil(3 * sigma)) + 1
-    weights = np.zeros((size, size))
-    for offset in range(-reach, reach + 1):
-        np.add.at(weights, (at, np.clip(at + offset, 0, size - 1)), np.exp(-0.5 * (offset / sigma) ** 2))
-    weights /= weights.sum(1, keepdims=True)
-    across = weights @ picture.reshape(size, -1)
-    return (weights @ across.reshape(size, size, 3)).reshape(size, size, 3)
-
-
 def _procedural(rng: np.random.Generator, size: int, f: dict[str, Any], subject_colour: np.ndarray) -> np.ndarray:
     """One of KINDS, out of focus, darkened, at its brightness and with its grain: linear [size, size, 3]."""
     fine = size * SUPERSAMPLE
@@ -342,12 +329,13 @@ def _procedural(rng: np.random.Generator, size: int, f: dict[str, Any], subject_
     picture = picture.reshape(size, SUPERSAMPLE, size, SUPERSAMPLE, 3).mean((1, 3))
     sigma = f["blur"] * size
     if not f["sharp"] and sigma > 0.2:
-        picture = blurred(picture, sigma)
+        picture = defocused(picture.astype(np.float32), sigma)
     x, y = _axes(size)
     picture = picture * (1 - f["vignette"] * (x**2 + y**2) / 2)[..., None]
     level = f["brightness"] if not f["similar"] else float(np.clip(luminance(main), 0.02, 0.7))
     picture = picture * (level / max(float(luminance(picture).mean()), 1e-4))
-    return picture * (1 + f["grain"] * rng.normal(size=(size, size, 1)))
+    grain = rng.spawn(1)[0]  # of its own, so that what `rng` draws afterwards does not depend on the size
+    return picture * (1 + f["grain"] * grain.normal(size=(size, size, 1)))
 
 
 class Sources:

@@ -78,9 +78,15 @@ def _distractor(recipe: Any, seed: int, rng: np.random.Generator, size: int) -> 
 
 @lru_cache(maxsize=4 * DISTRACTOR_POOL)
 def _rendered_distractor(recipe: Any, seed: int, number: int, size: int) -> tuple[np.ndarray, np.ndarray]:
-    scene = describe(recipe, seed, DISTRACTORS + number)
-    made = render_foreground(scene, size, DISTRACTOR_SAMPLES, recipe.max_depth, seed)
-    return made.colour, made.alpha
+    for attempt in range(ATTEMPTS):
+        scene = describe(recipe, seed, DISTRACTORS + number, attempt)
+        try:
+            made = render_foreground(scene, size, DISTRACTOR_SAMPLES, recipe.max_depth, seed)
+        except NotFinite:
+            if attempt == ATTEMPTS - 1:
+                raise
+            continue
+        return made.colour, made.alpha
 
 
 def make_foreground(recipe: Any, seed: int, foreground: int, size: int) -> tuple[Scene, Foreground]:
@@ -91,14 +97,16 @@ def make_foreground(recipe: Any, seed: int, foreground: int, size: int) -> tuple
     """
     sources = sources_of(recipe, seed)
     for attempt in range(ATTEMPTS):
-        scene = describe(recipe, seed, foreground, attempt, sources)
         last = attempt == ATTEMPTS - 1
-        if last:
-            scene = replace(scene, subjects=[thinned(subject) for subject in scene.subjects])
         try:
+            scene = describe(recipe, seed, foreground, attempt, sources)
             bent = refraction(scene, recipe.max_depth, seed)
-            if bent > recipe.refraction and not last:
-                continue
+            if bent > recipe.refraction:
+                if not last:
+                    continue
+                scene = replace(scene, subjects=[thinned(subject) for subject in scene.subjects])
+                scene.factors["thinned"] = True
+                bent = refraction(scene, recipe.max_depth, seed)
             made = render_foreground(scene, size, recipe.samples_per_pixel, recipe.max_depth, seed)
         except NotFinite:
             if last:

@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from synth_data.backgrounds import BackgroundFactors
+from synth_data.backgrounds import BackgroundFactors, Sources
 from synth_data.capture import CaptureFactors
 from synth_data.compose import ExposureFactors
 from synth_data.environments import find_environments
@@ -99,8 +99,18 @@ def _check(recipe: Recipe, place: str) -> None:
         )
     if recipe.compositing == "on_the_fly" and recipe.composites_per_foreground != 1:
         raise ValueError(f"{place}: composites_per_foreground is for compositing: disk; leave it out with on_the_fly")
-    if _share(recipe.background.kind, "photo") > 0 and not recipe.photos:
-        raise ValueError(f"{place}: background.kind.photo has a share, but there are no photos; give photos: [FOLDER]")
+    later = recipe.compositing == "on_the_fly" and recipe.recompose.photo > 0
+    for key, used in (
+        ("background.kind.photo", _share(recipe.background.kind, "photo") > 0),
+        ("recompose.photo", later),
+    ):
+        if used and not recipe.photos:
+            raise ValueError(f"{place}: {key} has a share, but there are no photos; give photos: [FOLDER]")
+    for photos in recipe.photos:
+        if Path(photos).is_dir():
+            Sources([photos])  # names a folder without pictures now, not in a worker
+        elif photos.count("/") != 1:
+            raise ValueError(f"{place}: photos: no folder '{photos}'; give folders of pictures, or Hub ids OWNER/NAME")
     if _share(recipe.lights.sky, "environment") > 0:
         if not recipe.environments:
             raise ValueError(

@@ -61,9 +61,10 @@ class Foreground:
         colour: float32 [H, W, 3] >= 0, linear and premultiplied; with the surroundings, if there are any.
         alpha: float32 [H, W] in [0, 1], of the subjects alone.
         cover: float32 [H, W] in [0, 1], what hides the background: alpha, or more with surroundings.
-        instances: uint8 [H, W], k where most of the pixel is subject k (from 1), 0 where alpha < 0.5.
+        instances: uint8 [H, W], k where most of the pixel is subject k (from 1), 0 where less than half of it is any
+            subject. Clear glass counts as what it is made of, smoke by its alpha.
         measured: `residual`, mean |I - (C + (1 - alpha))| over the bright plate in levels of 255 (the tint that one
-            alpha cannot express); only where there is glass.
+            alpha cannot express), only where there is glass; compose adds `refraction`, see there.
     """
 
     colour: np.ndarray
@@ -100,16 +101,18 @@ def _mesh(mesh: Mesh, material: Any) -> Any:
 def separated(strands: Strands, least: float = 0.05) -> Strands:
     """Strands whose control points nowhere coincide: the renderer finds no tangent there and returns NaN.
 
-    Strands with a gap below `least` mean gaps get theirs spread evenly along the same polygon.
+    Strands with a gap below `least` mean gaps get theirs spread evenly along the same polygon; those without any
+    length are left out.
     """
-    points, radii = strands.points.copy(), strands.radii.copy()
-    gaps = np.linalg.norm(np.diff(points, axis=1), axis=-1)
+    gaps = np.linalg.norm(np.diff(strands.points, axis=1), axis=-1)
+    long = gaps.sum(1) > 1e-6
+    points, radii, gaps = strands.points[long], strands.radii[long], gaps[long]
     for k in np.flatnonzero(gaps.min(1) < least * gaps.mean(1)):
         along = np.concatenate([[0.0], np.cumsum(gaps[k])])
         even = np.linspace(0, along[-1], len(along))
         points[k] = np.stack([np.interp(even, along, points[k][:, c]) for c in range(3)], 1)
         radii[k] = np.interp(even, along, radii[k])
-    return Strands(points, radii, strands.colours)
+    return Strands(points, radii, strands.colours[long])
 
 
 def _guarded(strands: Strands) -> Strands:
@@ -197,7 +200,10 @@ def _shapes(subjects: list[Subject], folder: str, name: str, paint: Callable[[in
     loaded: dict[tuple, Any] = {}  # a plastic takes Mitsuba 60 ms to tabulate, and many meshes share one
 
     def load(material: dict[str, Any]) -> Any:
-        key = tuple((k, v.tobytes() if isinstance(v, np.ndarray) else v) for k, v in sorted(material.items()))
+        key = tuple(
+            (k, (v.shape, v.dtype.str, v.tobytes()) if isinstance(v, np.ndarray) else v)
+            for k, v in sorted(material.items())
+        )
         if key not in loaded:
             loaded[key] = mi.load_dict(bsdf(material))
         return loaded[key]
@@ -341,33 +347,48 @@ def _marks(scene: Scene, folder: str, size: int, samples: int, seed: int) -> tup
     return np.stack(planes)[: len(scene.subjects)], met[..., 0], met[..., 3]
 
 
-def media(scene: Scene, covered: np.ndarray, depth: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Media along 2 x 2 straight rays a pixel: (what they emit [size, size, 3], what they let through [size, size]).
+def _rays(scene: Scene, size: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Straight rays (origins, unit directions) [size * size, 3], one a pixel each time, over pixel, lens and exposure.
 
-    `covered` [size, size] and `depth` [size, size] (mean over rays, 0 where nothing is met) of what is opaque and hides
-    their light; what lets through is for the rays that meet nothing.
+    Four times for a camera that does not blur, else SUBFRAMES times.
     """
-    far = np.where(covered > 0.5, depth / np.maximum(covered, 1e-3), np.inf).repeat(2, 0).repeat(2, 1).ravel()
-    glow, passed = np.zeros((size, size, 3)), np.zeros((size, size))
-    views = list(_views(scene, size, SUBFRAMES))
-    for camera, _ in views:
+    views = [camera for camera, _ in _views(scene, size, SUBFRAMES)]
+    count = SUBFRAMES if scene.camera.aperture > 0 or len(views) > 1 else 4
+    side = int(np.sqrt(count))
+    for k in range(count):
+        camera = views[k % len(views)]
         forward = (camera.target - camera.origin) / np.linalg.norm(camera.target - camera.origin)
         right = np.cross(forward, camera.up)
         right /= np.linalg.norm(right)
         above = np.cross(right, forward)
-        line = ((np.arange(2 * size) + 0.5) / size - 1) * _half_angle(camera)
-        way = (forward + line[None, :, None] * right - line[:, None, None] * above).reshape(-1, 3)
-        way /= np.linalg.norm(way, axis=1, keepdims=True)
-        origins = np.broadcast_to(camera.origin, way.shape)
-        through = np.ones((size, size, 2, 2))
+        column, row = ((np.arange(size) + (j + 0.5) / side) / size * 2 - 1 for j in divmod(k, side))
+        line_x, line_y = column * _half_angle(camera), row * _half_angle(camera)
+        way = (forward + line_x[None, :, None] * right - line_y[:, None, None] * above).reshape(-1, 3)
+        # sunflower points fill the lens evenly (Vogel 1979)
+        turn, reach = k * np.pi * (3 - np.sqrt(5)), camera.aperture * np.sqrt((k + 0.5) / count)
+        origin = camera.origin + reach * (np.cos(turn) * right + np.sin(turn) * above)
+        way = camera.origin + way * camera.focus - origin if camera.aperture > 0 else way
+        yield np.broadcast_to(origin, way.shape), way / np.linalg.norm(way, axis=1, keepdims=True)
+
+
+def media(scene: Scene, covered: np.ndarray, depth: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Media along straight rays: (what they emit [size, size, 3], what they let through [size, size]).
+
+    `covered` [size, size] and `depth` [size, size] (mean over rays, 0 where nothing is met) of what is opaque and hides
+    their light; what lets through is for the rays that meet nothing.
+    """
+    far = np.where(covered > 0.5, depth / np.maximum(covered, 1e-3), np.inf).ravel()
+    glows, throughs = [], []
+    for origins, way in _rays(scene, size):
+        through, glow = np.ones(size * size), np.zeros((size * size, 3))
         for volume in (volume for subject in scene.subjects for volume in subject.volumes):
-            _, one = emission_along_rays(volume, origins, way, MEDIUM_STEPS)
-            through *= one.reshape(size, 2, size, 2).transpose(0, 2, 1, 3)
+            through = through * emission_along_rays(volume, origins, way, MEDIUM_STEPS)[1]
             if volume.emission is not None:
-                light, _ = emission_along_rays(volume, origins, way, MEDIUM_STEPS, far)
-                glow += light.reshape(size, 2, size, 2, 3).mean((1, 3)) / len(views)
-        passed += through.mean((2, 3)) / len(views)
-    return glow.astype(np.float32), passed.astype(np.float32)
+                glow = glow + emission_along_rays(volume, origins, way, MEDIUM_STEPS, far)[0]
+        glows.append(glow)
+        throughs.append(through)
+    glow, through = np.mean(glows, 0).reshape(size, size, 3), np.mean(throughs, 0).reshape(size, size)
+    return glow.astype(np.float32), through.astype(np.float32)
 
 
 def solve(dark: np.ndarray, bright: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -396,13 +417,22 @@ def over_plate(
         return _render(scene, shapes, _path(scene, depth, hidden), size, samples, seed)
 
 
+def _without_media(scene: Scene) -> Scene:
+    solid = [replace(s, volumes=[]) for s in scene.subjects if s.meshes or s.strands]
+    return replace(scene, subjects=solid)
+
+
+def _sampler_seed(scene: Scene, seed: int) -> int:
+    return int(stream(seed, SAMPLER_STREAM, scene.factors["foreground"]).integers(2**31))
+
+
 def refraction(scene: Scene, depth: int, seed: int, size: int = 32, samples: int = 16) -> float:
     """Mean displacement, in frame widths, of the background where it is seen through the subjects.
 
     The plate's radiance is its own x, then its own y; divided by what a white plate gives, that is where the light
     came from. Weighed by what passes through; media, which do not bend light, are left out.
     """
-    scene = replace(scene, subjects=[replace(subject, volumes=[]) for subject in scene.subjects])
+    scene, seed = _without_media(scene), _sampler_seed(scene, seed)
     if not scene.transmissive():
         return 0.0
     depth = max(depth, TRANSMISSIVE_DEPTH)
@@ -427,13 +457,15 @@ def render_foreground(scene: Scene, size: int, samples: int, depth: int, seed: i
         depth: most segments of a path (at least TRANSMISSIVE_DEPTH there).
         seed: of the whole run; the sampler's is drawn from it and the foreground's number.
     """
-    sampler_seed = int(stream(seed, SAMPLER_STREAM, scene.factors["foreground"]).integers(2**31))
+    sampler_seed, clear = _sampler_seed(scene, seed), scene.transmissive()
+    if clear:
+        depth, samples = max(depth, TRANSMISSIVE_DEPTH), samples * TRANSMISSIVE_SAMPLES
     with tempfile.TemporaryDirectory(prefix="synth_data_") as folder:
         marks = None
-        if scene.subjects and (scene.transmissive() or scene.surroundings or len(scene.subjects) > 1):
+        if scene.subjects and (clear or scene.surroundings or len(scene.subjects) > 1):
             marks, opaque, far = _marks(scene, folder, size, samples, sampler_seed)
-        if scene.transmissive():
-            rgb, alpha, measured = _solved(scene, opaque, far, size, samples, depth, sampler_seed)
+        if clear:
+            rgb, alpha, measured = _solved(scene, marks.sum(0), opaque, far, size, samples, depth, sampler_seed)
             cover = alpha
         else:
             shapes = _shapes(scene.subjects, folder, "subject") | _shapes(scene.surroundings, folder, "other")
@@ -445,37 +477,40 @@ def render_foreground(scene: Scene, size: int, samples: int, depth: int, seed: i
     if marks is None:
         instances = alpha >= 0.5
     else:
-        media = [bool(subject.volumes) for subject in scene.subjects]
-        if any(media):  # what is left is smoke
-            marks[media.index(True)] += np.maximum(alpha - marks.sum(0), 0.0)
-        instances = np.where(alpha >= 0.5, marks.argmax(0) + 1, 0)
+        smoke = [bool(subject.volumes) for subject in scene.subjects]
+        if any(smoke):  # what is left is smoke
+            marks[smoke.index(True)] += np.maximum(alpha - marks.sum(0), 0.0)
+        instances = np.where(marks.sum(0) >= 0.5, marks.argmax(0) + 1, 0)
     rgb, alpha, cover = (np.ascontiguousarray(a, dtype=np.float32) for a in (np.maximum(rgb, 0.0), alpha, cover))
     return Foreground(rgb, alpha, cover, instances.astype(np.uint8), measured)
 
 
 def _solved(
-    scene: Scene, opaque: np.ndarray, far: np.ndarray, size: int, samples: int, depth: int, seed: int
+    scene: Scene, met: np.ndarray, opaque: np.ndarray, far: np.ndarray, size: int, samples: int, depth: int, seed: int
 ) -> tuple[np.ndarray, np.ndarray, dict[str, float]]:
-    """(C, alpha, what was measured) where light passes through; `opaque` and `far` as `_marks` gives them."""
-    depth, samples = max(depth, TRANSMISSIVE_DEPTH), samples * TRANSMISSIVE_SAMPLES
+    """(C, alpha, what was measured) where light passes through.
+
+    `met` [H, W] is the coverage of all but media, `opaque` and `far` as `_marks` gives them for the same samples.
+    """
     black, white = np.full(3, 1e-9), np.ones(3)  # not 0, so that both renders use the sampler alike
-    solid = replace(scene, subjects=[replace(subject, volumes=[]) for subject in scene.subjects])
-    measured = {}
-    alpha = opaque
+    solid, foggy = _without_media(scene), any(subject.volumes for subject in scene.subjects)
+    alpha, measured = opaque, {}
     if solid.transmissive():
         dark, bright = (over_plate(solid, plate, size, samples, depth, seed)[..., :3] for plate in (black, white))
         rgb, alpha = solve(dark, bright)
-        # what the plate's light does on an opaque rim is not passing through it
-        alpha, rgb = np.clip(np.maximum(alpha, opaque), 0.0, 1.0), np.maximum(rgb, 0.0)
+        # where there is no glass, what the plate's light does on an opaque rim is not passing through it
+        glass = met - opaque > 1e-4
+        alpha = np.clip(np.where(glass, np.maximum(alpha, opaque), opaque), 0.0, 1.0)
+        rgb = np.maximum(np.where(glass[..., None], rgb, dark), 0.0)
         residual = np.abs(bright - rgb - (1 - alpha[..., None])).mean() * 255
         measured = {"residual": round(float(residual), 4)}
-        if any(subject.volumes for subject in scene.subjects):
+        if foggy:
             rgb = over_plate(scene, black, size, samples, depth, seed)[..., :3]
     else:
         with tempfile.TemporaryDirectory(prefix="synth_data_") as folder:
             shapes = _shapes(scene.subjects, folder, "subject") | _emitters(scene)
             rgb = _render(scene, shapes, _path(scene, depth, True), size, samples, seed)[..., :3]
-    if any(subject.volumes for subject in scene.subjects):
+    if foggy:
         glow, passed = media(scene, opaque, far, size)
         rgb, alpha = rgb + glow, 1 - (1 - alpha) * passed
     return rgb, np.clip(alpha, 0.0, 1.0), measured

@@ -71,13 +71,13 @@ class LightFactors:
 
     sky: tuple = shares(constant=1, gradient=2, background=0, environment=0)
     """light from everywhere: one colour, a random map, one built from the first background, or a file's"""
-    sky_strength: tuple = span(0.25, 1.2, least=0.001, log=True)
+    sky_strength: tuple = span(0.25, 1.2, least=0.001, most=1e4, log=True)
     """mean radiance of the sky"""
     lamps: tuple = count(1, 3, most=16)
     """number of lamps"""
     kind: tuple = shares(sun=1, area=1.5, point=1)
     """each lamp's kind"""
-    strength: tuple = span(0.5, 4.0, least=0.0)
+    strength: tuple = span(0.5, 4.0, most=1e4)
     """irradiance of the first lamp at the subject; each further lamp has about half"""
     tint: tuple = span(0.0, 0.35, most=1)
     """how far light colours stray from white"""
@@ -126,7 +126,7 @@ class Scene:
     """A foreground to render.
 
     Attributes:
-        subjects: what is to be matted, in place; may be empty. families: the family of each.
+        subjects: what is to be matted, in place; may be empty.
         camera: where it is seen from.
         sky: radiance [3] or an environment [h, 2h, 3] (see environments.py).
         lamps: further light.
@@ -139,7 +139,6 @@ class Scene:
     sky: np.ndarray
     lamps: list[Lamp]
     factors: dict[str, Any]
-    families: list[str] = field(default_factory=list)
     surroundings: list[Subject] = field(default_factory=list)
 
     def transmissive(self) -> bool:
@@ -270,10 +269,12 @@ def _placed(
     return placed
 
 
-def _surroundings(
-    recipe: Any, rng: np.random.Generator, floor: float, away: np.ndarray, radius: float
-) -> list[Subject]:
-    """A ground at height `floor`, sometimes a wall behind, and things that stand about."""
+def _surroundings(recipe: Any, rng: np.random.Generator, floor: float, view: Camera, radius: float) -> list[Subject]:
+    """A ground at height `floor`, sometimes a wall behind, and things that stand about.
+
+    None of them crosses the subjects' sphere or holds the camera.
+    """
+    away = (view.origin - view.target) / np.linalg.norm(view.origin - view.target)
     kinds = ("wood", "tiles", "grass", "marble", "cloud", "plain")
     level = away * (1, 1, 0) / max(np.linalg.norm(away[:2]), 1e-6)
 
@@ -299,12 +300,12 @@ def _surroundings(
         subject = FAMILIES[family].build(rng, draw(rng, recipe.tables[family]))
         size, angle = rng.uniform(0.3, 1.1) * radius, rng.uniform(0, 2 * np.pi)
         way = np.cos(angle) * level + np.sin(angle) * across
-        before = way @ level > 0.3  # on the camera's side: it might hide the subjects
-        if subject.transmissive() or (before and rng.random() < 0.8):
-            continue
-        at = way * radius * rng.uniform(1.6, 4)
-        subject = moved(subject, np.eye(3) * size, at)
-        things.append(moved(subject, None, (0, 0, floor - subject.points()[:, 2].min())))
+        reach = size * np.linalg.norm(subject.points(), axis=1).max()
+        at = way * (radius * rng.uniform(1.0, 3.0) + reach)
+        before = way @ level > 0.3 and rng.random() < 0.8  # on the camera's side it might hide the subjects
+        if not (before or subject.transmissive() or np.linalg.norm(at - view.origin) < 2 * reach):
+            subject = moved(subject, np.eye(3) * size, at)
+            things.append(moved(subject, None, (0, 0, floor - subject.points()[:, 2].min())))
     return things
 
 
@@ -343,7 +344,6 @@ def describe(recipe: Any, seed: int, foreground: int, attempt: int = 0, sources:
         record = {"id": k + 1, "family": family, "class": CLASSES[family]}
         records.append(record | {"factors": {**drawn, **subjects[-1].drawn}})
     in_scene = arrangement["in_scene"] and not any(s.transmissive() for s in subjects)
-    arrangement["in_scene"] = in_scene
     if in_scene:
         camera["elevation"] = max(camera["elevation"], 4.0)
     azimuth = np.deg2rad(camera["azimuth"])
@@ -352,7 +352,10 @@ def describe(recipe: Any, seed: int, foreground: int, attempt: int = 0, sources:
     view = _aim(points, camera, rng.uniform(0, 2 * np.pi))
     away = (view.origin - view.target) / np.linalg.norm(view.origin - view.target)
     radius = float(np.linalg.norm(points, axis=1).max())
-    surroundings = _surroundings(recipe, shapes, float(points[:, 2].min()), away, radius) if in_scene else []
+    floor = float(points[:, 2].min())
+    in_scene = in_scene and view.origin[2] > floor + 0.1 * radius  # a shift may take the camera under the ground
+    arrangement["in_scene"] = bool(in_scene)
+    surroundings = _surroundings(recipe, shapes, floor, view, radius) if in_scene else []
 
     lamps = _lamps(rng, lights, recipe.lights, away, float(np.linalg.norm(view.origin)) + 2)
     kind, strength = lights["sky"], lights["sky_strength"]
@@ -381,4 +384,4 @@ def describe(recipe: Any, seed: int, foreground: int, attempt: int = 0, sources:
         "camera": camera,
         "lights": {**lights, "kinds": [lamp.kind for lamp in lamps]},
     }
-    return Scene(subjects, view, sky, lamps, factors, families, surroundings)
+    return Scene(subjects, view, sky, lamps, factors, surroundings)

@@ -15,7 +15,7 @@ from synth_data.recipe import parse_recipe
 from synth_data.render import _sensor, over_plate, refraction, render_foreground, solve, start
 from synth_data.scene import DISTRACTORS, Camera, Scene, describe
 from synth_data.subjects import FAMILIES
-from synth_data.subjects.meshes import Subject, Volume, ball, box, moved, surface, thinned
+from synth_data.subjects.meshes import Strands, Subject, Volume, ball, box, moved, surface, thinned
 
 UP = np.array([0, 0, 1.0])
 TINY = "{name: tiny, samples_per_pixel: 4, families: {solids: 1}, solids: {parts: [1, 1]}"
@@ -338,18 +338,64 @@ def test_refraction_is_nothing_in_a_pane_and_much_in_a_ball():
 def test_a_recipe_bounds_refraction():
     text = "{{name: g, samples_per_pixel: 1, families: {{glass: 1}}, refraction: {}}}"
     loose, tight = (parse_recipe(text.format(limit), "glass") for limit in (1.0, 0.0))
-    free = [compose.make_foreground(loose, 0, f, 8)[0] for f in range(3)]
+    free = [compose.make_foreground(loose, 0, f, 8)[0] for f in range(1)]
     assert all(scene.factors["attempt"] == 0 for scene in free)
     scene, _ = compose.make_foreground(tight, 0, 0, 8)
     kinds = {mesh.material["kind"] for subject in scene.subjects for mesh in subject.meshes}
     assert "glass" not in kinds
 
 
+def test_glass_and_smoke_in_one_picture():
+    glass, fog = painted(ball(0.5, (0, -1.0, 0)), "glass", colour=(1, 1, 1), ior=1.3), moved(smoke(), None, (0, 0.8, 0))
+    both = render(scene_of(glass, fog), 24, 16, 8)
+    alone = [render(scene_of(s), 24, 16, 8).alpha for s in (glass, fog)]
+    assert both.alpha == pytest.approx(1 - (1 - alone[0]) * (1 - alone[1]), abs=0.25)
+    assert both.alpha.mean() == pytest.approx((1 - (1 - alone[0]) * (1 - alone[1])).mean(), rel=0.05)
+    assert {0, 1, 2} == set(np.unique(both.instances))
+    assert refraction(scene_of(fog), 16, 5_000_000_000) == 0
+
+
+def test_smoke_out_of_focus_is_as_blurred_as_what_is_solid():
+    """A box that hides nearly all, as smoke and as a mesh, through an open lens."""
+    dense = smoke(60.0)
+    solid = painted(box((2.0, 2, 2)))
+    view = camera(aperture=0.4, focus=3.0)
+    blurred, truth = (render(scene_of(s, view=view), 32, n, 4).alpha for s, n in ((dense, 4), (solid, 256)))
+    sharp = render(scene_of(solid), 32, 64).alpha
+    assert np.abs(blurred - truth).mean() < 0.015 < 0.04 < np.abs(truth - sharp).mean()
+
+
+def test_fractional_coverage_is_not_raised_by_glass_elsewhere():
+    """The larger of two noisy estimates would be: a dark fringe over bright backgrounds."""
+    rng = np.random.default_rng(0)
+    y = rng.uniform(-1, 1, 300)
+    points = np.stack([np.stack([0 * y, y + 0.05 * k, np.full(300, -1.2 + 0.3 * k)], 1) for k in range(8)], 1)
+    hair = Subject(strands=[Strands(points, np.full((300, 8), 0.004), np.full((300, 5, 3), 0.4))])
+    bead = painted(ball(0.05, (0, 1.5, 1.4), rows=8), "thin_glass", colour=(1, 1, 1), ior=1.5)
+    alone, beside = render(scene_of(hair), 32, 1024).alpha, render(scene_of(hair, bead), 32, 16).alpha
+    soft = (alone > 0.02) & (alone < 0.98)
+    assert soft.sum() > 200 and abs((beside - alone)[soft].mean()) < 0.004
+
+
+def test_a_camera_under_the_ground_leaves_the_scene():
+    low = "camera: {shift_y: [0.6, 0.8], elevation: [-10, 0]}"
+    recipe = recipe_of(f"arrangement: {{in_scene: 1}}, {low}")
+    scenes = [describe(recipe, 3, f) for f in range(12)]
+    assert any(not scene.factors["arrangement"]["in_scene"] for scene in scenes)
+    for scene in scenes:
+        if scene.surroundings:
+            floor = min(s.points()[:, 2].min() for s in scene.surroundings)
+            assert scene.camera.origin[2] > floor
+            for thing in scene.surroundings[1:]:
+                points = thing.points()
+                assert not ((points.min(0) < scene.camera.origin) & (scene.camera.origin < points.max(0))).all()
+
+
 def test_what_is_opaque_stays_opaque_beside_glass():
     solid, glass = painted(ball(0.5, (0, 1.0, 0))), painted(ball(0.5, (0, -1.0, 0)), "glass", colour=(1, 1, 1), ior=1.3)
     made = render(scene_of(solid, glass), 48, 32, 8)
     alone = render(scene_of(solid), 48, 32).alpha
-    assert (made.alpha[alone == 1] == 1).all()
+    assert (made.alpha[cv2.erode(alone, np.ones((3, 3))) == 1] == 1).all()
     assert made.measured.keys() == {"residual"}
 
 
