@@ -101,7 +101,8 @@ class TrainingConfig:
     num_inference_steps: int = 4
     """Denoising steps of validation, kept in the adapter as its default."""
     validation_data_dir: str | None = None
-    """Held-out pairs that stay the same (not composited on the fly); None skips validation."""
+    """Held-out pairs that stay the same (not composited on the fly); of one recipe with the training set, they are
+    rendered with another `--seed`. None skips validation."""
     validation_steps: int = 500
     """Optimiser steps between validations; one more comes at the end."""
     num_validation_images: int = 8

@@ -22,6 +22,12 @@ from sdseg.noise import annealed_noise
 
 PERMUTATION = 2**32 - 1  # stands in for a position when an epoch's order is drawn
 
+# keys of a recipe that say nothing about which subjects are seen, from where and in what light
+BESIDE_THE_FOREGROUND = {
+    "name", "target", "compositing", "composites_per_foreground", "samples_per_pixel", "max_depth", "background",
+    "exposure", "capture", "recompose", "photos",
+}  # fmt: skip
+
 
 class DataError(ValueError):
     """A data set that cannot be trained on; one line that names the file and the remedy."""
@@ -92,6 +98,50 @@ def _listed_pairs(directory: Path) -> Iterator[PairFiles]:
                     f"and alpha_file_name ({error!r})"
                 ) from error
             yield PairFiles(name, directory / name, directory / alpha)
+
+
+def shared_foreground(one: str | Path, other: str | Path) -> int | None:
+    """The lowest number of a foreground that two rendered folders both show; None where they share none.
+
+    One seed, one recipe (apart from `BESIDE_THE_FOREGROUND`) and one number make one foreground, whatever its
+    background, file name, picture size or noise. Folders without the records of `python -m synth_data render` share
+    none.
+
+    Raises:
+        ValueError: a record that cannot be read.
+    """
+    origin = _origin(Path(one))
+    if origin is None or origin != _origin(Path(other)):
+        return None
+    return min(_foregrounds(Path(one)) & _foregrounds(Path(other)), default=None)
+
+
+def _origin(directory: Path) -> tuple[int, dict] | None:
+    """Seed and recipe of a rendered folder's foregrounds; None where they are not recorded."""
+    import yaml
+
+    from synth_data.store import read_settings
+
+    if not all((directory / name).is_file() for name in ("render.json", "recipe.yaml", "metadata.jsonl")):
+        return None
+    settings = read_settings(directory)
+    try:
+        recipe = yaml.safe_load((directory / "recipe.yaml").read_text("utf-8"))
+        kept = {key: value for key, value in recipe.items() if key not in BESIDE_THE_FOREGROUND}
+    except (yaml.YAMLError, AttributeError, UnicodeDecodeError) as error:
+        raise DataError(
+            f"{directory / 'recipe.yaml'} is not the recipe that `python -m synth_data render` wrote ({error!r}); "
+            "render again"
+        ) from error
+    return (settings["seed"], kept) if "seed" in settings else None
+
+
+def _foregrounds(directory: Path) -> set[int]:
+    """The numbers of a rendered folder's foregrounds, as its samples record them."""
+    from synth_data.store import read_rows
+
+    recorded = (json.loads(row["factors"]) for _, row in read_rows(directory) if row is not None)
+    return {factors["foreground"] for factors in recorded if "foreground" in factors}
 
 
 def check_pairs(pairs: list[PairFiles], looked_into: int = 512) -> list[str]:
@@ -225,7 +275,7 @@ def latent_valid(valid: torch.Tensor, factor: int) -> torch.Tensor:
 class PictureSource:
     """Pairs read and augmented afresh each time: items hold pixels."""
 
-    recipe = ""  # all that decides the pictures lies in the pairs' files
+    recipe, photos = "", ()  # all that decides the pictures lies in the pairs' files
 
     def __init__(self, pairs: list[PairFiles], resolution: int, augmentation: Augmentation):
         self.pairs, self.resolution, self.augmentation = pairs, resolution, augmentation
@@ -241,10 +291,14 @@ class PictureSource:
 
 class RecomposedSource:
     """Foregrounds put into another picture each time: items hold pixels, and an epoch is as long as there are
-    foregrounds. `pairs` name each foreground's file, and in the alpha's place the background that lies beside it."""
+    foregrounds. `pairs` name each foreground's file, and in the alpha's place the background that lies beside it;
+    `photos` say what lies in each place that photos are drawn from."""
 
     def __init__(self, directory: str | Path, resolution: int, augmentation: Augmentation):
+        import yaml
+
         from synth_data.recompose import Recomposer
+        from synth_data.store import digest
 
         self.recomposer = Recomposer(directory)
         folder = Path(directory)
@@ -253,6 +307,9 @@ class RecomposedSource:
             for row in self.recomposer.rows
         ]
         self.recipe = (folder / "recipe.yaml").read_text("utf-8")
+        count = self.recomposer.sources.number_of_photos  # all that tells of a data set on the Hub
+        places = yaml.safe_load(self.recipe).get("photos", []) if count else []
+        self.photos = [f"{place} {digest(place)} {count}" for place in places]
         self.resolution, self.augmentation = resolution, augmentation
 
     def check(self, looked_into: int = 32) -> list[str]:

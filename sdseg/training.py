@@ -20,6 +20,7 @@ import shutil
 import signal
 import sys
 import time
+from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -134,6 +135,8 @@ def train(config: TrainingConfig) -> None:
     pairs = pictures.pairs
     held_out = find_pairs(config.validation_data_dir) if config.validation_data_dir else []
     refuse_overlap(pairs, held_out)
+    if config.validation_data_dir:
+        refuse_shared_foreground(config.train_data_dir, config.validation_data_dir)
     accelerator = Accelerator(
         mixed_precision=config.mixed_precision,
         gradient_accumulation_steps=config.gradient_accumulation_steps,
@@ -142,7 +145,8 @@ def train(config: TrainingConfig) -> None:
     )
     samples_per_pass = config.train_batch_size * accelerator.num_processes
     global_batch = samples_per_pass * config.gradient_accumulation_steps
-    record = asdict(config) | {"global_batch": global_batch, "data_digest": data_digest(pairs, pictures.recipe)}
+    digest = data_digest(pairs, pictures.recipe, pictures.photos)
+    record = asdict(config) | {"global_batch": global_batch, "data_digest": digest}
     first_step = step_to_resume(output, config, record)
     accelerator.wait_for_everyone()  # all have looked before the first one writes
     if first_step >= config.max_train_steps and (output / "adapter").is_dir():
@@ -325,6 +329,18 @@ def refuse_overlap(pairs: list[PairFiles], held_out: list[PairFiles]) -> None:
             raise ConfigError(f"validation_data_dir holds {pair.image}, which is also trained on; hold other pairs out")
 
 
+def refuse_shared_foreground(training: str, validation: str) -> None:
+    """A rendered foreground is known once trained on, before whatever background and in whichever folder it lies."""
+    from sdseg.data import shared_foreground
+
+    shared = shared_foreground(training, validation)
+    if shared is not None:
+        raise ConfigError(
+            f"validation_data_dir {validation} shows the same foreground {shared} as train_data_dir {training}; "
+            "render the validation set with another --seed"
+        )
+
+
 def refuse_non_finite(gathered: torch.Tensor, pairs: list[PairFiles], step: int) -> None:
     """gathered: [samples, 3] of loss, pair index, stop flag, from all processes."""
     bad = gathered[~gathered[:, 0].isfinite()]
@@ -336,9 +352,11 @@ def refuse_non_finite(gathered: torch.Tensor, pairs: list[PairFiles], step: int)
         )
 
 
-def data_digest(pairs: list[PairFiles], recipe: str) -> str:
-    """Changes when pairs are added, removed, renamed or differ in file size, and with the recipe text."""
+def data_digest(pairs: list[PairFiles], recipe: str, photos: Iterable[str]) -> str:
+    """Changes when pairs are added, removed, renamed or differ in file size, with the recipe text, and with photos."""
     digest = hashlib.sha256(recipe.encode())
+    for place in photos:
+        digest.update(f"{place}\n".encode())
     for pair in pairs:
         digest.update(f"{pair.name} {pair.image.stat().st_size} {pair.alpha.stat().st_size}\n".encode())
     return digest.hexdigest()[:16]

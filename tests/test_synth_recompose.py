@@ -4,6 +4,7 @@ import io
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -18,7 +19,7 @@ from synth_data.colour import linear_to_srgb, srgb_to_linear
 from synth_data.compose import expose
 from synth_data.factors import draw
 from synth_data.recompose import Placed, RecomposeFactors, Recomposer, placement, stacked, warped
-from synth_data.store import Layers, open_folder, write_layers, write_metadata
+from synth_data.store import Layers, open_folder, write_layers, write_metadata, write_pair
 
 ROOT = Path(__file__).parents[1]
 NEUTRAL = draw(np.random.default_rng(0), CaptureFactors())
@@ -583,3 +584,46 @@ def test_doubtful_mattes_are_counted_in_recombined_pictures_too(tmp_path):
     far_off = [disc(index, at=(5, 5)) if index < 2 else disc(index) for index in range(4)]
     pictures = open_pictures(write_set(tmp_path / "set", layers=far_off), 32, Augmentation(False, 1.0))
     assert pictures.check() == ["2 of 4 mattes looked into are empty (all 0)"]
+
+
+def test_foregrounds_that_are_recombined_are_not_validated_on(tmp_path, capsys):
+    """Their backgrounds, cameras and file names differ from those of a set on disk."""
+    numbered = []
+    for layers in (disc(0), disc(1)):
+        factors = json.loads(layers.meta["factors"]) | {"foreground": layers.meta["index"]}
+        numbered.append(replace(layers, meta=layers.meta | {"factors": json.dumps(factors)}))
+    folder = write_set(tmp_path / "set", VARIED + "compositing: on_the_fly", numbered)
+    for seed in (0, 1):
+        held_out = tmp_path / f"held_out_{seed}"
+        settings = {"seed": seed, "size": 32, "variant": "none", "target": "alpha", "compositing": "disk"}
+        open_folder(held_out, "name: other\nbackground: {kind: {plain: 1}}", settings | {"inputs": {}}, {})
+        pair = Recomposer(folder, size=32).pair(1, np.random.default_rng(0))
+        write_metadata(held_out, {1: write_pair(held_out, replace(pair, meta=pair.meta | {"seed": seed}))})
+    assert train(folder, tmp_path / "run", validation_data_dir=tmp_path / "held_out_0")[0] == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and "another --seed" in error
+    assert f"{tmp_path / 'held_out_0'} shows the same foreground 1 as train_data_dir {folder};" in error
+    assert not (tmp_path / "run").exists()
+    assert train(folder, tmp_path / "run", validation_data_dir=tmp_path / "held_out_1")[0] == 0
+
+
+def test_photos_belong_to_the_run_where_they_are_seen(tmp_path, capsys):
+    """Added and removed photos change every draw; a set that shows none goes on without them."""
+
+    def photo(name):
+        Image.fromarray(gradient(60, 60)).save(photos / name)
+
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    photo("a.png")
+    recipe = f"photos: ['{photos}']\nrecompose: {{photo: %s}}"
+    seen, unseen = (write_set(tmp_path / f"set_{share}", recipe % share) for share in (0.5, 0))
+    for folder in (seen, unseen):
+        assert train(folder, tmp_path / f"run_{folder.name}")[0] == 0
+    photo("b.png")
+    capsys.readouterr()
+    assert train(seen, tmp_path / "run_set_0.5")[0] == 2
+    assert "data_digest" in capsys.readouterr().err
+    assert train(unseen, tmp_path / "run_set_0")[0] == 0
+    (photos / "b.png").unlink()
+    assert train(seen, tmp_path / "run_set_0.5")[0] == 0

@@ -390,6 +390,62 @@ def test_bad_settings_and_data_are_told_in_one_line(arguments, pairs, tmp_path, 
     assert (tmp_path / "other" / "precious.txt").read_text() == "x"
 
 
+def rendered(
+    folder: Path, numbers: list[int], seed: int = 1, recipe: str = "families: {fur: 1}", first: int = 0
+) -> Path:
+    """Pairs with the records that the renderer leaves: sample `first` + k shows foreground `numbers[k]`."""
+    from synth_data.store import open_folder, write_metadata
+
+    settings = {"seed": seed, "size": 32, "variant": "none", "target": "alpha", "compositing": "disk", "inputs": {}}
+    open_folder(folder, f"name: tiny\n{recipe}\n", settings, {})
+    write_pairs(folder, len(numbers), first_seed=seed + first)
+    rows = [json.loads(line) for line in (folder / "metadata.jsonl").read_text().splitlines()]
+    more = ({"seed": seed, "factors": json.dumps({"foreground": number})} for number in numbers)
+    write_metadata(folder, {first + k: row | {"index": first + k} | next(more) for k, row in enumerate(rows)})
+    return folder
+
+
+def test_a_foreground_is_not_both_trained_and_validated_on(arguments, tmp_path, capsys):
+    """In a copied folder, as another composite of it, or before another background with other noise."""
+    several = "families: {fur: 1}\ncomposites_per_foreground: 3\n%s"
+    training = rendered(tmp_path / "training", [0, 0, 0, 1], recipe=several % "exposure: {stops: [0, 0]}")
+    (tmp_path / "with space").mkdir()
+    same = [
+        shutil.copytree(training, tmp_path / "with space" / "copied"),
+        rendered(tmp_path / "rest", [1, 1, 2, 2], recipe=several % "capture: {jpeg: 0.5}\nphotos: []", first=4),
+        rendered(tmp_path / "single", [1, 2], recipe="families: {fur: 1.0}\nsamples_per_pixel: 256"),
+    ]
+    for folder, shared in zip(same, (0, 1, 1), strict=True):
+        message = error_of(arguments(train_data_dir=training, validation_data_dir=folder), capsys)
+        assert f"{folder} shows the same foreground {shared} as train_data_dir {training}; render" in message
+        assert "another --seed" in message and not (tmp_path / "run").exists()
+
+
+def test_other_foregrounds_may_be_validated_on(pairs, tmp_path):
+    from sdseg.training import refuse_shared_foreground
+
+    training = rendered(tmp_path / "training", [0, 1])
+    unrecorded = shutil.copytree(training, tmp_path / "unrecorded")
+    (unrecorded / "render.json").unlink()
+    for folder in (
+        rendered(tmp_path / "seed", [0, 1], seed=2),
+        rendered(tmp_path / "numbers", [2, 3], first=2),
+        rendered(tmp_path / "subjects", [0, 1], recipe="families: {fur: 1}\nfur: {strands: [50, 50]}"),
+        unrecorded,
+        pairs,
+    ):
+        refuse_shared_foreground(str(training), str(folder))
+        refuse_shared_foreground(str(folder), str(training))
+
+
+def test_a_recipe_that_is_none_is_told_in_one_line(arguments, tmp_path, capsys):
+    training, held_out = (rendered(tmp_path / name, [0]) for name in ("training", "held_out"))
+    for content in ("[a, b]", "name: [", ""):
+        (held_out / "recipe.yaml").write_text(content)
+        message = error_of(arguments(train_data_dir=training, validation_data_dir=held_out), capsys)
+        assert str(held_out / "recipe.yaml") in message and "render again" in message
+
+
 def test_unknown_key_in_a_file_names_its_neighbour(tmp_path, capsys):
     config = tmp_path / "run.yaml"
     config.write_text("output_dir: x\ntrain_data_dir: y\nmax_train_step: 3\n")
