@@ -35,10 +35,10 @@ SCENES = {
 }
 
 
-def draw(name: str, changes: dict, size: int, workers: int) -> None:
+def draw(name: str, changes: dict, seed: int, size: int, workers: int) -> None:
     """docs/pictures/NAME.jpg, eight samples of the full recipe with `changes`."""
     content = yaml.safe_load(EVERYTHING.read_text()) | SHARED | changes | {"name": name}
-    pairs = render_pairs(parse_recipe(yaml.safe_dump(content), name), SEED, list(range(8)), size, workers)
+    pairs = render_pairs(parse_recipe(yaml.safe_dump(content), name), seed, list(range(8)), size, workers)
     output = ROOT / "docs" / "pictures" / f"{name}.jpg"
     output.parent.mkdir(exist_ok=True)
     Image.fromarray(contact_sheet(pairs, columns=4)).save(output, quality=88)
@@ -62,8 +62,9 @@ def main() -> None:
     options = parser.parse_args()
     families = yaml.safe_load(EVERYTHING.read_text())["families"]
     sheets = {family: SINGLE | {"families": {family: 1}} | COSTLY.get(family, {}) for family in families} | SCENES
-    for name in options.names or sheets:
-        draw(name, sheets[name], options.size, options.workers)
+    for position, (name, changes) in enumerate(sheets.items()):
+        if not options.names or name in options.names:
+            draw(name, changes, SEED + position, options.size, options.workers)
 
 
 if __name__ == "__main__":
