@@ -38,9 +38,15 @@ def text(default: str) -> Any:
 
 
 def unknown(word: str, known: list[str] | tuple[str, ...], place: str) -> ValueError:
-    """The error for a name that nothing reads, with its nearest neighbour."""
-    near = difflib.get_close_matches(str(word), known, n=1, cutoff=0.0)
-    return ValueError(f"{place}: unknown key '{word}'; did you mean '{near[0]}'? (known: {', '.join(known)})")
+    """The error for a name that nothing reads, with its nearest neighbour if one is near.
+
+    A word may also stand for a name's beginning or end: `sampels` for `samples_per_pixel`.
+    """
+    word = str(word)
+    parts = {name[at]: name for name in reversed(known) for at in (slice(-len(word), None), slice(len(word)))}
+    near = difflib.get_close_matches(word, [*known, *parts], n=1, cutoff=0.6)
+    guess = f"; did you mean '{parts.get(near[0], near[0])}'?" if near else ""
+    return ValueError(f"{place}: unknown key '{word}'{guess} (known: {', '.join(known)})")
 
 
 def read_number(value: Any, place: str, least: float = 0.0, most: float = math.inf, whole: bool = False) -> Any:

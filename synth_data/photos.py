@@ -69,10 +69,11 @@ def open_photos(place: str) -> Files | Rows:
 
 
 def square_part(name: str, source: Any, size: int, crop: float, left: float, top: float) -> np.ndarray:
-    """A square part of a picture: uint8 sRGB [size, size, 3].
+    """A square part of a picture in linear light: float32 [size, size, 3] in [0, 1].
 
-    The square's side is `crop` of the picture's shorter one; `left` and `top` in [0, 1] say where it lies. Large
-    JPEGs are decoded at the smallest of their sizes 1, 1/2, 1/4, 1/8 that fills the frame.
+    The square's side is `crop` of the picture's shorter one; `left` and `top` in [0, 1] say where it lies. It is made
+    to fit in linear light, save that large JPEGs are decoded at the smallest of their sizes 1, 1/2, 1/4, 1/8 that
+    fills the frame. ValueError names a picture that cannot be read.
     """
     from PIL import Image, ImageOps
 
@@ -89,11 +90,13 @@ def square_part(name: str, source: Any, size: int, crop: float, left: float, top
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         why = " ".join(str(error).split())
         raise ValueError(f"photos: {name} cannot be read ({why}); replace or remove it") from error
-    return cv2.resize(part, (size, size), interpolation=cv2.INTER_AREA if side > size else cv2.INTER_LINEAR)
+    filtered = cv2.INTER_AREA if side > size else cv2.INTER_LINEAR
+    part = cv2.resize(cv2.LUT(part, LINEAR), (size, size), interpolation=filtered)
+    return np.minimum(part, 1, out=part)  # means of whites are rounded upwards too
 
 
 def random_part(rng: np.random.Generator, name: str, source: Any, size: int) -> np.ndarray:
     """A random square of a photo, perhaps mirrored: linear light float32 [size, size, 3] in [0, 1]."""
     crop, left, top, flip = rng.uniform(LEAST_CROP, 1), rng.random(), rng.random(), rng.random() < 0.5
     part = square_part(name, source, size, crop, left, top)
-    return cv2.LUT(cv2.flip(part, 1) if flip else part, LINEAR)
+    return cv2.flip(part, 1) if flip else part

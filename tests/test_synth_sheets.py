@@ -410,6 +410,8 @@ ONE_FACE = EMPTY.replace("end_header", "element face 1\nproperty list uchar int 
         ("a.ply", ONE_FACE + "0 0 nan\n1 0 0\n0 1 0\n3 0 1 2\n", ("not finite", "a.ply")),
         ("a.obj", "v 0 0 inf\nv 1 0 0\nv 0 1 0\nf 1 2 3\n", ("not finite", "a.obj")),
         ("a.ply", ONE_FACE + "1 1 1\n1 1 1\n1 1 1\n3 0 1 2\n", ("no extent", "a.ply")),
+        ("a.ply", ONE_FACE + "0 0 0\n0.1 0.2 0.3\n0.3 0.6 0.9\n3 0 1 2\n", ("no area", "a.ply")),
+        ("a.obj", "v 0 0 0\nv 1 0 0\nv 0 1 0\nf 1 2 2\nf 3 3 1\n", ("no area", "a.obj")),
         ("a.ply", "this is not a mesh", ("cannot be read", "a.ply")),
         ("a.ply", ONE_FACE + "0 0 0\n1 0 0\n0 1 0\n3 0 1 7\n", ("a.ply",)),
         ("a.obj", b"\x00\xff\xfe\x81 rubbish", ("a.obj",)),

@@ -145,7 +145,7 @@ def read_meshes(path: str) -> tuple[Mesh, ...]:
     """The parts of one OBJ or PLY file, centred (the middle of their box) and scaled to radius 1; `material` may be {}.
 
     Polygons become triangles. The arrays are shared between calls: copy before writing to them.
-    ValueError, with the file and the remedy: cannot be read, no faces, vertices that are not finite, no extent.
+    ValueError, with the file and the remedy: cannot be read, no faces, vertices that are not finite, no extent or area.
     """
     import trimesh
 
@@ -170,6 +170,10 @@ def read_meshes(path: str) -> tuple[Mesh, ...]:
     radius = np.linalg.norm(points - middle, axis=1).max()
     if not radius > 0:
         raise ValueError(f"{where} has no extent: all its vertices are one point; {REMEDY}")
+    sides = np.concatenate([np.diff(m.vertices[m.faces], axis=1, append=m.vertices[m.faces[:, :1]]) for m in meshes])
+    twice_area = np.linalg.norm(np.cross(sides[:, 0], sides[:, 1]), axis=1)
+    if (twice_area <= 1e-6 * (sides**2).sum(2).max(1)).all():  # flat to within single precision
+        raise ValueError(f"{where} has no area: the corners of each face lie on a line; {REMEDY}")
     return tuple(replace(m, vertices=(m.vertices - middle) / radius) for m in meshes)
 
 
