@@ -218,7 +218,7 @@ def main(argv: list[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except RuntimeError as error:  # also a worker that died
-        print(f"error: {error}{again}", file=sys.stderr)
+        print(f"error: {str(error).removesuffix('.') + '.' if again else error}{again}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("interrupted; run the same command again to finish", file=sys.stderr)

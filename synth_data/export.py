@@ -8,7 +8,7 @@ import tarfile
 from pathlib import Path
 from typing import Any
 
-from synth_data.store import JOURNAL, files_of, meta_of, read_rows, read_settings
+from synth_data.store import BAD_LINE, JOURNAL, files_of, meta_of, read_rows, read_settings
 
 FORMATS = {"parquet": "parquet", "webdataset": "tar"}  # name -> suffix
 BESIDE = ("recipe.yaml", "render.json", "classes.json")  # what it takes to render the set again
@@ -81,7 +81,7 @@ def export(folder: Path, form: str, output: Path, samples_per_file: int = 1000) 
     rows = []
     for place, row in read_rows(folder):
         if row is None:
-            raise ValueError(f"{place}: not a sample's row; run the render command again")
+            raise ValueError(f"{place}: {BAD_LINE}")
         for name in files_of(row).values():
             if not (folder / name).is_file():
                 raise FileNotFoundError(f"{folder / name}: missing; run the render command again")

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +15,15 @@ import numpy as np
 
 from synth_data.colour import linear_to_srgb, luminance, srgb_to_linear
 from synth_data.store import (
+    BAD_LINE,
     JOURNAL,
     Pair,
     digest,
     files_of,
     meta_of,
     read_layers,
-    read_metadata,
     read_pair,
+    read_recipe,
     read_rows,
     read_settings,
     write_bytes,
@@ -94,12 +95,17 @@ def _examine(folder: Path, row: dict[str, Any], settings: dict[str, Any], classe
         raise ValueError(f"{first}: alpha leaves [0, 1]; render it again")
     factors = json.loads(pair.meta["factors"])
     mean = float(alpha.mean(dtype=np.float64))
-    if abs(factors.get("coverage", mean) - mean) > 1e-3:
+    try:
+        off = abs(factors.get("coverage", mean) - mean)
+        families = tuple(sorted({record["family"] for record in factors.get("instances", [factors])}))
+        list(_flat(factors))
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{first}: its row's factors are not what render writes; render it again") from error
+    if off > 1e-3:
         raise ValueError(
             f"{first}: the matte's mean is {mean:.4f}, its row says {factors['coverage']}; render it again"
         )
     _check_ids(folder, row, pair, classes)
-    families = tuple(sorted({record["family"] for record in factors.get("instances", [factors])}))
     thumb = [cv2.resize(a, (THUMB, THUMB), interpolation=cv2.INTER_AREA) for a in (pair.image, alpha)]
     return Examined(
         index=row["index"],
@@ -155,7 +161,7 @@ def inspect(folder: Path, workers: int = 1) -> dict[str, Any]:
     damaged, rows = [], []
     for place, row in read_rows(folder):
         if row is None:
-            damaged.append(f"{place}: not a sample's row; run the render command again")
+            damaged.append(f"{place}: {BAD_LINE}")
         else:
             rows.append(row)
 
@@ -356,7 +362,7 @@ def sheet(folder: Path, path: Path) -> None:
     """Writes a contact sheet (PNG) of up to SHEET_SAMPLES whole samples from all over the set."""
     import cv2
 
-    settings, rows = read_settings(folder), list(read_metadata(folder).values())
+    settings, rows = read_settings(folder), [row for _, row in read_rows(folder) if row is not None]
     chosen = [rows[k] for k in np.unique(np.linspace(0, len(rows) - 1, SHEET_SAMPLES).astype(int))] if rows else []
     pairs = []
     for row in chosen:
@@ -378,25 +384,34 @@ def sheet(folder: Path, path: Path) -> None:
 # ------------------------------------------------------------------------------------------------ one sample again
 
 
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"
+
+
 def rerender(folder: Path, number: int, output: Path | None = None) -> list[str]:
     """Renders row `number` (from 0) of metadata.jsonl again and compares bytes; returns what differs, in words.
 
-    The first file (picture, or foreground) is also written to `output` if given. IndexError names a row that is not
-    there, ValueError a set or `output` that does not fit.
+    The first file (picture, or foreground) is also written to `output` if given. ValueError names a row that is not
+    there, or a set or `output` that does not fit; FileNotFoundError a file that every set has.
     """
     from synth_data.recipe import parse_recipe
     from synth_data.workers import check_variant, render_sample
 
     settings = read_settings(folder)
     rows = list(read_rows(folder))
+    if not rows:
+        raise ValueError(f"--row: '{folder}' holds no samples; there is nothing to render again")
     if number >= len(rows):
         raise ValueError(f"--row: {number} is out of range; '{folder}' has rows 0 .. {len(rows) - 1}")
     place, row = rows[number]
     if row is None:
-        raise ValueError(f"{place}: not a sample's row; run the render command again")
+        raise ValueError(f"{place}: {BAD_LINE}")
     if output is not None and output.suffix != Path(row["file_name"]).suffix:
         raise ValueError(f"--output: '{output}' must end in {Path(row['file_name']).suffix}, as {row['file_name']}")
-    recipe = parse_recipe((folder / "recipe.yaml").read_text(encoding="utf-8"), str(folder / "recipe.yaml"))
+    recipe = parse_recipe(read_recipe(folder)[0], str(folder / "recipe.yaml"))
     check_variant(settings["variant"])
     differs = []
     with tempfile.TemporaryDirectory(prefix="synth_data_") as temporary:
@@ -412,9 +427,9 @@ def rerender(folder: Path, number: int, output: Path | None = None) -> list[str]
             write_bytes(output, (again / made["file_name"]).read_bytes())
     if differs:
         differs += [
-            f"{name} here is {version(name)}, the set's {there}"
+            f"{name} here is {_version(name)}, the set's {there}"
             for name, there in settings.get("versions", {}).items()
-            if version(name) != there
+            if _version(name) != there
         ]
         differs += [
             f"'{path}' holds other files now" for path, was in settings["inputs"].items() if digest(path) != was

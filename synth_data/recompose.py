@@ -12,14 +12,23 @@ from typing import Any
 
 import cv2
 import numpy as np
-import yaml
 
 from synth_data.backgrounds import Sources, defocused, put_distractor
 from synth_data.capture import CaptureFactors, capture
 from synth_data.compose import ExposureFactors, composite, expose
 from synth_data.factors import chance, count, draw, read_table, span
 from synth_data.photos import LINEAR
-from synth_data.store import Pair, meta_of, read_foreground, read_metadata, read_png, read_settings
+from synth_data.store import (
+    Pair,
+    alpha_levels,
+    alpha_of,
+    meta_of,
+    read_foreground,
+    read_metadata,
+    read_png,
+    read_recipe,
+    read_settings,
+)
 
 # Where a further foreground stands, in front of or behind the first, or out of focus as a distractor.
 FURTHER_SCALE = (0.45, 1.0)
@@ -148,7 +157,8 @@ class Recomposer:
             size: pixels across of what comes out; the size that was rendered if None.
 
         Raises:
-            FileNotFoundError, ValueError: no such set, or one composited on disk, or no photos where some are needed.
+            FileNotFoundError, ValueError: no such set, one composited on disk, one that lost files, rows or its recipe, or
+                no photos where some are needed.
         """
         self.folder = Path(folder)
         settings = read_settings(self.folder)
@@ -158,16 +168,18 @@ class Recomposer:
                 "compositing: on_the_fly"
             )
         self.size = settings["size"] if size is None else size
-        self.rows = [row for _, row in sorted(read_metadata(self.folder).items())]
+        self.rows = [row for _, row in sorted(read_metadata(self.folder, whole=True).items())]
         if not self.rows:
             raise ValueError(f"'{folder}' holds no finished sample; render some with `python -m synth_data render`")
         place = self.folder / "recipe.yaml"
-        recipe = yaml.safe_load(place.read_text(encoding="utf-8"))
+        _, recipe = read_recipe(self.folder)
         self.exposure = read_table(ExposureFactors, recipe.get("exposure", {}), f"{place}: exposure")
         self.capture = read_table(CaptureFactors, recipe.get("capture", {}), f"{place}: capture")
         self.factors = read_table(RecomposeFactors, recipe.get("recompose", {}), f"{place}: recompose")
         if photos is None:
             photos = recipe.get("photos", [])
+            if not isinstance(photos, list) or not all(isinstance(name, str) for name in photos):
+                raise ValueError(f"{place}: photos: {photos!r} is not a list of words; give [FIRST, SECOND, ...]")
         elif photos and self.factors.photo == 0:
             raise ValueError(f"{place}: recompose.photo is 0, so photos would never be seen; give it a share")
         self.sources = Sources(photos if self.factors.photo > 0 else ())
@@ -181,7 +193,7 @@ class Recomposer:
     def pair(self, index: int, rng: np.random.Generator) -> Pair:
         """Foreground `index` (0 <= index < len) in a picture drawn from `rng`, and from nothing else.
 
-        ValueError names a file that is damaged.
+        Alpha has the 16 bits that it has on disk. ValueError names a file that is damaged.
         """
         f = draw(rng, self.factors)
         exposure, captured = draw(rng, self.exposure), draw(rng, self.capture)
@@ -193,7 +205,8 @@ class Recomposer:
             placed = stacked(other, placed) if f["further"]["in_front"] else stacked(placed, other)
         background = self._background(index, f, exposure, rng)
         image = capture(composite(placed.colour, placed.alpha, background), captured, rng)
-        ids = placed.ids * (placed.alpha >= 0.5)
+        alpha = alpha_of(alpha_levels(placed.alpha))
+        ids = placed.ids * (alpha >= 0.5)
         records = placed.factors["instances"]
         classes = np.zeros(256, np.uint8)
         for record in records:
@@ -201,7 +214,7 @@ class Recomposer:
         factors = factors | {"instances": records, "recompose": f, "exposure": exposure, "capture": captured}
         factors["coverage"] = round(float(placed.alpha.mean(dtype=np.float64)), 6)
         meta = meta_of(self.rows[index]) | {"factors": json.dumps(factors, sort_keys=True)}
-        return Pair(image, placed.alpha, meta, ids, cv2.LUT(ids, classes))
+        return Pair(image, alpha, meta, ids, cv2.LUT(ids, classes))
 
     def _further(self, index: int, rng: np.random.Generator) -> dict[str, Any]:
         """Another foreground than `index`, and where it goes."""
@@ -222,6 +235,10 @@ class Recomposer:
             rgba[..., k] = colour[..., k]
         rgba[..., 3] = alpha
         factors = json.loads(row["factors"])
+        for key in ("instances", "transmissive"):
+            if key not in factors:
+                place = self.folder / "metadata.jsonl"
+                raise ValueError(f"{place}: sample {row['index']}'s factors lack '{key}'; render again")
         colour, alpha, ids = warped(rgba, instances, self.size, placement(rgba, self.size, f))
         return Placed(expose(colour, alpha, **exposure, clear=factors["transmissive"]), alpha, ids, factors)
 

@@ -34,6 +34,9 @@ import yaml
 
 JOURNAL = ".rendered.jsonl"  # rows of finished samples as they finish; gone when the run is complete
 NEUTRAL = {"target": "alpha", "compositing": "disk", "inputs": {}}  # what a render.json means that lacks them
+TARGETS, COMPOSITING = ("alpha", "mask", "classes"), ("disk", "on_the_fly")
+MADE_BY = ("mitsuba", "drjit", "numpy", "scipy", "scikit-image", "opencv-python-headless", "pillow", "trimesh")
+BAD_LINE = "not a sample's row; delete that line and render again"
 
 
 @dataclass(frozen=True)
@@ -163,13 +166,23 @@ def read_foreground(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return rgba[..., :3], rgba[..., 3], instances.astype(np.uint8)
 
 
+def alpha_levels(alpha: np.ndarray) -> np.ndarray:
+    """Alpha in [0, 1] as the levels that a file keeps of it: uint16, 65535 = 1."""
+    return np.round(alpha * 65535.0).astype(np.uint16)
+
+
+def alpha_of(levels: np.ndarray) -> np.ndarray:
+    """Alpha float32 of a file's levels."""
+    return levels.astype(np.float32) / np.float32(65535)
+
+
 def write_pair(folder: Path, pair: Pair, target: str = "alpha") -> dict[str, Any]:
     """Writes a pair's files (the picture last, each whole or absent) and returns its metadata row.
 
     `target` alpha, mask or classes says which files there are beside picture and matte.
     """
     names = file_names(pair.meta["index"], target)
-    levels = np.round(pair.alpha * 65535.0).astype(np.uint16)
+    levels = alpha_levels(pair.alpha)
     write_bytes(folder / names["alpha_file_name"], _png(levels))
     if target == "mask":
         write_bytes(folder / names["mask_file_name"], _png(np.where(levels >= 32768, 255, 0).astype(np.uint8)))
@@ -183,7 +196,7 @@ def write_pair(folder: Path, pair: Pair, target: str = "alpha") -> dict[str, Any
 def read_pair(folder: Path, row: dict[str, Any]) -> Pair:
     """The pair of a metadata row; the inverse of `write_pair`. ValueError names a damaged file."""
     image = read_png(folder / row["file_name"], "RGB")
-    alpha = read_png(folder / row["alpha_file_name"], "I;16").astype(np.float32) / np.float32(65535)
+    alpha = alpha_of(read_png(folder / row["alpha_file_name"], "I;16"))
     instances, classes = (
         read_png(folder / row[key], "L") if key in row else None for key in ("instances_file_name", "classes_file_name")
     )
@@ -208,39 +221,54 @@ def read_layers(folder: Path, row: dict[str, Any]) -> Layers:
 # ------------------------------------------------------------------------------------------------ the folder
 
 
-def _rows(path: Path) -> Iterable[dict[str, Any]]:
-    """The rows of a JSON-lines file; a last line that was cut off is left out."""
-    if path.is_file():
-        for line in path.read_text(encoding="utf-8").splitlines():
-            try:
-                yield json.loads(line)
-            except json.JSONDecodeError:
-                return
+def _row(line: bytes, columns: set[str]) -> dict[str, Any] | None:
+    """A line of a list of samples; None if it is not the row of a sample that has these file columns."""
+    try:
+        row = json.loads(line.decode())
+        sound = isinstance(json.loads(row["factors"]), dict) and isinstance(row["index"], int) and row["index"] >= 0
+        sound = sound and columns <= row.keys() and all(isinstance(name, str) for name in files_of(row).values())
+    except (ValueError, KeyError, TypeError):
+        return None
+    return row if sound else None
+
+
+def _rows(path: Path, settings: dict[str, Any]) -> Iterable[tuple[str, dict[str, Any] | None, bool]]:
+    """(place, row or None, whether the line was cut off) of each line of a list of samples, if there is one."""
+    columns = set(file_names(0, settings["target"], settings["compositing"]))
+    *lines, rest = path.read_bytes().split(b"\n") if path.is_file() else [b""]
+    for number, line in enumerate([*lines, rest] if rest else lines, start=1):
+        yield f"{path} line {number}", _row(line, columns), number > len(lines)
 
 
 def read_rows(folder: Path) -> Iterable[tuple[str, dict[str, Any] | None]]:
     """(place, row) of each line of metadata.jsonl; row is None where the line is not a sample's.
 
-    FileNotFoundError if there is no metadata.jsonl.
+    FileNotFoundError if there is no metadata.jsonl, and what `read_settings` raises.
     """
     path = folder / "metadata.jsonl"
     if not path.is_file():
         raise FileNotFoundError(f"'{folder}' holds no metadata.jsonl; give a folder that render wrote")
-    for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), start=1):
-        try:
-            row = json.loads(line)
-            json.loads(row["factors"])
-            sound = isinstance(row["index"], int) and isinstance(row["file_name"], str)
-        except (ValueError, KeyError, TypeError):
-            sound = False
-        yield f"{path} line {number}", row if sound else None
+    for place, row, _ in _rows(path, read_settings(folder)):
+        yield place, row
 
 
-def read_metadata(folder: Path) -> dict[int, dict[str, Any]]:
-    """index -> row of every sample that is recorded as finished and whose files are all there."""
-    rows = {row["index"]: row for name in ("metadata.jsonl", JOURNAL) for row in _rows(folder / name)}
+def read_metadata(folder: Path, whole: bool = False) -> dict[int, dict[str, Any]]:
+    """index -> row of every sample that is recorded as finished and whose files are all there.
+
+    A last line that was cut off, as a full disk leaves it, is left out. ValueError names any other line that is not a
+    sample's row; if `whole`, also metadata.jsonl's last line and a file that is missing. See `read_settings` too.
+    """
+    settings, rows = read_settings(folder), {}
+    for name in ("metadata.jsonl", JOURNAL):
+        for place, row, cut in _rows(folder / name, settings):
+            if row is not None:
+                rows[row["index"]] = row
+            elif not cut or (whole and name != JOURNAL):
+                raise ValueError(f"{place}: {BAD_LINE}")
     kinds = {name.split("/")[0] for row in rows.values() for name in files_of(row).values()}
     there = {f"{kind}/{p.name}" for kind in kinds for p in (folder / kind).glob("[!.]*")}
+    if whole and (missing := {name for row in rows.values() for name in files_of(row).values()} - there):
+        raise ValueError(f"{folder / min(missing)}: missing, though metadata.jsonl lists its sample; render again")
     return {i: row for i, row in rows.items() if there.issuperset(files_of(row).values())}
 
 
@@ -251,16 +279,41 @@ def write_metadata(folder: Path, rows: dict[int, dict[str, Any]]) -> None:
 
 
 def read_settings(folder: Path) -> dict[str, Any]:
-    """What render.json records. FileNotFoundError or ValueError if the folder is not a rendered set."""
+    """What render.json records. FileNotFoundError or ValueError if the folder is not a rendered set, or damaged."""
     path = folder / "render.json"
     if not path.is_file():
         raise FileNotFoundError(
             f"'{folder}' holds no render.json; give a folder that `python -m synth_data render` wrote"
         )
     try:
-        return NEUTRAL | json.loads(path.read_text(encoding="utf-8"))
+        settings = NEUTRAL | json.loads(path.read_text(encoding="utf-8"))
+        for key, kind in {"seed": int, "size": int, "variant": str, "inputs": dict, "versions": dict}.items():
+            if key not in settings and key != "versions":
+                raise ValueError(f"no {key}")
+            if not isinstance(settings.get(key, {}), kind):
+                raise ValueError(f"{key}: {settings[key]!r}")
+        for key, choices in {"target": TARGETS, "compositing": COMPOSITING}.items():
+            if settings[key] not in choices:
+                raise ValueError(f"{key}: {settings[key]!r}")
     except (ValueError, TypeError) as error:
         raise ValueError(f"{path}: not what render writes ({error}); delete the folder and render again") from error
+    return settings
+
+
+def read_recipe(folder: Path) -> tuple[str, dict[str, Any]]:
+    """(text, content) of a set's recipe. FileNotFoundError or ValueError if it is lost or damaged."""
+    path = folder / "recipe.yaml"
+    remedy = "put the recipe that the set was rendered with there"
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: missing; {remedy}")
+    try:
+        text = path.read_text(encoding="utf-8")
+        content = yaml.safe_load(text)
+    except (ValueError, yaml.YAMLError) as error:
+        raise ValueError(f"{path}: damaged ({' '.join(str(error).split())}); {remedy}") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path}: damaged (not a mapping); {remedy}")
+    return text, content
 
 
 def digest(path: str) -> str | None:
@@ -292,7 +345,7 @@ def open_folder(folder: Path, recipe_text: str, settings: dict[str, Any], classe
     """Creates the folder, or checks that it was rendered with the same recipe and settings.
 
     `settings` holds seed, size, variant, target, compositing and inputs (path -> `digest`); `classes` the name of
-    each class id. ValueError names what differs; OSError if nothing can be written there.
+    each class id. ValueError names what differs or is damaged; OSError if nothing can be written there.
     """
     remedy = "give another --output, or delete the folder"
     names = file_names(0, settings["target"], settings["compositing"]).values()
@@ -301,8 +354,7 @@ def open_folder(folder: Path, recipe_text: str, settings: dict[str, Any], classe
         if (folder / "render.json").is_file():
             if difference := _difference(read_settings(folder), settings):
                 raise ValueError(f"--output '{folder}' was rendered with {difference}; {remedy}")
-            recipe_there = (folder / "recipe.yaml").read_text(encoding="utf-8")
-            if yaml.safe_load(recipe_there) != yaml.safe_load(recipe_text):  # comments may differ
+            if read_recipe(folder)[1] != yaml.safe_load(recipe_text):  # comments may differ
                 raise ValueError(
                     f"--output '{folder}' was rendered with another recipe (see its recipe.yaml); {remedy}"
                 )
@@ -315,10 +367,12 @@ def open_folder(folder: Path, recipe_text: str, settings: dict[str, Any], classe
         write_bytes(folder / "recipe.yaml", recipe_text.encode())
         if settings["target"] == "classes":
             write_bytes(folder / "classes.json", (json.dumps(classes) + "\n").encode())
-        packages = ["mitsuba", "numpy", "pillow", *(["openexr"] if settings["compositing"] == "on_the_fly" else [])]
+        packages = [*MADE_BY, *(["openexr"] if settings["compositing"] == "on_the_fly" else [])]
         written = settings | {"versions": {name: version(name) for name in packages}}
         write_bytes(folder / "render.json", (json.dumps(written) + "\n").encode())
     except OSError as error:
+        if error.strerror is None:  # says itself what is missing
+            raise
         raise OSError(
             f"--output '{folder}' is not writable ({error.strerror}); give a folder you may write to"
         ) from error

@@ -27,6 +27,7 @@ from synth_data.store import (
     files_of,
     open_folder,
     read_metadata,
+    read_recipe,
     read_settings,
     write_bytes,
     write_layers,
@@ -79,7 +80,10 @@ def _begin(recipe_text: str, variant: str) -> None:
 
 
 def _make(seed: int, foreground: int, indices: list[int], size: int, folder: Path | None) -> list[Any]:
-    """Samples of one foreground; returns the pairs, or writes what the recipe asks for and returns rows."""
+    """Samples of one foreground; returns the pairs, or writes what the recipe asks for and returns rows.
+
+    ValueError if what the recipe names cannot be used, such as an unreadable photo; RuntimeError for any other failure.
+    """
     from synth_data.compose import make_layers, make_pairs
 
     on_the_fly = folder is not None and _recipe.compositing == "on_the_fly"
@@ -92,7 +96,8 @@ def _make(seed: int, foreground: int, indices: list[int], size: int, folder: Pat
         first = (str(error).splitlines() or [type(error).__name__])[0]
         if isinstance(error, OSError) and error.errno == errno.ENOSPC:
             first += f"; make room in {tempfile.gettempdir()}, or set TMPDIR to another folder."
-        raise RuntimeError(f"samples {indices} of seed {seed} could not be rendered: {first}") from error
+        kind = ValueError if isinstance(error, (ValueError, FileNotFoundError)) else RuntimeError
+        raise kind(f"samples {indices} of seed {seed} could not be rendered: {first}") from error
     if folder is None:
         return made
     return [write_layers(folder, m) if on_the_fly else write_pair(folder, m, _recipe.target) for m in made]
@@ -214,8 +219,9 @@ def render_dataset(
     """Renders what is missing of the samples `indices` into `folder` (see store.py); returns how many.
 
     Running it again, after whatever interruption, finishes the rest and ends with the same bytes.
-    metadata.jsonl names only finished samples at any time. ValueError if the folder holds another rendering,
-    RuntimeError if another run is writing to it, a sample fails or the disk is full; finished samples are kept.
+    metadata.jsonl names only finished samples at any time. ValueError if the folder holds another rendering or is
+    damaged, or a photo or mesh cannot be read; RuntimeError if another run is writing to it, a sample fails or the disk
+    is full. Finished samples are kept.
     """
     from synth_data.scene import CLASSES
 
@@ -243,7 +249,7 @@ def render_dataset(
                 f"--output '{folder}': cannot be written any more ({error.strerror}); the {kept} finished samples are "
                 "kept; make room there, or copy them to a larger disk."
             ) from error
-        except RuntimeError:
+        except (RuntimeError, ValueError):
             _leave_whole(folder, recipe, rows, missing)
             raise
         (folder / JOURNAL).unlink()
@@ -300,6 +306,8 @@ def _leave_whole(folder: Path, recipe: Recipe, rows: dict[int, dict[str, Any]], 
 
 def _place(source: Path, target: Path) -> None:
     """Puts a file at `target`: linked where the file system can, else copied; whole or absent."""
+    if target.exists() and source.samefile(target):
+        return
     target.unlink(missing_ok=True)
     try:
         os.link(source, target)
@@ -316,10 +324,12 @@ def join(shards: list[Path], folder: Path, partial: bool = False) -> int:
 
     Returns the number of samples in it. Files are linked where the file system can, else copied; what `folder` already
     holds of the same rendering stays. ValueError if the sets are not of one rendering, if one index has two different
-    samples, or (unless `partial`) if an index from 0 on is missing or a shard's run has not ended.
+    samples, if a list or recipe is damaged, or (unless `partial`) if an index from 0 on or a listed file is missing or
+    a shard's run has not ended.
     """
+    home = folder.resolve()  # a shard may be the output folder, however it is spelt
     found: dict[int, tuple[Path, dict[str, Any]]] = {}
-    settings, recipe = read_settings(shards[0]), (shards[0] / "recipe.yaml").read_bytes()
+    settings, recipe = read_settings(shards[0]), read_recipe(shards[0])[0]
     sources = [*shards, *([folder] if (folder / "render.json").is_file() else [])]
     for shard in sources:
         other = read_settings(shard)
@@ -329,11 +339,12 @@ def join(shards: list[Path], folder: Path, partial: bool = False) -> int:
                     f"'{shard}' was rendered with {key} {other.get(key)}, '{shards[0]}' with {settings.get(key)}; "
                     "join only shards of one rendering"
                 )
-        if (shard / "recipe.yaml").read_bytes() != recipe:
+        if read_recipe(shard)[0] != recipe:
             raise ValueError(f"'{shard}' and '{shards[0]}' have different recipes; join only shards of one rendering")
-        if (shard / JOURNAL).exists() and shard != folder and not partial:
+        here = shard.resolve() == home
+        if (shard / JOURNAL).exists() and not here and not partial:
             raise ValueError(f"'{shard}' is not finished; run its command again, or add --partial")
-        for index, row in read_metadata(shard).items():
+        for index, row in read_metadata(shard, whole=not here and not partial).items():
             if index not in found:
                 found[index] = (shard, row)
                 continue
@@ -355,7 +366,7 @@ def join(shards: list[Path], folder: Path, partial: bool = False) -> int:
         folder.mkdir(parents=True, exist_ok=True)
         with _held(folder):
             for shard, row in found.values():
-                for name in files_of(row).values() if shard != folder else ():
+                for name in files_of(row).values() if shard.resolve() != home else ():
                     _place(shard / name, folder / name)
             for name in ("recipe.yaml", "classes.json", "render.json"):
                 if (shards[0] / name).is_file():

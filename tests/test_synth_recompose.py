@@ -17,7 +17,7 @@ from synth_data.backgrounds import BackgroundFactors, Sources, defocused, draw_b
 from synth_data.capture import CaptureFactors, capture, developed, exposed_sensor, sharpened, through_lens
 from synth_data.colour import linear_to_srgb, srgb_to_linear
 from synth_data.compose import expose
-from synth_data.factors import draw
+from synth_data.factors import draw, unknown
 from synth_data.recompose import Placed, RecomposeFactors, Recomposer, placement, stacked, warped
 from synth_data.store import Layers, open_folder, write_layers, write_metadata, write_pair
 
@@ -186,7 +186,18 @@ def test_a_reduced_decode_shows_the_same_part(tmp_path):
     Image.fromarray(gradient(900, 1600)).save(tmp_path / "large.jpg", quality=95)
     Image.open(tmp_path / "large.jpg").save(tmp_path / "large.png")
     jpeg, png = (square_part("x", tmp_path / f"large.{kind}", 48, 0.7, 0.9, 0.3) for kind in ("jpg", "png"))
-    assert np.abs(jpeg.astype(int) - png).max() <= 3
+    assert np.abs(linear_to_srgb(jpeg) - linear_to_srgb(png)).max() <= 3.5 / 255
+
+
+def test_a_photo_is_made_smaller_in_linear_light(tmp_path):
+    """Fine black and white stripes seen from afar are half the light, not half the number."""
+    from synth_data.photos import square_part
+
+    stripes = np.zeros((64, 64, 3), np.uint8)
+    stripes[:, ::2] = 255
+    Image.fromarray(stripes).save(tmp_path / "stripes.png")
+    part = square_part("x", tmp_path / "stripes.png", 16, 1.0, 0.0, 0.0)
+    assert part.dtype == np.float32 and part == pytest.approx(np.full((16, 16, 3), 0.5), abs=1e-6)
 
 
 def photos_as_parquet(folder):
@@ -317,6 +328,11 @@ def write_set(folder, recipe="", layers=None):
     return folder
 
 
+def sixteen_bits(alpha):
+    """As a PNG of 16 bits gives it back."""
+    return np.round(alpha * 65535).astype(np.uint16).astype(np.float32) / np.float32(65535)
+
+
 def test_neutral_recombination_is_the_composite_itself(tmp_path):
     """I = C + (1 - alpha) B in linear light, pixel by pixel, where nothing is varied."""
     layers = disc(0)
@@ -326,7 +342,7 @@ def test_neutral_recombination_is_the_composite_itself(tmp_path):
     alpha = layers.alpha.astype(np.float32)
     colour = expose(layers.colour.astype(np.float32), alpha, **drawn["exposure"])
     truth = colour + (1 - alpha[..., None]) * srgb_to_linear(layers.background / 255.0)
-    assert np.array_equal(pair.alpha, alpha)
+    assert np.array_equal(pair.alpha, sixteen_bits(alpha)) and not np.array_equal(pair.alpha, alpha)
     assert np.abs(pair.image - linear_to_srgb(truth) * 255).max() <= 0.501
     assert np.array_equal(pair.instances, layers.instances)
     assert np.array_equal(pair.classes, np.array([0, 1, 10], np.uint8)[layers.instances])
@@ -441,7 +457,7 @@ def test_pairs_are_what_the_door_says_and_functions_of_their_draw(tmp_path):
         pair = recomposer.pair(k % 5, np.random.default_rng(k))
         assert pair.image.dtype == np.uint8 and pair.image.shape == (SIZE, SIZE, 3)
         assert pair.alpha.dtype == np.float32 and pair.alpha.shape == (SIZE, SIZE)
-        assert 0 <= pair.alpha.min() and pair.alpha.max() <= 1 + 1e-6
+        assert np.array_equal(pair.alpha, sixteen_bits(pair.alpha))  # what a pair on disk can hold
         assert np.array_equal(pair.instances > 0, pair.alpha >= 0.5)
         assert np.array_equal(pair.classes > 0, pair.instances > 0)
         drawn = json.loads(pair.meta["factors"])
@@ -466,7 +482,7 @@ def test_neither_cameras_nor_backgrounds_touch_the_matte(tmp_path):
         assert np.array_equal(one.alpha, two.alpha)
     pair = varied.pair(0, np.random.default_rng(1))
     f = json.loads(pair.meta["factors"])["recompose"]
-    assert np.array_equal(pair.alpha, varied._foreground(0, f, {"key": 0.3, "stops": 0.0}).alpha)
+    assert np.array_equal(pair.alpha, sixteen_bits(varied._foreground(0, f, {"key": 0.3, "stops": 0.0}).alpha))
 
 
 def test_photos_come_in_where_the_recipe_says(tmp_path):
@@ -506,10 +522,48 @@ def test_sets_that_cannot_be_recombined_are_refused(tmp_path):
     recomposer.pair(1, np.random.default_rng(0))
     with pytest.raises(ValueError, match="000002.exr"):
         recomposer.pair(2, np.random.default_rng(0))
+    lost = write_set(tmp_path / "lost")
+    (lost / "backgrounds" / "000003.png").unlink()
+    with pytest.raises(ValueError, match=r"000003\.png: missing, though .*metadata\.jsonl.* render again"):
+        Recomposer(lost)
+    rows = (damaged / "metadata.jsonl").read_text().splitlines(keepends=True)
+    for bad in (rows[1][:40] + "\n", rows[1].replace("background_file_name", "alpha_file_name")):
+        (damaged / "metadata.jsonl").write_text("".join([rows[0], bad, *rows[2:]]))
+        with pytest.raises(ValueError, match=r"metadata\.jsonl line 2: not a sample's row; delete .* render again"):
+            Recomposer(damaged)
+    (damaged / "metadata.jsonl").write_text("".join(rows)[:-9])  # render never leaves it cut off
+    with pytest.raises(ValueError, match=r"metadata\.jsonl line 5: not a sample's row"):
+        Recomposer(damaged)
+    (damaged / "metadata.jsonl").write_text("".join(rows).replace("transmissive", "transmisive"))
+    with pytest.raises(ValueError, match=r"metadata\.jsonl: sample 1.* lack 'transmissive'; render again"):
+        Recomposer(damaged).pair(1, np.random.default_rng(0))
+    recipe = damaged / "recipe.yaml"
+    for content, words in ((b"recompose: {", "damaged"), (b"", "damaged"), (b"\xff\xfe", "damaged")):
+        recipe.write_bytes(content)
+        with pytest.raises(ValueError, match=rf"recipe\.yaml: {words} .*put the recipe"):
+            Recomposer(damaged)
+    recipe.write_text("recompose: {photo: 1}\nphotos: here")
+    with pytest.raises(ValueError, match=r"recipe\.yaml: photos: 'here' is not a list"):
+        Recomposer(damaged)
+    recipe.unlink()
+    with pytest.raises(FileNotFoundError, match=r"recipe\.yaml: missing; put the recipe"):
+        Recomposer(damaged)
     empty = write_set(tmp_path / "empty")
     (empty / "metadata.jsonl").unlink()
     with pytest.raises(ValueError, match="holds no finished sample"):
         Recomposer(empty)
+
+
+@pytest.mark.parametrize(
+    ("word", "guess"),
+    [("sampels", "samples_per_pixel"), ("samples", "samples_per_pixel"), ("fmailies", "families"), ("targt", "target"),
+     ("per_pixel", "samples_per_pixel"), ("zzz", None), (3, None)],
+)  # fmt: skip
+def test_an_unknown_name_gets_its_nearest_neighbour_if_one_is_near(word, guess):
+    known = ["name", "target", "compositing", "samples_per_pixel", "max_depth", "families", "photos"]
+    error = str(unknown(word, known, "x.yaml"))
+    assert error.startswith(f"x.yaml: unknown key '{word}'") and f"(known: {', '.join(known)})" in error
+    assert (f"did you mean '{guess}'?" in error) if guess else "did you mean" not in error
 
 
 # ---------------------------------------------------------------------------------------------- training

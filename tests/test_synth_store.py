@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import tarfile
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -260,6 +261,35 @@ def test_join_refuses_what_is_not_one_rendering(render, sets, tmp_path, capsys):
     assert tree(joined) == tree(mine)
 
 
+def test_join_keeps_the_samples_of_a_shard_that_is_the_output_spelt_differently(sets, tmp_path, monkeypatch):
+    """Relative and absolute, through a link, and with a folder of pictures that lies elsewhere."""
+    mine, whole_set = tmp_path / "mine", tree(sets["mask"])
+    shutil.copytree(sets["mask"], mine)
+    (tmp_path / "link").symlink_to(mine)
+    monkeypatch.chdir(tmp_path)
+    for shard, output in ((mine, "mine"), ("mine", mine), ("link", "mine"), ("mine", "link"), ("./mine/../mine", mine)):
+        assert run("join", shard, "--output", output) == 0
+        assert tree(mine) == whole_set, (shard, output)
+    shared = without(sets["mask"], tmp_path / "shared", [])
+    shutil.rmtree(shared / "alpha")
+    (shared / "alpha").symlink_to(mine / "alpha")
+    assert run("join", mine, "--output", shared) == 0
+    assert tree(mine) == whole_set
+    (mine / workers.JOURNAL).touch()  # of a run that was stopped: joining into the folder itself is what ends it
+    assert run("join", "link", "--output", mine) == 0
+    assert tree(mine) == whole_set
+
+
+def test_join_refuses_a_shard_that_lost_files(sets, tmp_path, capsys):
+    shard = shutil.copytree(sets["mask"], tmp_path / "shard")
+    (shard / "alpha" / "000005.png").unlink()  # the last one: no gap tells
+    assert run("join", shard, "--output", tmp_path / "joined") == 2
+    assert "000005.png: missing" in one_error(capsys)
+    assert not (tmp_path / "joined").exists()
+    assert run("join", shard, "--output", tmp_path / "joined", "--partial") == 0
+    assert sorted(read_metadata(tmp_path / "joined")) == list(range(5))
+
+
 @pytest.mark.parametrize("shard", ["0/2", "3/2", "1", "a/b", "1/0"])
 def test_a_wrong_shard_is_refused(shard, render, tmp_path, capsys):
     assert render("mask", tmp_path / "set", "--shard", shard) == 2
@@ -288,6 +318,9 @@ def test_a_set_remembers_the_folders_it_was_made_from(tmp_path):
 
     opened()
     written = json.loads((tmp_path / "set" / "render.json").read_text())
+    made_by = {"mitsuba", "drjit", "numpy", "scipy", "scikit-image", "opencv-python-headless", "pillow", "trimesh"}
+    assert set(written["versions"]) == made_by
+    assert all(written["versions"][name] == version(name) for name in made_by)
     assert {key: written[key] for key in settings} == settings and written["inputs"]["owner/set-on-the-hub"] is None
     assert json.loads((tmp_path / "set" / "classes.json").read_text()) == {"1": "fur"}
     opened()
@@ -308,6 +341,179 @@ def test_a_set_without_the_newer_settings_is_one_of_mattes_on_disk(sets, tmp_pat
     old = {key: value for key, value in settings.items() if key in ("seed", "size", "variant", "versions")}
     (tmp_path / "render.json").write_text(json.dumps(old))
     assert store.read_settings(tmp_path) == old | {"target": "alpha", "compositing": "disk", "inputs": {}}
+
+
+# ---------------------------------------------------------------- damaged lists, settings and recipes
+
+
+def other_row(line, **changes):
+    """A line of metadata.jsonl with other values; None takes a column away."""
+    row = json.loads(line) | changes
+    return json.dumps({key: value for key, value in row.items() if value is not None})
+
+
+BAD_LINES = {
+    "cut": lambda line: line[:60],
+    "rubbish": lambda line: "\x00\x01",
+    "number": lambda line: "3",
+    "no index": lambda line: other_row(line, index=None),
+    "index in words": lambda line: other_row(line, index="1"),
+    "no picture": lambda line: other_row(line, file_name=None),
+    "no alpha": lambda line: other_row(line, alpha_file_name=None),
+    "no mask": lambda line: other_row(line, mask_file_name=None),
+    "a number for a file": lambda line: other_row(line, mask_file_name=3),
+    "no factors": lambda line: other_row(line, factors=None),
+    "factors no mapping": lambda line: other_row(line, factors="3"),
+}
+
+
+def with_bad_line(folder, what, name="metadata.jsonl"):
+    """Puts a bad line in the place of the second one."""
+    lines = (folder / name).read_text().splitlines()
+    lines[1] = BAD_LINES[what](lines[1])
+    (folder / name).write_text("\n".join(lines) + "\n")
+
+
+@pytest.mark.parametrize("what", BAD_LINES)
+def test_a_bad_line_is_named_and_nothing_is_taken_for_finished_or_lost(what, render, sets, tmp_path, capsys):
+    folder = shutil.copytree(sets["mask"], tmp_path / "set")
+    with_bad_line(folder, what)
+    before = tree(folder)
+    assert run("inspect", folder, "--sheet", tmp_path / "sheet.png") == 1
+    said = capsys.readouterr().out
+    assert "1 damaged or missing" in said and "metadata.jsonl line 2" in said and (tmp_path / "sheet.png").is_file()
+    commands = [
+        ("join", folder, "--output", tmp_path / "joined"),
+        ("export", folder, "--output", tmp_path / "exported"),
+        ("rerender", folder, "--row", 1),
+    ]
+    for words in commands:
+        assert run(*words) == 2
+        assert "metadata.jsonl line 2: not a sample's row; delete that line" in one_error(capsys), words
+    assert not (tmp_path / "joined").exists() and not (tmp_path / "exported").exists()
+    assert render("mask", folder, "--count", COUNT // 2) == 2
+    assert "metadata.jsonl line 2: not a sample's row; delete that line" in one_error(capsys)
+    assert {name: content for name, content in tree(folder).items() if name != workers.JOURNAL} == before
+    lines = (folder / "metadata.jsonl").read_text().splitlines(keepends=True)
+    (folder / "metadata.jsonl").write_text("".join(lines[:1] + lines[2:]))  # the remedy
+    assert render("mask", folder, "--count", COUNT // 2) == 0
+    assert "1 rendered" in capsys.readouterr().out and tree(folder) == tree(sets["mask"])
+
+
+def test_only_a_last_line_that_was_cut_off_is_left_out(sets, tmp_path):
+    folder = shutil.copytree(sets["mask"], tmp_path / "set")
+    lines = (folder / "metadata.jsonl").read_text().splitlines(keepends=True)
+    (folder / "metadata.jsonl").write_text("".join(lines[:2]))
+    journal = folder / workers.JOURNAL
+    journal.write_text("".join(lines[2:4]) + lines[4][:50])
+    assert sorted(read_metadata(folder)) == [0, 1, 2, 3]
+    journal.write_text("".join(lines[2:4]) + lines[4].rstrip("\n"))  # all of it but the line's end
+    assert sorted(read_metadata(folder)) == [0, 1, 2, 3, 4]
+    for text in (lines[2] + lines[3][:50] + "\n", lines[2][:50] + "\n" + lines[3]):
+        journal.write_text(text)
+        with pytest.raises(ValueError, match=r"\.rendered\.jsonl line [12]: not a sample's row"):
+            read_metadata(folder)
+
+
+def test_a_line_ends_only_where_a_row_does(tmp_path):
+    """Unicode's other line ends may stand in a recipe's name."""
+    folder = folders(tmp_path)
+    settings = {"seed": 3, "size": 8, "variant": "none"}
+    (folder / "render.json").write_text(json.dumps(settings))
+    row = write_pair(folder, random_pair(np.random.default_rng(0)))
+    write_metadata(folder, {137: row | {"recipe": "two\u2028lines\x85"}})
+    assert read_metadata(folder)[137]["recipe"] == "two\u2028lines\x85"
+    assert [row["index"] for _, row in store.read_rows(folder)] == [137]
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({}, "no seed"),
+        ({"seed": 1, "variant": "scalar_rgb"}, "no size"),
+        ({"seed": 1, "size": "24", "variant": "scalar_rgb"}, "size: '24'"),
+        ({"seed": 1, "size": 24, "variant": "scalar_rgb", "target": "masks"}, "target: 'masks'"),
+        ({"seed": 1, "size": 24, "variant": "scalar_rgb", "inputs": 3}, "inputs: 3"),
+        ([], "not what render writes"),
+    ],
+)
+def test_settings_that_lack_a_key_are_refused(change, words, sets, tmp_path, render, capsys):
+    folder = shutil.copytree(sets["mask"], tmp_path / "set")
+    (folder / "render.json").write_text(json.dumps(change))
+    for command in (
+        ("inspect", folder),
+        ("rerender", folder, "--row", 0),
+        ("join", folder, "--output", tmp_path / "x"),
+    ):
+        assert run(*command) == 2
+        error = one_error(capsys)
+        assert "render.json: not what render writes" in error and words in error and "render again" in error
+    assert render("mask", folder, "--count", 1) == 2
+    assert words in one_error(capsys)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [(b"families: {solids: 1", "damaged"), (b"", "damaged"), (b"\xff\xfe\x00", "damaged"), (None, "missing")],
+    ids=["cut off", "empty", "no text", "missing"],
+)
+def test_a_lost_or_damaged_recipe_is_named_with_the_remedy(content, words, sets, tmp_path, render, capsys):
+    folder = shutil.copytree(sets["mask"], tmp_path / "set")
+    (folder / "recipe.yaml").unlink()
+    if content is not None:
+        (folder / "recipe.yaml").write_bytes(content)
+    for first, second in ((folder, sets["mask"]), (sets["mask"], folder)):
+        assert run("join", first, second, "--output", tmp_path / "joined") == 2
+        error = one_error(capsys)
+        assert f"{folder / 'recipe.yaml'}: {words}" in error and "put the recipe" in error
+    assert run("rerender", folder, "--row", 0) == 2
+    error = one_error(capsys)
+    assert f"{folder / 'recipe.yaml'}: {words}" in error and "put the recipe" in error
+    assert render("mask", folder, "--count", 1) == 2
+    error = one_error(capsys)
+    assert f"{folder / 'recipe.yaml'}: {words}" in error and "put the recipe" in error
+    assert not (tmp_path / "joined").exists()
+
+
+def test_a_sample_whose_factors_make_no_sense_is_damage(sets, tmp_path, capsys):
+    folder = shutil.copytree(sets["mask"], tmp_path / "set")
+    rows = read_metadata(folder)
+    factors = json.loads(rows[1]["factors"])
+    for change in ({"instances": [{"family": "fur"}]}, {"instances": 3}, {"coverage": "much"}):
+        rows[1]["factors"] = json.dumps(factors | change)
+        write_metadata(folder, rows)
+        assert run("inspect", folder) == 1
+        said = capsys.readouterr().out
+        assert "1 damaged or missing" in said and "sample 1: " in said and "factors" in said
+
+
+# ---------------------------------------------------------------- what the user gave cannot be used
+
+
+@pytest.mark.parametrize("kind", ["photo", "mesh"])
+def test_input_that_cannot_be_read_is_wrong_input_and_not_tried_again(kind, tmp_path, capsys):
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own" / ("torn.png" if kind == "photo" else "torn.ply")).write_bytes(b"not one")
+    own = f"own_meshes: {{folder: '{tmp_path / 'own'}'}}" if kind == "mesh" else f"photos: ['{tmp_path / 'own'}']"
+    family = "own_meshes" if kind == "mesh" else "solids"
+    background = "background: {kind: {photo: 1}}" if kind == "photo" else ""
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(f"name: x\nsamples_per_pixel: 1\nfamilies: {{{family}: 1}}\n{own}\n{background}\n")
+    assert run("render", "--recipe", recipe, "--count", 2, "--size", 16, "--output", tmp_path / "set") == 2
+    error = one_error(capsys)
+    assert "torn" in error and "[0]" in error and "cannot be read" in error and "Run the same command" not in error
+    assert not list((tmp_path / "set").rglob("*.p*g"))
+
+
+def test_what_is_said_after_an_error_is_a_sentence_of_its_own(monkeypatch, recipes, tmp_path, capsys):
+    def fail(*_):
+        raise RuntimeError(text)
+
+    monkeypatch.setattr(workers, "render_dataset", fail)
+    for text in ("the light went out", "The light went out."):
+        assert run("render", "--recipe", recipes["mask"], "--output", tmp_path / "set") == 1
+        wanted = f"error: {text.rstrip('.')}. Run the same command again to render what is missing."
+        assert one_error(capsys) == wanted
 
 
 # ---------------------------------------------------------------- a full disk
@@ -577,11 +783,24 @@ def test_one_row_rendered_again_is_the_same_or_named(kind, row, sets, tmp_path, 
     assert run("rerender", folder, "--row", row) == 1
     said = capsys.readouterr().out.splitlines()
     assert said == ["differs: recipe of the row", f"differs: {names[1]}"]
+    settings = json.loads((folder / "render.json").read_text())
+    settings["versions"] |= {"drjit": "0.0.1", "a-package-that-is-gone": "2.0"}
+    (folder / "render.json").write_text(json.dumps(settings))
+    assert run("rerender", folder, "--row", row) == 1
+    said = capsys.readouterr().out.splitlines()
+    assert said[2:] == [
+        f"differs: drjit here is {version('drjit')}, the set's 0.0.1",
+        "differs: a-package-that-is-gone here is not installed, the set's 2.0",
+    ]
 
 
 def test_a_row_that_is_not_there_is_refused(sets, tmp_path, capsys):
     assert run("rerender", sets["mask"], "--row", 99) == 2
     assert "rows 0 .. 5" in one_error(capsys)
+    empty = shutil.copytree(sets["mask"], tmp_path / "empty")
+    (empty / "metadata.jsonl").write_text("")
+    assert run("rerender", empty, "--row", 0) == 2
+    assert "holds no samples" in one_error(capsys)
     assert run("rerender", sets["mask"], "--row", "x") == 2
     assert "--row" in one_error(capsys)
     assert run("rerender", sets["mask"], "--row", 0, "--output", tmp_path / "x.jpg") == 2
