@@ -218,7 +218,11 @@ def main(argv: list[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except RuntimeError as error:  # also a worker that died
-        print(f"error: {str(error).removesuffix('.') + '.' if again else error}{again}", file=sys.stderr)
+        from synth_data.workers import WouldFailAgain
+
+        if again and not isinstance(error, WouldFailAgain):
+            error = str(error).removesuffix(".") + "." + again
+        print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("interrupted; run the same command again to finish", file=sys.stderr)

@@ -157,8 +157,8 @@ class Recomposer:
             size: pixels across of what comes out; the size that was rendered if None.
 
         Raises:
-            FileNotFoundError, ValueError: no such set, one composited on disk, one that lost files, rows or its recipe, or
-                no photos where some are needed.
+            FileNotFoundError, ValueError: no such set, one composited on disk, one that lost files, rows or its recipe,
+                or no photos where some are needed.
         """
         self.folder = Path(folder)
         settings = read_settings(self.folder)

@@ -41,6 +41,10 @@ REFRESH = 400  # finished samples between two refreshes of metadata.jsonl
 _recipe: Recipe | None = None
 
 
+class WouldFailAgain(RuntimeError):
+    """A sample failed for what it was given, such as an unreadable photo: another try cannot help."""
+
+
 @contextmanager
 def _single_threaded() -> Iterator[None]:
     """Keeps numpy in the processes started inside to one thread: workers are the parallelism."""
@@ -82,7 +86,7 @@ def _begin(recipe_text: str, variant: str) -> None:
 def _make(seed: int, foreground: int, indices: list[int], size: int, folder: Path | None) -> list[Any]:
     """Samples of one foreground; returns the pairs, or writes what the recipe asks for and returns rows.
 
-    ValueError if what the recipe names cannot be used, such as an unreadable photo; RuntimeError for any other failure.
+    RuntimeError names the samples that failed; it is `WouldFailAgain` if their input was at fault.
     """
     from synth_data.compose import make_layers, make_pairs
 
@@ -96,7 +100,7 @@ def _make(seed: int, foreground: int, indices: list[int], size: int, folder: Pat
         first = (str(error).splitlines() or [type(error).__name__])[0]
         if isinstance(error, OSError) and error.errno == errno.ENOSPC:
             first += f"; make room in {tempfile.gettempdir()}, or set TMPDIR to another folder."
-        kind = ValueError if isinstance(error, (ValueError, FileNotFoundError)) else RuntimeError
+        kind = WouldFailAgain if isinstance(error, (ValueError, FileNotFoundError)) else RuntimeError
         raise kind(f"samples {indices} of seed {seed} could not be rendered: {first}") from error
     if folder is None:
         return made
@@ -220,8 +224,8 @@ def render_dataset(
 
     Running it again, after whatever interruption, finishes the rest and ends with the same bytes.
     metadata.jsonl names only finished samples at any time. ValueError if the folder holds another rendering or is
-    damaged, or a photo or mesh cannot be read; RuntimeError if another run is writing to it, a sample fails or the disk
-    is full. Finished samples are kept.
+    damaged, RuntimeError if another run is writing to it, a sample fails (`WouldFailAgain` for wrong input) or the disk
+    is full; finished samples are kept.
     """
     from synth_data.scene import CLASSES
 
@@ -249,7 +253,7 @@ def render_dataset(
                 f"--output '{folder}': cannot be written any more ({error.strerror}); the {kept} finished samples are "
                 "kept; make room there, or copy them to a larger disk."
             ) from error
-        except (RuntimeError, ValueError):
+        except RuntimeError:
             _leave_whole(folder, recipe, rows, missing)
             raise
         (folder / JOURNAL).unlink()

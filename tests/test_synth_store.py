@@ -491,7 +491,7 @@ def test_a_sample_whose_factors_make_no_sense_is_damage(sets, tmp_path, capsys):
 
 
 @pytest.mark.parametrize("kind", ["photo", "mesh"])
-def test_input_that_cannot_be_read_is_wrong_input_and_not_tried_again(kind, tmp_path, capsys):
+def test_input_that_cannot_be_read_is_no_reason_to_try_again(kind, tmp_path, capsys):
     (tmp_path / "own").mkdir()
     (tmp_path / "own" / ("torn.png" if kind == "photo" else "torn.ply")).write_bytes(b"not one")
     own = f"own_meshes: {{folder: '{tmp_path / 'own'}'}}" if kind == "mesh" else f"photos: ['{tmp_path / 'own'}']"
@@ -499,7 +499,7 @@ def test_input_that_cannot_be_read_is_wrong_input_and_not_tried_again(kind, tmp_
     background = "background: {kind: {photo: 1}}" if kind == "photo" else ""
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(f"name: x\nsamples_per_pixel: 1\nfamilies: {{{family}: 1}}\n{own}\n{background}\n")
-    assert run("render", "--recipe", recipe, "--count", 2, "--size", 16, "--output", tmp_path / "set") == 2
+    assert run("render", "--recipe", recipe, "--count", 2, "--size", 16, "--output", tmp_path / "set") == 1
     error = one_error(capsys)
     assert "torn" in error and "[0]" in error and "cannot be read" in error and "Run the same command" not in error
     assert not list((tmp_path / "set").rglob("*.p*g"))
