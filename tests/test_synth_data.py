@@ -665,11 +665,13 @@ def test_two_runs_do_not_write_to_one_folder(recipe_file, rendered, tmp_path, ca
 
 
 def test_a_failing_sample_is_named_and_leaves_nothing_half_written(tmp_path, capfd):
-    path = tmp_path / "broken.yaml"  # so far away that the camera's numbers overflow
-    path.write_text(TINY.replace("fur: {strands: [100, 200]}", "lights: {sky_strength: [1.0e+300, 1.0e+308]}"))
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "broken.jpg").write_bytes(b"no picture")
+    path = tmp_path / "broken.yaml"
+    path.write_text(TINY + f"background: {{kind: {{photo: 1}}}}\nphotos: ['{tmp_path / 'photos'}']")
     assert render(path, tmp_path / "set", "--count", 1) == 1
     error = [line for line in capfd.readouterr().err.splitlines() if line.startswith("error: ")]
-    assert len(error) == 1 and "[0]" in error[0] and "seed 7" in error[0]
+    assert len(error) == 1 and "seed 7" in error[0] and "broken.jpg" in error[0]
     assert not list((tmp_path / "set").rglob("*.png"))
 
 
