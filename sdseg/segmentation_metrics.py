@@ -245,8 +245,7 @@ def _over_thresholds(figure, prediction: np.ndarray, truth: np.ndarray, threshol
     """figure(both, predicted, wanted, size), from pixel counts [n] of n thresholds to [n], at `threshold`."""
     inside = truth >= 0.5
     if threshold in ("mean", "max"):
-        # A file's 8-bit level k, read as float32, may lie just below k / 255.
-        level = np.floor(prediction * 255 + 1e-4).astype(np.int64)
+        level = (prediction * 255).astype(np.int64)  # of an 8-bit k, k: k / 255 in single precision rounds up
         histogram = np.bincount(level.ravel(), minlength=256)
         true_histogram = np.bincount(level[inside], minlength=256)
         predicted, both = (np.cumsum(counts[::-1])[::-1] for counts in (histogram, true_histogram))

@@ -466,8 +466,10 @@ def test_thresholds_by_hand():
     assert f_measure(prediction, truth, threshold="mean") == pytest.approx((103 * 2 / 3 + 51 * 0.8 + 102) / 256)
     assert f_measure(prediction, truth, threshold=0.2) == pytest.approx(0.8)
     assert f_measure(prediction, truth, threshold="adaptive") == pytest.approx(2 / 3), "t = 2 · .45"
-    single = prediction.astype(np.float32)
-    assert f_measure(single, truth, threshold="mean") == f_measure(prediction, truth, threshold="mean")
+    # Level k of an 8-bit file passes the thresholds 0 … k / 255, however it was rounded on its way.
+    for level in range(256):
+        for value in (level / 255, np.float32(level) / np.float32(255), np.float32(level * 257) / np.float32(65535)):
+            assert f_measure(np.full((1, 1), value), np.ones((1, 1)), threshold="mean") == (level + 1) / 256
     with pytest.raises(ValueError, match="unknown threshold 'median'"):
         f_measure(prediction, truth, threshold="median")
 
@@ -490,10 +492,13 @@ def test_s_measure_by_hand(block):
     similarity = 4 * (3 / 9) * (4 / 9) * (15 / 81) / ((9 / 81 + 16 / 81) * (38 / 81))
     expected = (4 / 16 * 8 / 11 + 12 / 16) / 2 + (9 / 16 * similarity + 7 / 16) / 2
     assert s_measure(*block) == pytest.approx(expected, rel=1e-12)
-    # A constant .3 (whose mean rounds) has no structure to compare in quadrants without any: region 1, object
-    # .5 · .6 / 1.09 + .5 · 1.4 / 1.49.
-    halves = np.array([[1.0, 1.0, 0.0, 0.0]] * 4)
-    assert s_measure(np.full((4, 4), 0.3), halves) == pytest.approx((0.3 / 1.09 + 0.7 / 1.49 + 1) / 2, rel=1e-12)
+    # A constant p, however its mean rounds, has no structure to compare in quadrants without any: region 1,
+    # object ⅕ · 2p / (p² + 1) + ⅘ · 2q / (q² + 1), q = 1 − p.
+    stripe = np.array([[1.0] * 2 + [0.0] * 8] * 9)
+    for p in np.arange(1, 10) / 10:
+        q = 1 - p
+        expected = (0.2 * 2 * p / (p**2 + 1) + 0.8 * 2 * q / (q**2 + 1) + 1) / 2
+        assert s_measure(np.full(stripe.shape, p), stripe) == pytest.approx(expected, rel=1e-12)
     assert s_measure(np.full((4, 4), 0.25), np.zeros((4, 4))) == 0.75
     assert s_measure(np.full((4, 4), 0.25), np.ones((4, 4))) == 0.25
 
