@@ -104,7 +104,7 @@ def matte(stage: Stage, output: Path, inputs: Path) -> None:
     for method, adapter in adapters.items():
         words = ["--adapter", adapter, "--input", inputs, "--output", output / "mattes" / method, *settings]
         stage.run(f"infer {method}", "infer.py", *words)
-    words = ["-m", "sdseg.classical", "--method", "all", "--input", inputs, "--output", output / "mattes"]
+    words = ["-m", "sdseg.classical", "--method", "otsu", "grabcut", "--input", inputs, "--output", output / "mattes"]
     stage.run("infer otsu and grabcut", *words)
 
 

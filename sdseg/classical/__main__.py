@@ -1,40 +1,66 @@
 """Runs the methods that need no training on photos.
 
     python -m sdseg.classical --method otsu --input FILE|DIR --output DIR
+    python -m sdseg.classical --method grabcut --boxes boxes.json --input DIR --output DIR
+    python -m sdseg.classical --method all --trimap DIR --input DIR --output DIR
 
-With `--method all` every method writes an output folder of its own, DIR/<method>.
+With several methods, or `all`, every method writes an output folder of its own, DIR/<method>.
 """
 
 import argparse
+import json
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path, PurePath
 
-from sdseg.classical.methods import METHODS, SETTINGS
+from sdseg.classical.methods import METHODS, SETTINGS, TRIMAP_METHODS
+from sdseg.classical.trimaps import read_trimap, require_pymatting
 from sdseg.imaging import ImageError, read_image, write_alpha
 from sdseg.outputs import output_file, plan_outputs, write_run_record
 
+Box = tuple[int, int, int, int]
 
-def run_method(method: str, plan: dict[Path, PurePath], root: Path, output_dir: Path) -> int:
+
+def run_method(
+    method: str,
+    plan: dict[Path, PurePath],
+    root: Path,
+    output_dir: Path,
+    trimap_dir: Path | None = None,
+    boxes: Mapping[str, Box] | None = None,
+) -> int:
     """Writes the output folder (see `sdseg.outputs`) of one method; returns how many photos failed.
 
-    `plan`: photos below `root` and their output names. A photo that cannot be read is named in run.json and
-    on standard error, and the others are done all the same.
+    `plan`: photos below `root` and their output names. `trimap_dir`: holds `<name>.png` for every output name.
+    `boxes`: {photo relative to root: x0, y0, x1, y1} for GrabCut. A photo that cannot be read, or has no usable
+    trimap or box, is named in run.json and on standard error, and the others are done all the same.
     """
     from tqdm import tqdm
 
     entries = []
     for path, name in tqdm(plan.items(), desc=method, unit="photo", disable=None):
-        entry = {"input": path.relative_to(root).as_posix()}
+        relative = path.relative_to(root).as_posix()
+        entry = {"input": relative}
         try:
             image = read_image(path)
-        except ImageError as error:
-            tqdm.write(f"error: {error}", file=sys.stderr)
-            entries.append(entry | {"error": str(error)})
+            more = {}
+            if method in TRIMAP_METHODS:
+                more["trimap"] = read_trimap(output_file(trimap_dir, name), image.shape[:2])
+            elif method == "grabcut" and boxes is not None:
+                if relative not in boxes:
+                    raise ValueError("has no box; add one to the file of boxes")
+                more["box"] = entry["box"] = boxes[relative]
+            start = time.perf_counter()
+            alpha = (METHODS | TRIMAP_METHODS)[method](image, **more)
+            seconds = round(time.perf_counter() - start, 4)
+        except ValueError as error:
+            message = " ".join(str(error).split())
+            if not isinstance(error, ImageError):
+                message = f"{path}: {message}"
+            tqdm.write(f"error: {message}", file=sys.stderr)
+            entries.append({"input": relative, "error": message})
             continue
-        start = time.perf_counter()
-        alpha = METHODS[method](image)
-        seconds = round(time.perf_counter() - start, 4)
         target = output_file(output_dir, name)
         write_alpha(target, alpha)
         entry["output"] = target.relative_to(output_dir).as_posix()
@@ -44,24 +70,85 @@ def run_method(method: str, plan: dict[Path, PurePath], root: Path, output_dir: 
     return sum("error" in entry for entry in entries)
 
 
+def read_boxes(path: Path) -> dict[str, Box]:
+    """Reads a JSON object {photo relative to the input folder: [x0, y0, x1, y1]}, whole pixels."""
+    try:
+        boxes = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f'{path}: is not JSON ({error}); write {{"photo.jpg": [x0, y0, x1, y1], ...}}') from error
+    if not isinstance(boxes, dict):
+        raise ValueError(f'{path}: is no JSON object; write {{"photo.jpg": [x0, y0, x1, y1], ...}}')
+    for name, box in boxes.items():
+        if not (isinstance(box, list) and len(box) == 4 and all(type(value) is int for value in box)):
+            raise ValueError(f"{path}: the box of {name} is {box}; write four whole numbers, [x0, y0, x1, y1]")
+    return {name: tuple(box) for name, box in boxes.items()}
+
+
+def choose_methods(names: list[str], trimap_dir: Path | None) -> list[str]:
+    """What `--method` names, each once; `all` stands for every method that the given inputs allow.
+
+    Raises ValueError where a method needs a trimap and none is given, NotADirectoryError for a trimap folder that
+    is none, ModuleNotFoundError without pymatting.
+    """
+    if "all" in names:
+        names = [*METHODS, *(TRIMAP_METHODS if trimap_dir is not None else [])]
+    chosen = list(dict.fromkeys(names))
+    with_trimap = [name for name in chosen if name in TRIMAP_METHODS]
+    if with_trimap and trimap_dir is None:
+        raise ValueError(f"{with_trimap[0]} needs trimaps; name their folder with --trimap DIR")
+    if trimap_dir is not None and not with_trimap:
+        raise ValueError(f"--trimap {trimap_dir}: no chosen method uses it; choose {', '.join(TRIMAP_METHODS)} or all")
+    if with_trimap:
+        if not trimap_dir.is_dir():
+            raise NotADirectoryError(f"{trimap_dir}: is no folder; name the folder of trimaps with --trimap DIR")
+        require_pymatting()
+    return chosen
+
+
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m sdseg.classical",
         description="Write the mattes of methods that need no training.",
         epilog="Exit status: 0 all done; 1 some photos failed, run.json says which and why; 2 nothing done.",
     )
-    parser.add_argument("--method", choices=[*METHODS, "all"], required=True)
+    parser.add_argument(
+        "--method",
+        choices=[*METHODS, *TRIMAP_METHODS, "all"],
+        nargs="+",
+        required=True,
+        metavar="NAME",
+        help=f"one or several of {', '.join(METHODS)}; with --trimap also {', '.join(TRIMAP_METHODS)}; or all",
+    )
     parser.add_argument("--input", required=True, type=Path, help="photo, or folder of photos")
-    parser.add_argument("--output", required=True, type=Path, help="folder of mattes (all: one a method in it)")
+    parser.add_argument(
+        "--output", required=True, type=Path, help="folder of mattes (several methods: one folder each in it)"
+    )
+    parser.add_argument(
+        "--trimap", type=Path, metavar="DIR", help="trimaps of the photos' names, PNG: 0, 128 unknown, 255"
+    )
+    box = parser.add_mutually_exclusive_group()
+    box.add_argument(
+        "--box", type=int, nargs=4, metavar=("X0", "Y0", "X1", "Y1"), help="GrabCut: pixels, for every photo"
+    )
+    box.add_argument("--boxes", type=Path, metavar="FILE", help='GrabCut: JSON {"photo.jpg": [x0, y0, x1, y1], ...}')
     arguments = parser.parse_args(argv)
     root = arguments.input.parent if arguments.input.is_file() else arguments.input
     failed = 0
     try:
+        methods = choose_methods(arguments.method, arguments.trimap)
+        if (arguments.box or arguments.boxes) and "grabcut" not in methods:
+            raise ValueError("a box is for GrabCut alone; choose --method grabcut")
         plan = plan_outputs(arguments.input, arguments.output)
-        for method in METHODS if arguments.method == "all" else [arguments.method]:
-            output_dir = arguments.output / method if arguments.method == "all" else arguments.output
-            failed += run_method(method, plan, root, output_dir)
-    except (OSError, ValueError) as error:
+        boxes = None
+        if arguments.box:
+            boxes = {path.relative_to(root).as_posix(): tuple(arguments.box) for path in plan}
+        elif arguments.boxes:
+            boxes = read_boxes(arguments.boxes)
+        several = len(methods) > 1
+        for method in methods:
+            output_dir = arguments.output / method if several else arguments.output
+            failed += run_method(method, plan, root, output_dir, arguments.trimap, boxes)
+    except (OSError, ValueError, ImportError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     return 1 if failed else 0

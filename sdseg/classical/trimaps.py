@@ -1,0 +1,81 @@
+"""Mattes from a trimap, by pymatting: image uint8 [H, W, 3] sRGB and trimap -> matte float32 [H, W] in [0, 1].
+
+A trimap is float32 [H, W]: 0 background for certain, 1 subject for certain, anything between unknown. Known
+pixels come out exactly as given. Every function raises ValueError for a trimap that does not fit (see
+`check_trimap`) and where pymatting's solver does not converge, ModuleNotFoundError without pymatting.
+"""
+
+import importlib.util
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from sdseg.imaging import ImageError, read_alpha
+
+
+def require_pymatting() -> None:
+    """Raises ModuleNotFoundError unless pymatting is installed; does not import it (its first import compiles)."""
+    if importlib.util.find_spec("pymatting") is None:
+        raise ModuleNotFoundError("trimap methods need pymatting, which is not installed: pip install 'sdseg[matting]'")
+
+
+def check_trimap(trimap: np.ndarray, shape: tuple[int, int]) -> None:
+    """Raises ValueError unless a trimap has the picture's [H, W] and pixels of all three kinds."""
+    if trimap.shape != shape:
+        (height, width), (h, w) = shape, trimap.shape
+        raise ValueError(f"is {w} x {h} pixels, its picture {width} x {height}; make them the same size")
+    kinds = {"background (0)": trimap == 0, "subject (255)": trimap == 1, "unknown (128)": (trimap > 0) & (trimap < 1)}
+    for kind, pixels in kinds.items():
+        if not pixels.any():
+            raise ValueError(f"has no {kind} pixels; a trimap needs background, subject and unknown ones")
+
+
+def read_trimap(path: Path, shape: tuple[int, int]) -> np.ndarray:
+    """Reads a trimap, a grey picture of 0, 128 and 255, for a picture of [H, W]; raises ImageError naming the file."""
+    if not path.exists():
+        raise ImageError(f"{path}: no such trimap; each picture needs one of its own name, as PNG")
+    trimap = read_alpha(path)
+    try:
+        check_trimap(trimap, shape)
+    except ValueError as error:
+        raise ImageError(f"{path}: {error}") from error
+    return trimap
+
+
+def closed_form(image: np.ndarray, trimap: np.ndarray) -> np.ndarray:
+    """Closed-form matting: colours lie on lines in every 3 x 3 window (Levin, Lischinski, Weiss, 2008)."""
+    require_pymatting()
+    from pymatting import estimate_alpha_cf
+
+    return _estimate(estimate_alpha_cf, image, trimap)
+
+
+def knn(image: np.ndarray, trimap: np.ndarray) -> np.ndarray:
+    """KNN matting: alpha is alike where colour and position are (Chen, Li, Tang, 2013)."""
+    require_pymatting()
+    from pymatting import estimate_alpha_knn
+
+    return _estimate(estimate_alpha_knn, image, trimap)
+
+
+def learning_based(image: np.ndarray, trimap: np.ndarray) -> np.ndarray:
+    """Learning-based digital matting: a local linear model from colour to alpha (Zheng, Kambhamettu, 2009).
+
+    On drawings, whose areas are exactly flat, its equations are all but singular and the matte can be far off.
+    """
+    require_pymatting()
+    from pymatting import estimate_alpha_lbdm
+
+    return _estimate(estimate_alpha_lbdm, image, trimap)
+
+
+def _estimate(
+    estimator: Callable[[np.ndarray, np.ndarray], np.ndarray], image: np.ndarray, trimap: np.ndarray
+) -> np.ndarray:
+    check_trimap(trimap, image.shape[:2])
+    known = (trimap == 0) | (trimap == 1)
+    # pymatting takes what is close to 0 and 1 for known, so every unknown pixel is given it as 0.5.
+    alpha = estimator(image / 255.0, np.where(known, trimap, 0.5).astype(np.float64))
+    # KNN and learning-based hold the known pixels by a soft constraint only.
+    return np.where(known, trimap, alpha).astype(np.float32)
