@@ -58,7 +58,17 @@ def test_shipped_adapter_beats_half_of_grabcut(renders, tmp_path):
         "infer.py", "--input", renders / "images", "--output", tmp_path / "shipped", "--num_inference_steps", 4,
         "--ensemble_size", 4,
     )  # fmt: skip
-    run("-m", "sdseg.classical", "--method", "all", "--input", renders / "images", "--output", tmp_path / "classical")
+    run(
+        "-m",
+        "sdseg.classical",
+        "--method",
+        "otsu",
+        "grabcut",
+        "--input",
+        renders / "images",
+        "--output",
+        tmp_path / "classical",
+    )
     from sdseg.evaluate import evaluate_folder
 
     mad = {
