@@ -58,7 +58,8 @@ def test_shipped_adapter_beats_half_of_grabcut(renders, tmp_path):
         "infer.py", "--input", renders / "images", "--output", tmp_path / "shipped", "--num_inference_steps", 4,
         "--ensemble_size", 4,
     )  # fmt: skip
-    run(
+    methods = ["--method", "otsu", "grabcut"]
+    run("-m", "sdseg.classical", *methods, "--input", renders / "images", "--output", tmp_path / "classical")
         "-m",
         "sdseg.classical",
         "--method",
