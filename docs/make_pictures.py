@@ -28,10 +28,11 @@ SEED = 11
 SHARED = {"samples_per_pixel": 128, "composites_per_foreground": 1, "capture": {}}
 SINGLE = {"arrangement": {}, "camera": {"extent": [0.6, 1.05], "elevation": [-5, 35], "roll": [-10, 10]}}
 COSTLY = {"glass": {"samples_per_pixel": 32}, "smoke": {"samples_per_pixel": 32}}  # they take four times as many
+SOLID = {"families": {"fur": 1, "hair": 1, "foliage": 1, "lattice": 1, "wires": 1, "solids": 2, "cloth": 1}}
 SCENES = {
-    "arrangement": {"arrangement": {"subjects": [2, 4], "spread": [0.2, 0.9], "scale": [0.4, 1]}},
-    "in_scene": {"arrangement": {"in_scene": 1}, "families": {"fur": 1, "solids": 2, "foliage": 1, "cloth": 1}},
-    "blur": {"arrangement": {}, "camera": {"defocus": [0.04, 0.1], "focus": [0, 1], "motion": [0, 0.06]}},
+    "arrangement": {"arrangement": {"subjects": [2, 4], "spread": [0.2, 0.9], "scale": [0.4, 1]}} | SOLID,
+    "in_scene": {"arrangement": {"in_scene": 1}} | SOLID,
+    "blur": {"arrangement": {}, "camera": {"defocus": [0.04, 0.1], "focus": [0, 1], "motion": [0, 0.06]}} | SOLID,
 }
 
 
