@@ -83,6 +83,10 @@ def compare(scene: Scene, size: int, samples: int, depth: int, seed: int) -> dic
     else:
         rendered = over_plate(scene, picture, size, samples, depth, seed, hidden=True)
         colour, alpha = rendered[..., :3], rendered[..., 3]
+        if any(subject.cut_out() for subject in scene.subjects):  # the plate is hidden, but not behind holes
+            coverage = render_foreground(scene, size, samples, depth, seed).alpha
+            colour = np.maximum(colour - (alpha - coverage)[..., None] * background, 0)
+            alpha = coverage
         if scene.transmissive():  # media: what lets through is a ray integral
             nothing = np.zeros((size, size))
             glow, passed = media(scene, nothing, nothing, size)

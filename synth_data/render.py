@@ -16,7 +16,7 @@ import numpy as np
 
 from synth_data.materials import bsdf, colour, emission_along_rays, medium_shape
 from synth_data.scene import SAMPLER_STREAM, Camera, Scene, stream
-from synth_data.subjects.meshes import TRANSMISSIVE, Mesh, Strands, Subject, shaded
+from synth_data.subjects.meshes import TRANSMISSIVE, Mesh, Strands, Subject, opaque_part, shaded
 
 VARIANTS = ("scalar_rgb", "llvm_ad_rgb", "cuda_ad_rgb")
 NEEDS = {
@@ -28,6 +28,7 @@ TRANSMISSIVE_SAMPLES = 4  # times as many paths there: what passes or is reflect
 SUBFRAMES = 16  # most parts of an exposure in which something moves
 PLATE_MARGIN = 1.15  # the plate's width in frame widths; rays bent beyond it see the surroundings, and count as opaque
 MEDIUM_STEPS = 48  # pieces of a ray's way through a medium
+BLACK = np.full(3, 1e-9)  # a dark plate's light; not 0, so that it uses the sampler as a bright one does
 BLOCK = 32  # fixed: Mitsuba derives it from the thread count otherwise, and the sampler's seeding from it
 
 
@@ -437,7 +438,7 @@ def refraction(scene: Scene, depth: int, seed: int, size: int = 32, samples: int
         return 0.0
     depth = max(depth, TRANSMISSIVE_DEPTH)
     ramp = np.broadcast_to(((np.arange(256) + 0.5) / 256)[None, :, None], (256, 256, 3))
-    plates = [np.full(3, 1e-9), np.ones(3), ramp, ramp.transpose(1, 0, 2)]
+    plates = [BLACK, np.ones(3), ramp, ramp.transpose(1, 0, 2)]
     dark, bright, x, y = (over_plate(scene, p, size, samples, depth, seed)[..., :3].mean(-1) for p in plates)
     passed = bright - dark
     straight = (0.5 + ((np.arange(size) + 0.5) / size - 0.5) / PLATE_MARGIN).astype(np.float32)
@@ -464,12 +465,18 @@ def render_foreground(scene: Scene, size: int, samples: int, depth: int, seed: i
         marks = None
         if scene.subjects and (clear or scene.surroundings or len(scene.subjects) > 1):
             marks, opaque, far = _marks(scene, folder, size, samples, sampler_seed)
+            if clear and any(subject.cut_out() for subject in scene.subjects):  # the marks count the holes as well
+                kept = replace(scene, subjects=[opaque_part(subject) for subject in scene.subjects])
+                opaque = _before_nothing(kept, folder, size, samples, depth, sampler_seed)[..., 3]
         if clear:
             rgb, alpha, measured = _solved(scene, marks.sum(0), opaque, far, size, samples, depth, sampler_seed)
             cover = alpha
         else:
-            shapes = _shapes(scene.subjects, folder, "subject") | _shapes(scene.surroundings, folder, "other")
-            rendered = _render(scene, shapes | _emitters(scene), _path(scene, depth, True), size, samples, sampler_seed)
+            rendered = _before_nothing(scene, folder, size, samples, depth, sampler_seed)
+            if any(subject.cut_out() for subject in scene.subjects):
+                # emitters are hidden from the camera alone: through a hole it sees the sky, or else a dark plate
+                dark = over_plate(scene, BLACK, size, samples, depth, sampler_seed, hidden=True)
+                rendered[..., :3] = dark[..., :3]
             rgb, cover, measured = rendered[..., :3], np.clip(rendered[..., 3], 0.0, 1.0), {}
             alpha = cover
             if scene.surroundings:
@@ -485,6 +492,12 @@ def render_foreground(scene: Scene, size: int, samples: int, depth: int, seed: i
     return Foreground(rgb, alpha, cover, instances.astype(np.uint8), measured)
 
 
+def _before_nothing(scene: Scene, folder: str, size: int, samples: int, depth: int, seed: int) -> np.ndarray:
+    """Subjects and surroundings with the light hidden from the camera: float32 [size, size, 4], colour and coverage."""
+    shapes = _shapes(scene.subjects, folder, "subject") | _shapes(scene.surroundings, folder, "other")
+    return _render(scene, shapes | _emitters(scene), _path(scene, depth, True), size, samples, seed)
+
+
 def _solved(
     scene: Scene, met: np.ndarray, opaque: np.ndarray, far: np.ndarray, size: int, samples: int, depth: int, seed: int
 ) -> tuple[np.ndarray, np.ndarray, dict[str, float]]:
@@ -492,11 +505,10 @@ def _solved(
 
     `met` [H, W] is the coverage of all but media, `opaque` and `far` as `_marks` gives them for the same samples.
     """
-    black, white = np.full(3, 1e-9), np.ones(3)  # not 0, so that both renders use the sampler alike
     solid, foggy = _without_media(scene), any(subject.volumes for subject in scene.subjects)
     alpha, measured = opaque, {}
     if solid.transmissive():
-        dark, bright = (over_plate(solid, plate, size, samples, depth, seed)[..., :3] for plate in (black, white))
+        dark, bright = (over_plate(solid, plate, size, samples, depth, seed)[..., :3] for plate in (BLACK, np.ones(3)))
         rgb, alpha = solve(dark, bright)
         # where there is no glass, what the plate's light does on an opaque rim is not passing through it
         glass = met - opaque > 1e-4
@@ -505,11 +517,10 @@ def _solved(
         residual = np.abs(bright - rgb - (1 - alpha[..., None])).mean() * 255
         measured = {"residual": round(float(residual), 4)}
         if foggy:
-            rgb = over_plate(scene, black, size, samples, depth, seed)[..., :3]
+            rgb = over_plate(scene, BLACK, size, samples, depth, seed)[..., :3]
     else:
         with tempfile.TemporaryDirectory(prefix="synth_data_") as folder:
-            shapes = _shapes(scene.subjects, folder, "subject") | _emitters(scene)
-            rgb = _render(scene, shapes, _path(scene, depth, True), size, samples, seed)[..., :3]
+            rgb = _before_nothing(scene, folder, size, samples, depth, seed)[..., :3]
     if foggy:
         glow, passed = media(scene, opaque, far, size)
         rgb, alpha = rgb + glow, 1 - (1 - alpha) * passed

@@ -34,7 +34,7 @@ class ArrangementFactors:
     scale: tuple = span(0.5, 1.0, least=0.05, most=4)
     """size of each further subject, relative to the first"""
     in_scene: float = chance(0.0)
-    """whether opaque subjects are rendered on a ground, among walls and things, with shadow and bounce"""
+    """whether opaque subjects without cut-outs are rendered on a ground among walls and things, with shadow, bounce"""
 
 
 @dataclass(frozen=True)
@@ -303,7 +303,7 @@ def _surroundings(recipe: Any, rng: np.random.Generator, floor: float, view: Cam
         reach = size * np.linalg.norm(subject.points(), axis=1).max()
         at = way * (radius * rng.uniform(1.0, 3.0) + reach)
         before = way @ level > 0.3 and rng.random() < 0.8  # on the camera's side it might hide the subjects
-        if not (before or subject.transmissive() or np.linalg.norm(at - view.origin) < 2 * reach):
+        if not (before or subject.transmissive() or subject.cut_out() or np.linalg.norm(at - view.origin) < 2 * reach):
             subject = moved(subject, np.eye(3) * size, at)
             things.append(moved(subject, None, (0, 0, floor - subject.points()[:, 2].min())))
     return things
@@ -343,7 +343,7 @@ def describe(recipe: Any, seed: int, foreground: int, attempt: int = 0, sources:
         subjects.append(FAMILIES[family].build(shapes, drawn))
         record = {"id": k + 1, "family": family, "class": CLASSES[family]}
         records.append(record | {"factors": {**drawn, **subjects[-1].drawn}})
-    in_scene = arrangement["in_scene"] and not any(s.transmissive() for s in subjects)
+    in_scene = arrangement["in_scene"] and not any(s.transmissive() or s.cut_out() for s in subjects)
     if in_scene:
         camera["elevation"] = max(camera["elevation"], 4.0)
     azimuth = np.deg2rad(camera["azimuth"])

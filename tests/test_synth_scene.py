@@ -399,6 +399,18 @@ def test_what_is_opaque_stays_opaque_beside_glass():
     assert made.measured.keys() == {"residual"}
 
 
+def test_the_sky_is_not_seen_through_the_holes_of_lace():
+    """A black sheet that is half there, before a bright sky: half covered, and dark."""
+    flat = surface(np.array([[[0, -3, -3], [0, 3, -3]], [[0, -3, 3], [0, 3, 3.0]]]))
+    lace = painted(flat, colour=(0, 0, 0), opacity=np.full((4, 4), 0.5))
+    made = render(scene_of(lace, sky=np.full(3, 2.0)), 16, 256, 4)
+    assert made.alpha.mean() == pytest.approx(0.5, abs=0.02)
+    assert made.colour.max() < 1e-3
+    beside = painted(ball(0.3, (1, 0, 0)), "thin_glass", colour=(1, 1, 1), ior=1.01)
+    with_glass = render(scene_of(lace, beside, sky=np.full(3, 2.0)), 16, 64, 4)
+    assert with_glass.alpha[:3].mean() == pytest.approx(0.5, abs=0.05) and with_glass.colour[:3].max() < 1e-3
+
+
 def test_fire_adds_its_light():
     fog, glow = np.full((4, 4, 4), 0.5, np.float32), np.full((4, 4, 4, 3), (0.8, 0.3, 0.1), np.float32)
     place = np.diag([2.0, 2, 2, 1])

@@ -72,6 +72,10 @@ class Subject:
         """Whether the background is seen through some of it, so that coverage is not its alpha."""
         return bool(self.volumes) or any(m.material.get("kind") in TRANSMISSIVE for m in self.meshes)
 
+    def cut_out(self) -> bool:
+        """Whether a texture makes holes in some of it."""
+        return any("opacity" in m.material for m in self.meshes)
+
 
 def surface(points: np.ndarray) -> Mesh:
     """A grid of points [U, V, 3] as a mesh; closed shapes repeat their first row or column at the end."""
@@ -121,6 +125,12 @@ def moved(subject: Subject, matrix: np.ndarray | None = None, shift: np.ndarray 
             for v in subject.volumes
         ],
     )
+
+
+def opaque_part(subject: Subject) -> Subject:
+    """The subject without glass and media."""
+    kept = [mesh for mesh in subject.meshes if mesh.material["kind"] not in TRANSMISSIVE]
+    return replace(subject, meshes=kept, volumes=[])
 
 
 def thinned(subject: Subject) -> Subject:
