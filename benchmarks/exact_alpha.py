@@ -10,6 +10,7 @@ the direct render over the textured one shows what they miss: tint and refractio
 import argparse
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,7 @@ from synth_data.render import (
     start,
 )
 from synth_data.scene import Scene, describe
-from synth_data.subjects.meshes import TRANSMISSIVE
+from synth_data.subjects.meshes import TRANSMISSIVE, blackened
 
 
 def levels(linear: np.ndarray) -> np.ndarray:
@@ -84,9 +85,11 @@ def compare(scene: Scene, size: int, samples: int, depth: int, seed: int) -> dic
         rendered = over_plate(scene, picture, size, samples, depth, seed, hidden=True)
         colour, alpha = rendered[..., :3], rendered[..., 3]
         if any(subject.cut_out() for subject in scene.subjects):  # the plate is hidden, but not behind holes
-            coverage = render_foreground(scene, size, samples, depth, seed).alpha
-            colour = np.maximum(colour - (alpha - coverage)[..., None] * background, 0)
-            alpha = coverage
+            black = replace(scene, subjects=[blackened(subject) for subject in scene.subjects])
+            colour = np.maximum(
+                colour - over_plate(black, picture, size, samples, depth, seed, hidden=True)[..., :3], 0
+            )
+            alpha = render_foreground(scene, size, samples, depth, seed).alpha
         if scene.transmissive():  # media: what lets through is a ray integral
             nothing = np.zeros((size, size))
             glow, passed = media(scene, nothing, nothing, size)
@@ -112,8 +115,6 @@ def refracting(scene: Scene) -> bool:
 
 def sharp_scene(recipe: Any, seed: int, foreground: int) -> Scene:
     """A scene of the recipe that `compare` can take: one subject, no blur."""
-    from dataclasses import replace
-
     scene = describe(recipe, seed, foreground, sources=sources_of(recipe, seed))
     return replace(scene, camera=replace(scene.camera, aperture=0.0, motion=np.zeros(3), spin=0.0), surroundings=[])
 

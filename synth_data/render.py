@@ -16,7 +16,7 @@ import numpy as np
 
 from synth_data.materials import bsdf, colour, emission_along_rays, medium_shape
 from synth_data.scene import SAMPLER_STREAM, Camera, Scene, stream
-from synth_data.subjects.meshes import TRANSMISSIVE, Mesh, Strands, Subject, opaque_part, shaded
+from synth_data.subjects.meshes import TRANSMISSIVE, Mesh, Strands, Subject, blackened, opaque_part, shaded
 
 VARIANTS = ("scalar_rgb", "llvm_ad_rgb", "cuda_ad_rgb")
 NEEDS = {
@@ -466,17 +466,20 @@ def render_foreground(scene: Scene, size: int, samples: int, depth: int, seed: i
         if scene.subjects and (clear or scene.surroundings or len(scene.subjects) > 1):
             marks, opaque, far = _marks(scene, folder, size, samples, sampler_seed)
             if clear and any(subject.cut_out() for subject in scene.subjects):  # the marks count the holes as well
-                kept = replace(scene, subjects=[opaque_part(subject) for subject in scene.subjects])
-                opaque = _before_nothing(kept, folder, size, samples, depth, sampler_seed)[..., 3]
+                parts = [opaque_part(subject) for subject in scene.subjects]
+                kept = replace(scene, subjects=[part for part in parts if part.meshes or part.strands])
+                opaque = 1 - _passed(kept, size, samples, depth, sampler_seed)
         if clear:
             rgb, alpha, measured = _solved(scene, marks.sum(0), opaque, far, size, samples, depth, sampler_seed)
             cover = alpha
         else:
-            rendered = _before_nothing(scene, folder, size, samples, depth, sampler_seed)
             if any(subject.cut_out() for subject in scene.subjects):
+                depth = max(depth, TRANSMISSIVE_DEPTH)  # every layer of lace takes a segment
                 # emitters are hidden from the camera alone: through a hole it sees the sky, or else a dark plate
-                dark = over_plate(scene, BLACK, size, samples, depth, sampler_seed, hidden=True)
-                rendered[..., :3] = dark[..., :3]
+                rendered = over_plate(scene, BLACK, size, samples, depth, sampler_seed)
+                rendered[..., 3] = 1 - _passed(scene, size, samples, depth, sampler_seed)
+            else:
+                rendered = _before_nothing(scene, folder, size, samples, depth, sampler_seed)
             rgb, cover, measured = rendered[..., :3], np.clip(rendered[..., 3], 0.0, 1.0), {}
             alpha = cover
             if scene.surroundings:
@@ -490,6 +493,12 @@ def render_foreground(scene: Scene, size: int, samples: int, depth: int, seed: i
         instances = np.where(marks.sum(0) >= 0.5, marks.argmax(0) + 1, 0)
     rgb, alpha, cover = (np.ascontiguousarray(a, dtype=np.float32) for a in (np.maximum(rgb, 0.0), alpha, cover))
     return Foreground(rgb, alpha, cover, instances.astype(np.uint8), measured)
+
+
+def _passed(scene: Scene, size: int, samples: int, depth: int, seed: int) -> np.ndarray:
+    """What passes beside the subjects and through their holes, [size, size]: black ones before a bright plate."""
+    black = replace(scene, subjects=[blackened(subject) for subject in scene.subjects], sky=BLACK, lamps=[])
+    return over_plate(black, np.ones(3), size, samples, depth, seed)[..., :3].mean(-1)
 
 
 def _before_nothing(scene: Scene, folder: str, size: int, samples: int, depth: int, seed: int) -> np.ndarray:

@@ -133,6 +133,16 @@ def opaque_part(subject: Subject) -> Subject:
     return replace(subject, meshes=kept, volumes=[])
 
 
+def blackened(subject: Subject) -> Subject:
+    """The subject without colour, with its holes: only what is behind it is seen."""
+    black = {"kind": "diffuse", "colour": np.zeros(3)}
+    meshes = [
+        replace(mesh, material=black | {key: mesh.material[key] for key in ("opacity",) if key in mesh.material})
+        for mesh in subject.meshes
+    ]
+    return replace(subject, meshes=meshes, strands=[replace(s, colours=0 * s.colours) for s in subject.strands])
+
+
 def thinned(subject: Subject) -> Subject:
     """The subject with its glass made of sheets that do not refract."""
     thin = [
