@@ -10,7 +10,7 @@ from synth_data.colour import any_colour, luminance
 from synth_data.environments import brightest, built_around, read_environment, scaled, turned
 from synth_data.factors import chance, count, draw, pick, shares, span
 from synth_data.subjects import FAMILIES
-from synth_data.subjects.meshes import Subject, moved, rotation, surface
+from synth_data.subjects.meshes import Subject, moved, rotation, rounded, surface
 
 # First entry after the seed of every SeedSequence, so that no two streams share their draws.
 SCENE_STREAM, SAMPLER_STREAM, PICTURE_STREAM, BACKGROUND_STREAM, SUBJECT_STREAM = 1, 2, 3, 4, 5
@@ -340,7 +340,7 @@ def describe(recipe: Any, seed: int, foreground: int, attempt: int = 0, sources:
     shapes = stream(seed, SUBJECT_STREAM, foreground, attempt)
     for k, family in enumerate(families):
         drawn = draw(shapes, recipe.tables[family])
-        subjects.append(FAMILIES[family].build(shapes, drawn))
+        subjects.append(rounded(FAMILIES[family].build(shapes, drawn)))
         record = {"id": k + 1, "family": family, "class": CLASSES[family]}
         records.append(record | {"factors": {**drawn, **subjects[-1].drawn}})
     in_scene = arrangement["in_scene"] and not any(s.transmissive() or s.cut_out() for s in subjects)

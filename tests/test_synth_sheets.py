@@ -64,7 +64,8 @@ def test_every_form_and_figure_is_sound_and_repeats(family, factor, name):
     seed = sum(map(ord, name))
     one, two = (built(family, seed, **{factor: name}) for _ in range(2))
     assert_sound(one)
-    assert np.array_equal(one.points(), two.points()) and one.drawn == two.drawn
+    # linear algebra may differ in the last bit from call to call; what is rendered is rounded
+    assert np.allclose(one.points(), two.points(), rtol=0, atol=1e-12) and one.drawn == two.drawn
     other = built(family, seed + 1, **{factor: name})
     assert other.points().shape != one.points().shape or not np.array_equal(other.points(), one.points())
 

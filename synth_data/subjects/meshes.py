@@ -127,6 +127,15 @@ def moved(subject: Subject, matrix: np.ndarray | None = None, shift: np.ndarray 
     )
 
 
+def rounded(subject: Subject, digits: int = 6) -> Subject:
+    """The subject with its coordinates rounded: linear algebra may differ in the last bit from call to call."""
+    return replace(
+        subject,
+        meshes=[replace(mesh, vertices=np.round(mesh.vertices, digits)) for mesh in subject.meshes],
+        strands=[replace(s, points=np.round(s.points, digits)) for s in subject.strands],
+    )
+
+
 def opaque_part(subject: Subject) -> Subject:
     """The subject without glass and media."""
     kept = [mesh for mesh in subject.meshes if mesh.material["kind"] not in TRANSMISSIVE]
