@@ -10,7 +10,7 @@ in. All shares are in [0, 1].
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Literal
 
 import numpy as np
@@ -110,21 +110,27 @@ def weighted_f(prediction: np.ndarray, truth: np.ndarray) -> float:
     return float(2 * precision * recall / (precision + recall))
 
 
-def binary_metrics(prediction: np.ndarray, truth: np.ndarray) -> dict[str, float]:
-    """All figures that compare hard masks, by name.
+_BINARY_MEASURES = {
+    "iou": iou,
+    "f1": f_measure,
+    "f_beta": lambda prediction, truth: f_measure(prediction, truth, BETA_SQUARED),
+    "boundary_f": boundary_f,
+    "mae": mae,
+    "s_measure": s_measure,
+    "e_measure": e_measure,
+    "weighted_f": weighted_f,
+}
+BINARY_FIGURES = tuple(_BINARY_MEASURES)
+
+
+def binary_metrics(
+    prediction: np.ndarray, truth: np.ndarray, figures: Sequence[str] = BINARY_FIGURES
+) -> dict[str, float]:
+    """The figures that compare hard masks, by name; `figures` chooses among BINARY_FIGURES.
 
     `iou`, `f1`, `f_beta` (β² = 0.3) and `boundary_f` are of {p ≥ 0.5}, `e_measure` is the mean over thresholds.
     """
-    return {
-        "iou": iou(prediction, truth),
-        "f1": f_measure(prediction, truth),
-        "f_beta": f_measure(prediction, truth, BETA_SQUARED),
-        "boundary_f": boundary_f(prediction, truth),
-        "mae": mae(prediction, truth),
-        "s_measure": s_measure(prediction, truth),
-        "e_measure": e_measure(prediction, truth),
-        "weighted_f": weighted_f(prediction, truth),
-    }
+    return {name: _BINARY_MEASURES[name](prediction, truth) for name in figures}
 
 
 # --------------------------------------------------------------------------------------------- multi-class
@@ -155,18 +161,31 @@ def confusion_matrix(
     return np.bincount(np.ravel_multi_index(index, shape), minlength=math.prod(shape)).reshape(shape)
 
 
-def match_labels(matrix: np.ndarray) -> np.ndarray:
+def assign_labels(matrix: np.ndarray) -> np.ndarray:
     """Gives each class at most one predicted label, so that as many pixels as possible agree (Kuhn 1955).
 
-    A `confusion_matrix` with any number of predicted labels -> one [classes + 1, classes + 1]. Labels that no
-    class is left for count as no prediction. Of several equally good assignments, scipy's.
+    A `confusion_matrix` with any number of predicted labels -> the label of each class, int64 [classes], -1 for
+    none. Of several equally good assignments, scipy's.
     """
     from scipy.optimize import linear_sum_assignment
 
+    true_class, label = linear_sum_assignment(matrix[:-1, :-1], maximize=True)
+    labels = np.full(len(matrix) - 1, -1)
+    labels[true_class] = label
+    return labels
+
+
+def match_labels(matrix: np.ndarray, labels: np.ndarray | None = None) -> np.ndarray:
+    """Renames predicted labels to the classes they are given: a `confusion_matrix` -> one [classes + 1, classes + 1].
+
+    `labels`: what `assign_labels` returned, for this matrix (None) or for another. Labels that no class is left for
+    count as no prediction.
+    """
+    labels = assign_labels(matrix) if labels is None else labels
     classes = len(matrix) - 1
-    true_class, label = linear_sum_assignment(matrix[:classes, :-1], maximize=True)
     matched = np.zeros((classes + 1, classes + 1), matrix.dtype)
-    matched[:, true_class] = matrix[:, label]
+    given = np.flatnonzero(labels >= 0)
+    matched[:, given] = matrix[:, labels[given]]
     matched[:, -1] = matrix.sum(axis=1) - matched.sum(axis=1)
     return matched
 
