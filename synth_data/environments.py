@@ -94,12 +94,17 @@ def brightest(environment: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return way, colour / max(float(luminance(colour)), 1e-6)
 
 
-def seen_by(environment: np.ndarray, forward: np.ndarray, up: np.ndarray, fov: float, size: int) -> np.ndarray:
-    """What a camera sees of the environment: linear float32 [size, size, 3]. `fov` in degrees across the frame."""
+def axes(forward: np.ndarray, up: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Unit vectors [3] to the right, upwards and forward of a camera that looks along `forward`."""
     forward = forward / np.linalg.norm(forward)
     right = np.cross(forward, up)
     right /= np.linalg.norm(right)
-    above = np.cross(right, forward)
+    return right, np.cross(right, forward), forward
+
+
+def seen_by(environment: np.ndarray, forward: np.ndarray, up: np.ndarray, fov: float, size: int) -> np.ndarray:
+    """What a camera sees of the environment: linear float32 [size, size, 3]. `fov` in degrees across the frame."""
+    right, above, forward = axes(forward, up)
     line = ((np.arange(size) + 0.5) / size * 2 - 1) * np.tan(np.deg2rad(fov) / 2)
     way = forward + line[None, :, None] * right - line[:, None, None] * above
     way /= np.linalg.norm(way, axis=-1, keepdims=True)

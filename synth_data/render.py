@@ -240,8 +240,7 @@ def _path_length(camera: Camera) -> float:
 
 def _farthest(scene: Scene) -> float:
     """Distance along the camera's axis of the farthest point of the subjects."""
-    forward = scene.camera.target - scene.camera.origin
-    forward /= np.linalg.norm(forward)
+    forward = scene.camera.axes()[2]
     return max(float(((s.points() - scene.camera.origin) @ forward).max()) for s in scene.subjects)
 
 
@@ -254,7 +253,7 @@ def _plate(scene: Scene, radiance: np.ndarray) -> dict[str, Any]:
     import mitsuba as mi
 
     camera = scene.camera
-    forward = (camera.target - camera.origin) / np.linalg.norm(camera.target - camera.origin)
+    forward = camera.axes()[2]
     distance = 1.05 * _farthest(scene) + 0.05
     margin = PLATE_MARGIN + 2 * (_path_length(camera) + camera.aperture / (camera.focus * _half_angle(camera)))
     half = distance * _half_angle(camera) * margin
@@ -327,7 +326,7 @@ def _path(scene: Scene, depth: int, hide: bool) -> dict[str, Any]:
     return {"type": kind, "max_depth": depth, "hide_emitters": hide}
 
 
-def _marks(scene: Scene, folder: str, size: int, samples: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _marks(scene: Scene, size: int, samples: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """What the camera's rays meet first; media are not met.
 
     Returns:
@@ -336,9 +335,10 @@ def _marks(scene: Scene, folder: str, size: int, samples: int, seed: int) -> tup
     """
 
     def look(paint: Callable[[int, bool], np.ndarray]) -> np.ndarray:
-        shapes = _shapes(scene.subjects, folder, "subject", paint)
-        shapes |= _shapes(scene.surroundings, folder, "other", lambda k, clear: np.zeros(3))
-        return _render(scene, shapes, {"type": "aov", "aovs": "met:albedo,far:depth"}, size, samples, seed)
+        with tempfile.TemporaryDirectory(prefix="synth_data_") as folder:
+            shapes = _shapes(scene.subjects, folder, "subject", paint)
+            shapes |= _shapes(scene.surroundings, folder, "other", lambda k, clear: np.zeros(3))
+            return _render(scene, shapes, {"type": "aov", "aovs": "met:albedo,far:depth"}, size, samples, seed)
 
     planes = []
     for first in range(0, len(scene.subjects), 3):  # three subjects to a picture, one a colour
@@ -358,10 +358,7 @@ def _rays(scene: Scene, size: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     side = int(np.sqrt(count))
     for k in range(count):
         camera = views[k % len(views)]
-        forward = (camera.target - camera.origin) / np.linalg.norm(camera.target - camera.origin)
-        right = np.cross(forward, camera.up)
-        right /= np.linalg.norm(right)
-        above = np.cross(right, forward)
+        right, above, forward = camera.axes()
         column, row = ((np.arange(size) + (j + 0.5) / side) / size * 2 - 1 for j in divmod(k, side))
         line_x, line_y = column * _half_angle(camera), row * _half_angle(camera)
         way = (forward + line_x[None, :, None] * right - line_y[:, None, None] * above).reshape(-1, 3)
@@ -461,29 +458,22 @@ def render_foreground(scene: Scene, size: int, samples: int, depth: int, seed: i
     sampler_seed, clear = _sampler_seed(scene, seed), scene.transmissive()
     if clear:
         depth, samples = max(depth, TRANSMISSIVE_DEPTH), samples * TRANSMISSIVE_SAMPLES
-    with tempfile.TemporaryDirectory(prefix="synth_data_") as folder:
-        marks = None
-        if scene.subjects and (clear or scene.surroundings or len(scene.subjects) > 1):
-            marks, opaque, far = _marks(scene, folder, size, samples, sampler_seed)
-            if clear and any(subject.cut_out() for subject in scene.subjects):  # the marks count the holes as well
-                parts = [opaque_part(subject) for subject in scene.subjects]
-                kept = replace(scene, subjects=[part for part in parts if part.meshes or part.strands])
-                opaque = 1 - _passed(kept, size, samples, depth, sampler_seed)
-        if clear:
-            rgb, alpha, measured = _solved(scene, marks.sum(0), opaque, far, size, samples, depth, sampler_seed)
-            cover = alpha
-        else:
-            if any(subject.cut_out() for subject in scene.subjects):
-                depth = max(depth, TRANSMISSIVE_DEPTH)  # every layer of lace takes a segment
-                # emitters are hidden from the camera alone: through a hole it sees the sky, or else a dark plate
-                rendered = over_plate(scene, BLACK, size, samples, depth, sampler_seed)
-                rendered[..., 3] = 1 - _passed(scene, size, samples, depth, sampler_seed)
-            else:
-                rendered = _before_nothing(scene, folder, size, samples, depth, sampler_seed)
-            rgb, cover, measured = rendered[..., :3], np.clip(rendered[..., 3], 0.0, 1.0), {}
-            alpha = cover
-            if scene.surroundings:
-                alpha = np.zeros_like(cover) if marks is None else np.clip(marks.sum(0), 0.0, 1.0)
+    marks = None
+    if scene.subjects and (clear or scene.surroundings or len(scene.subjects) > 1):
+        marks, opaque, far = _marks(scene, size, samples, sampler_seed)
+        if clear and _cut_out(scene):  # the marks count the holes as well
+            parts = [opaque_part(subject) for subject in scene.subjects]
+            kept = replace(scene, subjects=[part for part in parts if part.meshes or part.strands])
+            opaque = 1 - _passed(kept, size, samples, depth, sampler_seed)
+    if clear:
+        rgb, alpha, measured = _solved(scene, marks.sum(0), opaque, far, size, samples, depth, sampler_seed)
+        cover = alpha
+    else:
+        rendered = _before_nothing(scene, size, samples, depth, sampler_seed)
+        rgb, cover, measured = rendered[..., :3], np.clip(rendered[..., 3], 0.0, 1.0), {}
+        alpha = cover
+        if scene.surroundings:
+            alpha = np.zeros_like(cover) if marks is None else np.clip(marks.sum(0), 0.0, 1.0)
     if marks is None:
         instances = alpha >= 0.5
     else:
@@ -501,10 +491,23 @@ def _passed(scene: Scene, size: int, samples: int, depth: int, seed: int) -> np.
     return over_plate(black, np.ones(3), size, samples, depth, seed)[..., :3].mean(-1)
 
 
-def _before_nothing(scene: Scene, folder: str, size: int, samples: int, depth: int, seed: int) -> np.ndarray:
-    """Subjects and surroundings with the light hidden from the camera: float32 [size, size, 4], colour and coverage."""
-    shapes = _shapes(scene.subjects, folder, "subject") | _shapes(scene.surroundings, folder, "other")
-    return _render(scene, shapes | _emitters(scene), _path(scene, depth, True), size, samples, seed)
+def _cut_out(scene: Scene) -> bool:
+    return any(subject.cut_out() for subject in scene.subjects)
+
+
+def _before_nothing(scene: Scene, size: int, samples: int, depth: int, seed: int) -> np.ndarray:
+    """Subjects and surroundings with the light hidden from the camera: float32 [size, size, 4], colour and coverage.
+
+    Mitsuba hides emitters from the camera alone: through a hole it would see the sky, so there a dark plate is behind.
+    """
+    if _cut_out(scene):
+        depth = max(depth, TRANSMISSIVE_DEPTH)  # every layer of lace takes a segment
+        rendered = over_plate(scene, BLACK, size, samples, depth, seed)
+        rendered[..., 3] = 1 - _passed(scene, size, samples, depth, seed)
+        return rendered
+    with tempfile.TemporaryDirectory(prefix="synth_data_") as folder:
+        shapes = _shapes(scene.subjects, folder, "subject") | _shapes(scene.surroundings, folder, "other")
+        return _render(scene, shapes | _emitters(scene), _path(scene, depth, True), size, samples, seed)
 
 
 def _solved(
@@ -528,8 +531,7 @@ def _solved(
         if foggy:
             rgb = over_plate(scene, BLACK, size, samples, depth, seed)[..., :3]
     else:
-        with tempfile.TemporaryDirectory(prefix="synth_data_") as folder:
-            rgb = _before_nothing(scene, folder, size, samples, depth, seed)[..., :3]
+        rgb = _before_nothing(scene, size, samples, depth, seed)[..., :3]
     if foggy:
         glow, passed = media(scene, opaque, far, size)
         rgb, alpha = rgb + glow, 1 - (1 - alpha) * passed

@@ -7,7 +7,7 @@ import numpy as np
 
 from synth_data.backgrounds import draw_background
 from synth_data.colour import any_colour, luminance
-from synth_data.environments import brightest, built_around, read_environment, scaled, turned
+from synth_data.environments import axes, brightest, built_around, read_environment, scaled, turned
 from synth_data.factors import chance, count, draw, pick, shares, span
 from synth_data.subjects import FAMILIES
 from synth_data.subjects.meshes import Subject, moved, rotation, rounded, surface
@@ -109,6 +109,10 @@ class Camera:
     focus: float = 1.0
     motion: np.ndarray = field(default_factory=lambda: np.zeros(3))
     spin: float = 0.0
+
+    def axes(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Unit vectors [3] to the right, upwards and forward."""
+        return axes(self.target - self.origin, self.up)
 
     def during(self, t: float) -> "Camera":
         """Where the camera stands relative to the subjects at t in [-0.5, 0.5] of the exposure."""

@@ -158,16 +158,18 @@ def test_layers_come_back_bit_for_bit_and_are_written_the_same_twice(tmp_path):
 
 
 def test_another_reader_sees_the_same_foreground(tmp_path):
-    """Mitsuba's: channels by name, premultiplied values untouched."""
-    import mitsuba as mi
-
-    if mi.variant() is None:
-        mi.set_variant("scalar_rgb")
+    """Mitsuba's, in its own process: on one thread, as the renderer sets it, it would wait forever for a second one."""
     layers = random_layers(np.random.default_rng(1))
     folder = folders(tmp_path, compositing="on_the_fly")
     row = write_layers(folder, layers)
-    bitmap = mi.Bitmap(str(folder / row["file_name"]))
-    channels = dict(zip((field.name for field in bitmap.struct_()), np.moveaxis(np.array(bitmap), -1, 0), strict=True))
+    read = (
+        "import sys, mitsuba as mi, numpy as np; mi.set_variant('scalar_rgb'); bitmap = mi.Bitmap(sys.argv[1]); "
+        "names = [field.name for field in bitmap.struct_()]; "
+        "np.savez(sys.argv[2], **dict(zip(names, np.moveaxis(np.array(bitmap), -1, 0), strict=True)))"
+    )
+    command = [sys.executable, "-c", read, str(folder / row["file_name"]), str(tmp_path / "read.npz")]
+    subprocess.run(command, check=True, timeout=120)
+    channels = np.load(tmp_path / "read.npz")
     assert np.array_equal(channels["A"], layers.alpha) and np.array_equal(channels["instance"], layers.instances)
     assert np.array_equal(np.stack([channels[name] for name in "RGB"], -1), layers.colour)
 
