@@ -85,8 +85,8 @@ def build_report(output_html: str | Path, title: str, summary_rows: list[dict], 
     judged = sorted((row for row in rows if row.truth is not None), key=_mad, reverse=True)
     others = sorted((row for row in rows if row.truth is None), key=_mean_uncertainty, reverse=True)
     results = [result for row in rows for result in row.results.values()]
-    error_top = _scale_top([result.error for result in results])
-    uncertainty_top = _scale_top([result.uncertainty for result in results])
+    error_top = scale_top([result.error for result in results])
+    uncertainty_top = scale_top([result.uncertainty for result in results])
     parts = [f"<h1>{escape(title)}</h1>", _table(summary_rows), _legend(error_top, uncertainty_top)]
     for heading, section in (("With ground truth, worst first", judged), ("Without ground truth", others)):
         if section:
@@ -174,7 +174,7 @@ def _uncertainty_summary(uncertainty: dict | None) -> dict[str, float]:
     return {name: uncertainty[name] for name in names if uncertainty[name] is not None}
 
 
-def _scale_top(maps: list[np.ndarray | None]) -> float:
+def scale_top(maps: list[np.ndarray | None]) -> float:
     """The end of a colour scale: the first of SCALE_TOPS that 99.5 % of all values stay below."""
     values = [values.ravel() for values in maps if values is not None]
     high = np.percentile(np.concatenate(values), 99.5) if values else 0.0
@@ -188,14 +188,14 @@ def _article(row: Row, error_top: float, uncertainty_top: float) -> str:
     """One photo: what was given on the left, a line for every method on the right."""
     given = [_tile(row.image, "photo")]
     if row.truth is not None:
-        given.append(_tile(_grey(row.truth), "truth"))
+        given.append(_tile(grey(row.truth), "truth"))
     lines = []
     for method, result in row.results.items():
-        tiles = [_tile(_grey(result.alpha), "matte")]
+        tiles = [_tile(grey(result.alpha), "matte")]
         if result.error is not None:
-            tiles.append(_tile(_coloured(result.error / error_top, "error"), "|error|"))
+            tiles.append(_tile(coloured(result.error / error_top, "error"), "|error|"))
         if result.uncertainty is not None:
-            tiles.append(_tile(_coloured(result.uncertainty / uncertainty_top, "uncertainty"), "uncertainty"))
+            tiles.append(_tile(coloured(result.uncertainty / uncertainty_top, "uncertainty"), "uncertainty"))
         figures = "".join(
             f"<span><b>{_label(name)}</b> {_number(value)}</span>" for name, value in result.metrics.items()
         )
@@ -231,23 +231,24 @@ def data_uri(pixels: np.ndarray) -> str:
     return "data:image/png;base64," + b64encode(buffer.getvalue()).decode("ascii")
 
 
-def _grey(alpha: np.ndarray) -> np.ndarray:
+def grey(alpha: np.ndarray) -> np.ndarray:
+    """Float [h, w] in [0, 1] -> uint8 [h, w]."""
     return np.rint(alpha * 255).astype(np.uint8)
 
 
-def _coloured(share: np.ndarray, kind: str) -> np.ndarray:
+def coloured(share: np.ndarray, kind: str) -> np.ndarray:
     """Share of the scale [h, w], 1 = its end -> uint8 [h, w, 3]."""
     import cv2
 
     colours = {"error": cv2.COLORMAP_INFERNO, "uncertainty": cv2.COLORMAP_VIRIDIS}[kind]
-    return cv2.applyColorMap(_grey(share.clip(0, 1)), colours)[..., ::-1]
+    return cv2.applyColorMap(grey(share.clip(0, 1)), colours)[..., ::-1]
 
 
 def _legend(error_top: float, uncertainty_top: float) -> str:
     ramp = np.linspace(0, 1, 256)[None]
     scales = (("|error|", "error", error_top), ("uncertainty (standard deviation)", "uncertainty", uncertainty_top))
     bars = [
-        f'<span>{name}: 0 <img alt="" src="{data_uri(_coloured(ramp, kind))}"> {"≥ " if top < 1 else ""}{top:g}</span>'
+        f'<span>{name}: 0 <img alt="" src="{data_uri(coloured(ramp, kind))}"> {"≥ " if top < 1 else ""}{top:g}</span>'
         for name, kind, top in scales
     ]
     return f'<p class="legend">{"".join(bars)}<span>click a picture to enlarge it</span></p>'

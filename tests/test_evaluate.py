@@ -90,7 +90,7 @@ def test_missing_and_surplus_predictions_are_named(folders):
     (truth / "a.png").unlink()
     assert evaluate_folder(prediction, truth)["unused_predictions"] == ["a"]
     (prediction / "sub" / "b.png").unlink()
-    with pytest.raises(FileNotFoundError, match="1 of 2 true mattes have no prediction: sub/b;"):
+    with pytest.raises(FileNotFoundError, match="1 of 2 truths have no prediction: sub/b;"):
         evaluate_folder(prediction, truth)
 
 
