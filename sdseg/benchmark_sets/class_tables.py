@@ -63,7 +63,8 @@ BEDROOM_28 = [  # label 0, background, is ignored there, so the classes start at
     "bed", "bed footboard", "bed headboard", "bed side rail", "carpet", "ceiling", "chandelier or ceiling fan blade",
     "curtain", "cushion", "floor", "table, nightstand or dresser", "top of table, nightstand or dresser",
     "picture or mirror", "pillow", "lamp column", "lamp shade", "wall", "window", "curtain rod", "window frame",
-    "chair", "frame of picture or mirror", "plinth", "door or door frame", "pouf", "wardrobe", "plant", "things on a table",
+    "chair", "frame of picture or mirror", "plinth", "door or door frame", "pouf", "wardrobe", "plant",
+    "things on a table",
 ]  # fmt: skip
 FFHQ_34 = [
     "background", "head", "cheek", "chin", "ear", "ear helix", "ear lobule", "eye bottom lid", "eyelashes", "iris",
@@ -85,8 +86,8 @@ CELEBA_19 = [
 ]  # fmt: skip
 ADE_BEDROOM_30 = [
     "wall", "bed", "floor", "table", "lamp", "ceiling", "painting", "windowpane", "pillow", "curtain", "cushion",
-    "door", "chair", "cabinet", "chest", "mirror", "rug", "armchair", "book", "sconce", "plant", "wardrobe", "clock", "light",
-    "flower", "vase", "fan", "box", "shelf", "television",
+    "door", "chair", "cabinet", "chest", "mirror", "rug", "armchair", "book", "sconce", "plant", "wardrobe", "clock",
+    "light", "flower", "vase", "fan", "box", "shelf", "television",
 ]  # fmt: skip
 FEW_SHOT = {  # set -> (class names, table)
     "bedroom_28": (BEDROOM_28, label_table({1 + label: label for label in range(28)}, (0, 255))),

@@ -153,7 +153,7 @@ DIR/
   gt_training_lowres/GT01.png               alpha
   (split highres: the same with _highres)
 """,
-        "no statement found; copyrighted, published for research",
+        "no statement found",
         "input_training_lowres.zip, trimap_training_lowres.zip, gt_training_lowres.zip from "
         "alphamatting.com/datasets.php, each unpacked into a folder of its name",
         {"lowres": 27, "highres": 27},

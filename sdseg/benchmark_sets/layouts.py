@@ -35,7 +35,7 @@ def pictures(folder: Path) -> list[Path]:
     try:
         return list_images(folder)
     except ImageError as error:
-        raise Missing(f"there are no pictures in {folder.name}/") from error
+        raise Missing(f"every picture in {folder.name}/ is missing") from error
 
 
 def by_name(paths: Iterable[Path], folder: Path, strip: str = "") -> dict[str, Path]:
