@@ -20,6 +20,7 @@ NAMES[".png"] = "worst.png"
 WORST_LISTED = 5  # in text and Markdown
 TILE = 256  # pixels, on the sheet
 GAP = 8
+OTHERS_TOLD = 4  # figures of a picture on the sheet, beside the one that put it there
 LABELS = {
     "iou": "IoU", "boundary_f": "Boundary F", "grad": "Grad", "conn": "Conn", "f1": "F1", "f_beta": "F 0.3",
     "s_measure": "S-measure", "e_measure": "E-measure", "weighted_f": "weighted F", "mean_iou": "mIoU",
@@ -96,19 +97,33 @@ def summary_tables(result: dict) -> list[Table]:
             rows.append(["times the scale", *(number(scaled[key]) if key in scaled else "" for key in shown)])
         heads = ["pictures" if key == "count" else label(key) for key in shown]
         tables.append(Table(f"Uncertainty [{level} interval]", ["", *heads], rows))
-    if comparison := result["comparison"]:
-        rows = [
-            [label(key), *(number(row[name]) for name in ("count", "first", "second", "difference"))]
-            + [f"{number(row['low'])} to {number(row['high'])}", *(f"{100 * row[k]:.1f} %" for k in ("won", "tied"))]
-            for key, row in comparison["figures"].items()
-        ]
-        head = ["", "pictures", "first", "second", "difference", level, "first better", "equal"]
-        tables.append(Table(f"First against second ({comparison['prediction']})", head, rows))
-    if classes := result.get("classes"):
-        heads = [key for key in classes[0] if key not in ("id", "name")]
-        rows = [[f"{entry['id']} {entry['name']}".strip(), *(number(entry[key]) for key in heads)] for entry in classes]
-        tables.append(Table("Classes", ["", *map(label, heads)], rows))
-    return tables
+    return tables + [shown for shown in (_comparison_table(result), _class_table(result)) if shown]
+
+
+def _comparison_table(result: dict, bands: bool = True) -> Table | None:
+    comparison = result["comparison"]
+    if comparison is None:
+        return None
+    rows = [
+        [label(key), *(number(row[name]) for name in ("count", "first", "second", "difference"))]
+        + [f"{number(row['low'])} to {number(row['high'])}", *(f"{100 * row[name]:.1f} %" for name in ("won", "tied"))]
+        for key, row in comparison["figures"].items()
+        if bands or key.partition(".")[0] not in result.get("bands", {})
+    ]
+    level = f"{100 * result['intervals']['level']:g} %"
+    head = ["", "pictures", "first", "second", "difference", level, "first better", "equal"]
+    return Table(f"First against second ({comparison['prediction']})", head, rows)
+
+
+def _class_table(result: dict) -> Table | None:
+    if "classes" not in result:
+        return None
+    heads = [key for key in result["classes"][0] if key not in ("id", "name")]
+    rows = [
+        [f"{entry['id']} {entry['name']}".strip(), *(number(entry[key]) for key in heads)]
+        for entry in result["classes"]
+    ]
+    return Table("Classes", ["", *map(label, heads)], rows)
 
 
 def picture_table(result: dict, count: int | None = None) -> Table:
@@ -149,11 +164,9 @@ def table(result: dict) -> str:
     if uncertainty := result["uncertainty"]:
         found = {key: value for key, value in uncertainty.items() if isinstance(value, float)}
         text.append("uncertainty: " + ", ".join(f"{key} {value:.4f}" for key, value in found.items()))
-    text += [
-        f"\n{summed.title}\n" + _aligned([summed.head, *summed.rows])
-        for summed in summary_tables(result)
-        if summed.title.startswith(("First", "Classes"))
-    ]
+    for shown in (_comparison_table(result, bands=False), _class_table(result)):
+        if shown:
+            text.append(f"\n{shown.title}\n" + _aligned([shown.head, *shown.rows]))
     return "\n".join(text)
 
 
@@ -287,7 +300,7 @@ def worst_sheet(result: dict, evaluation: Evaluation, count: int) -> np.ndarray:
 
 def _told(entry: dict, key: str, result: dict) -> str:
     """The figure that put a picture here, then the others."""
-    figures = [name for name in main_figures(result) if name not in ("count", key)]
+    figures = [name for name in main_figures(result) if name not in ("count", key)][:OTHERS_TOLD]
     return "   ".join(f"{label(name)} {number(entry[name])}" for name in [key, *figures])
 
 
