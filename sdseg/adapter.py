@@ -61,6 +61,7 @@ def save_adapter(
     prompt_embedding: torch.Tensor,
     card: str,
     pictures: dict[str, object] | None = None,
+    prediction_type: str = "v_prediction",
 ) -> None:
     """Write the whole folder under a temporary name, then put it in place.
 
@@ -69,6 +70,7 @@ def save_adapter(
         prompt_embedding: [1, T, D].
         card: README.md, Markdown with front matter.
         pictures: file name -> uint8 [H, W, 3] sRGB for the card, written to pictures/.
+        prediction_type: what the UNet was trained to predict, kept in the scheduler.
     """
     from safetensors.torch import save_file
 
@@ -86,7 +88,7 @@ def save_adapter(
     peft_model.save_pretrained(partial, save_embedding_layers=False)
     _sort_target_modules(partial / "adapter_config.json")
     _write_json(partial / "sdseg_config.json", asdict(config))
-    inference_scheduler().save_pretrained(partial / "scheduler")
+    inference_scheduler(prediction_type=prediction_type).save_pretrained(partial / "scheduler")
     save_file(
         {"prompt_embedding": prompt_embedding.float().cpu().contiguous()},
         partial / "prompt_embedding.safetensors",

@@ -337,7 +337,8 @@ def open_pictures(
 
 
 class LatentSource:
-    """Pairs encoded once, each in a fixed number of augmented variants: items hold latents, kept in memory."""
+    """Pairs encoded once, each in a fixed number of augmented variants: items hold latents, kept in memory, and
+    with `keep_pixels` the mattes they come from."""
 
     def __init__(
         self,
@@ -348,18 +349,20 @@ class LatentSource:
         device,
         progress,
         batch_size: int = 64,
+        keep_pixels: bool = False,
     ):
         self.variants = variants
         draws = [(index, variant) for index in range(len(pictures.pairs)) for variant in range(variants)]
-        parts = {"image_latents": [], "matte_latents": [], "valid": []}
+        kept = ["image_latents", "matte_latents", "latent_valid", *(("alpha", "valid") if keep_pixels else ())]
+        parts = {key: [] for key in kept}
         for start in progress(range(0, len(draws), batch_size), desc="encoding pairs", unit="batch"):
             fitted = [
                 pictures.fetch(index, draw_generator(seed, PERMUTATION, index, variant))
                 for index, variant in draws[start : start + batch_size]
             ]
             encoded = encode_batch({key: torch.stack([item[key] for item in fitted]) for key in fitted[0]}, vae, device)
-            for key, values in encoded.items():
-                parts[key].append(values.cpu())
+            for key in kept:
+                parts[key].append(encoded[key].cpu())
         self.latents = {key: torch.cat(values) for key, values in parts.items()}
 
     def fetch(self, index: int, generator: torch.Generator) -> dict[str, torch.Tensor]:
@@ -368,12 +371,13 @@ class LatentSource:
 
 
 def encode_batch(batch: dict[str, torch.Tensor], vae, device) -> dict[str, torch.Tensor]:
-    """A Batch of pixels => `image_latents`, `matte_latents` float32 [B, 4, h, w], `valid` bool [B, 1, h, w]."""
+    """A Batch of pixels and `image_latents`, `matte_latents` float32 [B, 4, h, w], `latent_valid` bool [B, 1, h, w]."""
     factor = 2 ** (len(vae.config.block_out_channels) - 1)
-    return {
-        "image_latents": encode_image(vae, batch["image"].to(device)).float(),
-        "matte_latents": encode_alpha(vae, batch["alpha"].to(device)).float(),
-        "valid": latent_valid(batch["valid"].to(device), factor),
+    batch = {key: values.to(device) for key, values in batch.items()}
+    return batch | {
+        "image_latents": encode_image(vae, batch["image"]).float(),
+        "matte_latents": encode_alpha(vae, batch["alpha"]).float(),
+        "latent_valid": latent_valid(batch["valid"], factor),
     }
 
 
@@ -390,8 +394,10 @@ class TrainingStream(torch.utils.data.Dataset):
         num_train_timesteps: int,
         timestep_power: float,
         noise_strength: float,
+        pixel_loss_share: float = 0.0,
     ):
         self.source, self.size, self.seed = source, size, seed
+        self.pixel_loss_share = pixel_loss_share
         self.timestep_power = timestep_power
         self.latent_shape, self.num_train_timesteps = latent_shape, num_train_timesteps
         self.noise_strength = noise_strength
@@ -409,9 +415,13 @@ class TrainingStream(torch.utils.data.Dataset):
         epoch, place, index = self.index_at(position)
         generator = draw_generator(self.seed, epoch, place)
         timestep = int(self.num_train_timesteps * uniform(0, 1, generator) ** (1 / self.timestep_power))
+        through_pixels = uniform(0, 1, draw_generator(self.seed, epoch, place, 1)) < self.pixel_loss_share
+        if through_pixels:
+            timestep = self.num_train_timesteps - 1
         item = self.source.fetch(index, generator)
         noise = annealed_noise(self.latent_shape, timestep, self.num_train_timesteps, self.noise_strength, generator)
-        return item | {"noise": noise, "timestep": torch.tensor(timestep), "index": torch.tensor(index)}
+        numbers = {"timestep": timestep, "index": index, "through_pixels": through_pixels}
+        return item | {"noise": noise} | {key: torch.tensor(value) for key, value in numbers.items()}
 
 
 @dataclass(frozen=True)

@@ -228,38 +228,71 @@ def same_fingerprint(one: dict, other: dict) -> bool:
     return True
 
 
-def lora_target_modules(groups: list[str]) -> list[str]:
-    """Sorted endings of module names for the named groups of layers.
-
-    Raises:
-        ValueError: an unknown group.
-    """
-    for group in groups:
-        if group not in LORA_TARGETS:
-            raise ValueError(f"lora_targets: unknown group {group!r}; choose among {', '.join(LORA_TARGETS)}")
-    return sorted({ending for group in groups for ending in LORA_TARGETS[group]})
+def lora_target_modules(targets: list[str]) -> list[str]:
+    """Sorted endings of module names: those of the groups of layers that are named, and the names that are no group."""
+    return sorted({ending for target in targets for ending in LORA_TARGETS.get(target, [target])})
 
 
-def add_lora(base: Base, *, rank: int, lora_alpha: float, target_groups: list[str], seed: int) -> PeftModel:
+def add_lora(
+    base: Base,
+    *,
+    rank: int,
+    lora_alpha: float,
+    targets: list[str],
+    seed: int,
+    use_rslora: bool = False,
+    use_dora: bool = False,
+) -> PeftModel:
     """Put fresh LoRA layers (Hu et al. 2021) into `base.unet`; everything else stays frozen.
 
     LoRA weights are float32 whatever the base's precision. `base.unet` remains the UNet, now with the
     layers in it; the PeftModel around it is what `save_adapter` takes.
+
+    Args:
+        targets: groups of LORA_TARGETS, or endings of module names such as `to_q` or `mid_block.attentions.0.proj_in`.
+        use_rslora: scale updates by alpha / √rank (Kalajdzievski 2023).
+        use_dora: train each weight's direction and magnitude apart (Liu et al. 2024).
+
+    Raises:
+        ValueError: a target that no linear or convolutional layer of the UNet answers to; it names the nearest.
     """
     import torch
     from peft import LoraConfig, get_peft_model
 
+    for target in targets:
+        refuse_unknown_target(base.unet, target)
     config = LoraConfig(
         r=rank,
         lora_alpha=lora_alpha,
-        target_modules=lora_target_modules(target_groups),
+        target_modules=lora_target_modules(targets),
+        use_rslora=use_rslora,
+        use_dora=use_dora,
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return get_peft_model(base.unet, config)
 
 
-def inference_scheduler(num_train_timesteps: int = 1000) -> DDIMScheduler:
+def refuse_unknown_target(unet: UNet2DConditionModel, target: str) -> None:
+    """ValueError where a target of LoRA is neither a group nor the ending of a layer's name."""
+    import difflib
+
+    import torch
+
+    if target in LORA_TARGETS:
+        return
+    kinds = (torch.nn.Linear, torch.nn.Conv2d)
+    layers = [name for name, module in unet.named_modules() if isinstance(module, kinds)]
+    if not any(f".{name}".endswith(f".{target}") for name in layers):
+        endings = {".".join(name.split(".")[-n:]) for name in layers for n in (1, 2, 3)}
+        near = difflib.get_close_matches(target, [*LORA_TARGETS, *sorted(endings)], n=1)
+        raise ValueError(
+            f"lora_targets: {target!r} is neither a group ({', '.join(LORA_TARGETS)}) nor the ending of a layer's name"
+            + (f"; did you mean {near[0]!r}?" if near else "")
+        )
+
+
+def inference_scheduler(num_train_timesteps: int = 1000, prediction_type: str = "v_prediction") -> DDIMScheduler:
     """SD2's noise schedule with zero terminal SNR and trailing spacing (Lin et al. 2023), written out whole.
 
     The base's own scheduler is never used: with `set_alpha_to_one` false even a perfect prediction would
@@ -272,7 +305,7 @@ def inference_scheduler(num_train_timesteps: int = 1000) -> DDIMScheduler:
         beta_start=0.00085,
         beta_end=0.012,
         beta_schedule="scaled_linear",
-        prediction_type="v_prediction",
+        prediction_type=prediction_type,
         timestep_spacing="trailing",
         rescale_betas_zero_snr=True,
         clip_sample=False,
@@ -288,6 +321,25 @@ def encode_image(vae: AutoencoderKL, image: torch.Tensor) -> torch.Tensor:
 
     with torch.no_grad():
         return vae.encode(image.to(vae.dtype)).latent_dist.mode() * vae.config.scaling_factor
+
+
+def decode_grey(vae: AutoencoderKL, latent: torch.Tensor) -> torch.Tensor:
+    """Latents [B, 4, h, w] => grey [B, 1, H, W] float32, about [-1, 1]: the mean of the decoded colour channels."""
+    pixels = vae.decode((latent / vae.config.scaling_factor).to(vae.dtype)).sample.float()  # [B, 3, H, W]
+    return pixels.mean(dim=1, keepdim=True)
+
+
+def without_noise(
+    scheduler: DDIMScheduler, predicted: torch.Tensor, noisy: torch.Tensor, timesteps: torch.Tensor
+) -> torch.Tensor:
+    """Clean latents z from noisy ones and the UNet's output, [B, 4, h, w] each: z = √ᾱ_t · z_t − √(1 − ᾱ_t) · v̂.
+
+    Where the scheduler's `prediction_type` is sample, the output is z.
+    """
+    if scheduler.config.prediction_type == "sample":
+        return predicted
+    kept = scheduler.alphas_cumprod.to(noisy.device)[timesteps].to(noisy.dtype).view(-1, 1, 1, 1)
+    return kept.sqrt() * noisy - (1 - kept).sqrt() * predicted
 
 
 def encode_alpha(vae: AutoencoderKL, alpha: torch.Tensor) -> torch.Tensor:

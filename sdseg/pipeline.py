@@ -21,7 +21,7 @@ from safetensors.torch import load_file, save_file
 
 from sdseg.adapter import Adapter, load_adapter, read_adapter
 from sdseg.imaging import read_image
-from sdseg.model import encode_image, load_base
+from sdseg.model import decode_grey, encode_image, load_base, without_noise
 from sdseg.uncertainty import mean_and_variance
 
 PROMPT_EMBEDDING = "prompt_embedding.safetensors"
@@ -39,8 +39,7 @@ class MattingOutput(BaseOutput):
 def decode_alpha(vae: AutoencoderKL, latent: torch.Tensor) -> torch.Tensor:
     """Latents [B, 4, h, w] => alpha [B, 1, H, W] in [0, 1], float32: the mean of the decoded colour channels,
     clipped to [-1, 1] and shifted. NaN stays NaN."""
-    pixels = vae.decode((latent / vae.config.scaling_factor).to(vae.dtype)).sample.float()  # [B, 3, H, W]
-    return (pixels.mean(dim=1, keepdim=True).clip(-1, 1) + 1) / 2
+    return (decode_grey(vae, latent).clip(-1, 1) + 1) / 2
 
 
 def denoise(
@@ -51,9 +50,9 @@ def denoise(
     prompt_embedding: torch.Tensor,
     num_inference_steps: int,
 ) -> torch.Tensor:
-    """From noise to a mask latent, by DDIM without added noise (Song et al. 2021, eq. 12) on velocities:
+    """From noise to a mask latent, by DDIM without added noise (Song et al. 2021, eq. 12):
 
-        z = √ᾱ_t · x_t − √(1 − ᾱ_t) · v,   ε = √ᾱ_t · v + √(1 − ᾱ_t) · x_t,   x_s = √ᾱ_s · z + √(1 − ᾱ_s) · ε
+        ε = (x_t − √ᾱ_t · z) / √(1 − ᾱ_t),   x_s = √ᾱ_s · z + √(1 − ᾱ_s) · ε,   z = √ᾱ_t · x_t − √(1 − ᾱ_t) · v
 
     with s the time after t in the list, and ᾱ_s = 1 at its end. `DDIMScheduler.step` takes s = t − 1000 // steps,
     which is another time unless the steps divide 1000; at 7 or 15 steps that leaves 3 % of the noise, which would
@@ -75,9 +74,9 @@ def denoise(
     latent = noise
     for t, alpha, alpha_after in zip(times, alphas, alphas[1:], strict=False):
         pair = torch.cat([image_latent, latent], dim=1).to(dtype)  # [B, 8, h, w]
-        velocity = unet(pair, t, encoder_hidden_states=prompt).sample.float()
-        clean = alpha**0.5 * latent - (1 - alpha) ** 0.5 * velocity
-        epsilon = alpha**0.5 * velocity + (1 - alpha) ** 0.5 * latent
+        predicted = unet(pair, t, encoder_hidden_states=prompt).sample.float()
+        clean = without_noise(scheduler, predicted, latent, torch.tensor([t]))
+        epsilon = (latent - alpha**0.5 * clean) / (1 - alpha) ** 0.5
         latent = alpha_after**0.5 * clean + (1 - alpha_after) ** 0.5 * epsilon
     return latent
 

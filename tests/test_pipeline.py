@@ -84,25 +84,30 @@ def test_latents_are_the_noise_that_a_generator_would_draw(pipe):
 
 
 class Oracle(torch.nn.Module):
-    """Stands where the UNet does and knows the answer: the velocity that leads from any noise to `clean`."""
+    """Stands where the UNet does and knows the answer: `clean`, or the velocity that leads to it from any noise."""
 
-    def __init__(self, clean: torch.Tensor, noise: torch.Tensor):
+    def __init__(self, clean: torch.Tensor, noise: torch.Tensor, prediction_type: str = "v_prediction"):
         super().__init__()
         self.conv_in = torch.nn.Conv2d(8, 1, 1)  # `denoise` asks it for the precision
-        self.clean, self.noise = clean, noise
+        self.clean, self.noise, self.prediction_type = clean, noise, prediction_type
         self.alphas = inference_scheduler().alphas_cumprod
 
     def forward(self, pair, t, encoder_hidden_states):
         from diffusers.models.unets.unet_2d_condition import UNet2DConditionOutput
 
+        if self.prediction_type == "sample":
+            return UNet2DConditionOutput(self.clean)
         return UNet2DConditionOutput(self.alphas[t].sqrt() * self.noise - (1 - self.alphas[t]).sqrt() * self.clean)
 
 
+@pytest.mark.parametrize("prediction_type", ["v_prediction", "sample"])
 @pytest.mark.parametrize("steps", [1, 2, 3, 4, 6, 7, 10, 15, 25, 50, 333])
-def test_a_perfect_prediction_leaves_no_noise_at_any_number_of_steps(steps):
+def test_a_perfect_prediction_leaves_no_noise_at_any_number_of_steps(steps, prediction_type):
     """Whatever stays of the starting noise would show as uncertainty where there is none."""
     clean, noise = torch.randn(2, 1, 4, 8, 8, generator=seeded())
-    result = denoise(Oracle(clean, noise), inference_scheduler(), clean, noise, torch.zeros(1, 2, 16), steps)
+    oracle = Oracle(clean, noise, prediction_type)
+    scheduler = inference_scheduler(prediction_type=prediction_type)
+    result = denoise(oracle, scheduler, clean, noise, torch.zeros(1, 2, 16), steps)
     assert (result - clean).abs().max() < 1e-5
 
 

