@@ -534,6 +534,9 @@ def test_few_shot_sets_are_read_at_256_pixels(tmp_path):
         truth = found.read_truth(item)
         assert truth.shape == (256, 256) and truth[0, ::16].tolist() == [0, 1, 33, VOID] * 4
         np.testing.assert_array_equal(truth, np.kron(truth[::16, ::16], np.ones((16, 16))))
+    fine = RNG.integers(0, 34, (512, 512))  # labels of single pixels: OpenCV's nearest neighbour takes every other one
+    np.save(found.items[0].truth, fine)
+    np.testing.assert_array_equal(found.read_truth(found.items[0]), fine[::2, ::2])
 
 
 def test_bedroom_ignores_its_background_and_starts_at_one(tmp_path):
