@@ -310,7 +310,9 @@ def strip(folders: dict[str, Path], pictures: list[str]) -> "np.ndarray":
             file = folder / f"{picture}.png"
             values = read_image(file) if caption == "photo" else np.rint(read_alpha(file) * 255).astype(np.uint8)
             tile = Image.fromarray(values).convert("RGB")
-            tile.thumbnail((TILE, TILE), Image.Resampling.BOX)
+            scale = TILE / max(tile.size)
+            filter = Image.Resampling.BOX if scale < 1 else Image.Resampling.NEAREST
+            tile = tile.resize([max(1, round(side * scale)) for side in tile.size], filter)
             page.paste(tile, (column * (TILE + gap), head + line * (TILE + gap)))
     return np.asarray(page)
 

@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,7 +13,7 @@ import pytest
 import yaml
 from conftest import picture
 
-from sdseg.imaging import read_alpha, write_alpha, write_image
+from sdseg.imaging import read_alpha, read_image, write_alpha, write_image
 
 ROOT = Path(__file__).parent.parent
 SCRIPT = ROOT / "benchmarks" / "quality.py"
@@ -194,13 +195,39 @@ def test_a_lead_that_does_not_hold_is_an_error(project):
     assert "DID NOT HOLD" in project.page.read_text()
 
 
+def test_renders_may_be_shown_and_a_rendered_set_is_kept(project):
+    """What rendering leaves is laid down here, so that nothing is rendered: that is tested where it is at home."""
+    made = {"recipe": "configs/recipes/fur_solids.yaml", "count": 3, "size": 32, "seed": 5}
+    key = made | {"recipe_digest": quality.digest(ROOT / made["recipe"]), "mitsuba": version("mitsuba")}
+    folder = project.folder / "work" / "ours"
+    for number in range(3):
+        write_image(folder / "rendered" / "images" / f"{number}.png", picture(32, 32, number))
+        write_alpha(folder / "rendered" / "alpha" / f"{number}.png", np.full((32, 32), number / 2))
+    quality.write_json(folder / "rendered.json", key)
+    project.config["sets"] = {"ours": {"title": "Ours", "kind": "matte", "render": made, "strip": ["best"]}}
+    del project.config["leads"], project.config["methods"]["trimap"]
+
+    result = project.run()
+    assert result.returncode == 0, result.stderr
+    text = project.page.read_text()
+    assert "`python -m synth_data render --recipe configs/recipes/fur_solids.yaml --count 3 --size 32 --seed 5`" in text
+    assert "Only the transition band" in text and "pictures/results/ours.jpg" in text
+    strip = read_image(project.page.parent / "pictures" / "results" / "ours.jpg")
+    side, gap = 128, 4
+    assert strip.shape == (16 + 3 * (side + gap), 3 * (side + gap) - gap, 3)
+    middle = [strip[16 + side // 2 + row * (side + gap), side + gap + side // 2] for row in range(3)]  # of the truths
+    levels = sorted(int(colour.mean()) for colour in middle)
+    assert levels == pytest.approx([0, 128, 255], abs=2)
+    assert levels[1] == pytest.approx(int(middle[0].mean()), abs=2)  # the constant is best at 0.5, so it comes first
+
+
 def test_inputs_are_reduced_by_area_and_trimaps_stay_sure():
     values = np.arange(48, dtype=np.float32).reshape(4, 12)
     assert [quality.reduced_shape((4, 12), side) for side in (6, 12, 0)] == [(2, 6), (4, 12), (4, 12)]
     blocks = values.reshape(2, 2, 6, 2).mean((1, 3))
     np.testing.assert_allclose(quality.reduced(values, (2, 6)), blocks)
-    trimap = np.array([[255, 255, 0, 0], [255, 255, 0, 128]], np.uint8)
-    np.testing.assert_array_equal(quality.reduced_trimap(trimap, (1, 2)), [[1, 0.5]])
+    trimap = np.array([[255, 255, 0, 0, 255, 255], [255, 255, 0, 128, 255, 0]], np.uint8)
+    np.testing.assert_array_equal(quality.reduced_trimap(trimap, (1, 3)), [[1, 0.5, 0.5]])
     odd = np.full((7, 7), 255, np.uint8)  # pixels that are covered in part
     np.testing.assert_array_equal(quality.reduced_trimap(odd, (3, 3)), np.ones((3, 3)))
 
