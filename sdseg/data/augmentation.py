@@ -1,0 +1,76 @@
+"""Draws that are pure functions of their key, and pairs cropped, mirrored and fitted by them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from sdseg.imaging import alpha_to_tensor, image_to_tensor
+
+PERMUTATION = 2**32 - 1  # stands in for a position when an epoch's order is drawn
+
+
+def draw_generator(*key: int) -> torch.Generator:
+    """A CPU generator that is a pure function of `key`, such as (seed, epoch, position)."""
+    state = np.random.SeedSequence(key).generate_state(1, np.uint64)[0]
+    return torch.Generator().manual_seed(int(state))
+
+
+def uniform(low: float, high: float, generator: torch.Generator) -> float:
+    return low + (high - low) * torch.rand((), generator=generator, dtype=torch.float64).item()
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """A random crop that keeps the picture's shape, and a random mirror."""
+
+    random_flip: bool
+    min_crop_scale: float  # smallest side of a crop, as a share of the picture's; 1 keeps the whole picture
+
+
+def fit_pair(
+    image: np.ndarray,
+    alpha: np.ndarray,
+    resolution: int,
+    augmentation: Augmentation,
+    generator,
+) -> dict[str, torch.Tensor]:
+    """Crop, mirror, and fit a pair into a square of `resolution` pixels; the rest of the square is not valid.
+
+    Both are resampled with Pillow's antialiased bilinear filter, which has no negative lobes.
+
+    Args:
+        generator: source of the crop and the mirror; three draws and one.
+
+    Returns:
+        `image` [3, R, R] in [-1, 1], `alpha` [1, R, R] in [0, 1], `valid` bool [1, R, R].
+    """
+    from PIL import Image
+
+    height, width = alpha.shape
+    scale = uniform(augmentation.min_crop_scale, 1, generator)
+    left = uniform(0, width * (1 - scale), generator)
+    top = uniform(0, height * (1 - scale), generator)
+    flip = augmentation.random_flip and torch.rand((), generator=generator).item() < 0.5
+    box = (left, top, min(width, left + width * scale), min(height, top + height * scale))
+    longer = max(height, width)
+    size = [max(1, round(side * resolution / longer)) for side in (width, height)]
+
+    image = np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BILINEAR, box=box))
+    alpha = np.asarray(Image.fromarray(alpha).resize(size, Image.Resampling.BILINEAR, box=box))
+    if flip:
+        image, alpha = image[:, ::-1], alpha[:, ::-1]
+    rest = ((0, resolution - size[1]), (0, resolution - size[0]))
+    valid = np.pad(np.ones(alpha.shape, bool), rest)
+    return {
+        "image": image_to_tensor(np.pad(image, (*rest, (0, 0)), mode="edge"))[0],
+        "alpha": alpha_to_tensor(np.pad(alpha, rest, mode="edge").clip(0, 1))[0],
+        "valid": torch.from_numpy(valid)[None],
+    }
+
+
+def latent_valid(valid: torch.Tensor, factor: int) -> torch.Tensor:
+    """bool [B, 1, H, W] => bool [B, 1, H/f, W/f]: latent positions whose pixels all count."""
+    return -torch.nn.functional.max_pool2d(-valid.float(), factor) > 0.5
