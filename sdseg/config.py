@@ -16,6 +16,7 @@ FREE_ON_RESUME = {
     "output_dir", "overwrite_output_dir", "report_to", "logging_steps", "validation_data_dir", "validation_steps",
     "num_validation_images", "validation_ensemble_size", "checkpointing_steps", "checkpoints_total_limit",
     "dataloader_num_workers", "train_batch_size", "gradient_accumulation_steps", "gradient_checkpointing", "license",
+    "dry_run", "push_to_hub", "hub_model_id",
 }  # fmt: skip
 
 
@@ -135,6 +136,12 @@ class TrainingConfig:
     """Optimiser steps between checkpoints."""
     checkpoints_total_limit: int = 2
     """Checkpoints kept; older ones are removed."""
+    dry_run: bool = False
+    """Try a few steps, tell parameters, memory, steps and hours, and write nothing."""
+    push_to_hub: bool = False
+    """Upload the finished adapter to the Hugging Face Hub."""
+    hub_model_id: str | None = None
+    """Repository to upload to, owner/name; None takes the name of `output_dir`."""
     overwrite_output_dir: bool = False
     """Remove what an earlier run left in `output_dir` and start afresh."""
     logging_steps: int = 10

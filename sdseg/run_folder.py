@@ -1,6 +1,7 @@
 """The folder of a training run: settings, rows of figures, checkpoints.
 
 config.yaml            the resolved settings; a resumed run is compared with them
+environment.jsonl      a row a start: versions, git revision, devices, command
 stats.jsonl            a row every `logging_steps` and at each validation
 logs/                  the tracker's files
 validation/            picture grids: photo, truth, matte, uncertainty
@@ -20,9 +21,11 @@ from sdseg.config import ConfigError, TrainingConfig, settings_that_differ
 
 if TYPE_CHECKING:
     import torch
+    from accelerate import Accelerator
 
 CHECKPOINT_FILES = ("lora.safetensors", "optimizer.safetensors", "state.json")
 AVERAGE_FILE = "ema.safetensors"
+VERSIONS = ("sdseg", "torch", "diffusers", "transformers", "peft", "accelerate", "datasets", "numpy")
 
 
 def step_to_resume(output: Path, config: TrainingConfig, record: dict) -> int:
@@ -59,6 +62,35 @@ def make_run_folder(output: Path, config: TrainingConfig, record: dict, first_st
     partial.write_text(yaml.safe_dump(record, sort_keys=False), encoding="utf-8")
     os.replace(partial, output / "config.yaml")
     forget_stats_after(output / "stats.jsonl", first_step)
+
+
+def write_environment(output: Path, accelerator: Accelerator, first_step: int) -> None:
+    """Append what a run was started with to environment.jsonl: no user, host or environment variable is kept."""
+    import platform
+    import subprocess
+    import sys
+    from importlib.metadata import version
+
+    git = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=40"]
+    found = subprocess.run(git, capture_output=True, text=True).stdout.strip() if shutil.which("git") else ""
+    row = {
+        "first_step": first_step,
+        "command": sys.argv,
+        "git_revision": found or None,  # None where the package is not in a repository
+        "python": platform.python_version(),
+        "versions": {name: version(name) for name in VERSIONS},
+        "distributed_type": accelerator.distributed_type.value,
+        "num_processes": accelerator.num_processes,
+        "device": device_name(accelerator),
+    }
+    with open(output / "environment.jsonl", "a", encoding="utf-8") as file:
+        file.write(json.dumps(row) + "\n")
+
+
+def device_name(accelerator: Accelerator) -> str:
+    import torch
+
+    return torch.cuda.get_device_name() if accelerator.device.type == "cuda" else accelerator.device.type
 
 
 def refuse_other_run(output: Path, old: dict, config: TrainingConfig, record: dict) -> None:

@@ -15,8 +15,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sdseg.config import ConfigError, TrainingConfig, parse_training_config
+from sdseg.dry_run import Stopwatch, dry_run_report, tried
+from sdseg.hub import check_hub, push
 from sdseg.model_card import write_adapter
-from sdseg.run_folder import load_checkpoint, make_run_folder, save_checkpoint, step_to_resume
+from sdseg.run_folder import load_checkpoint, make_run_folder, save_checkpoint, step_to_resume, write_environment
 from sdseg.validation import validate
 
 if TYPE_CHECKING:
@@ -130,13 +132,14 @@ def train(config: TrainingConfig) -> None:
         log_with=None if config.report_to == "none" else config.report_to,
         project_dir=str(output),
     )
+    refuse_sharding(accelerator)
     samples_per_pass = config.train_batch_size * accelerator.num_processes
     global_batch = samples_per_pass * config.gradient_accumulation_steps
     digest = data_digest(pairs, pictures.recipe, pictures.photos)
     record = asdict(config) | {"global_batch": global_batch, "data_digest": digest}
     first_step = step_to_resume(output, config, record)
     accelerator.wait_for_everyone()  # all have looked before the first one writes
-    if first_step >= config.max_train_steps and (output / "adapter").is_dir():
+    if first_step >= config.max_train_steps and (output / "adapter").is_dir() and not config.dry_run:
         accelerator.print(f"{output} is finished: {first_step} steps; its adapter is {output / 'adapter'}")
         return
     if accelerator.is_main_process:
@@ -179,8 +182,11 @@ def train(config: TrainingConfig) -> None:
         weight_decay=config.adam_weight_decay,
         eps=config.adam_epsilon,
     )
-    if accelerator.is_main_process:
+    if config.push_to_hub and accelerator.is_main_process:
+        check_hub(config)
+    if accelerator.is_main_process and not config.dry_run:
         make_run_folder(output, config, record, first_step)
+        write_environment(output, accelerator, first_step)
     average = moving_average(lora, config.ema_decay) if config.use_ema else None
     if first_step:
         load_checkpoint(output / f"checkpoint-{first_step}", lora, optimizer, average)
@@ -237,6 +243,33 @@ def train(config: TrainingConfig) -> None:
             schedule.step()
     unet, optimizer = accelerator.prepare(base.unet, optimizer)
     prompt_embedding = base.prompt_embedding.to(accelerator.device)
+    batches, waited = iter(loader), Stopwatch()
+
+    def accumulate() -> tuple[torch.Tensor, torch.Tensor]:
+        """One optimiser step's forward and backward passes: losses and pair indices of this process's samples."""
+        losses, indices = [], []
+        for micro in range(config.gradient_accumulation_steps):
+            with waited:
+                batch = next(batches)
+            batch = {key: value.to(accelerator.device) for key, value in batch.items()}
+            if "image" in batch:
+                batch = encode_batch(batch, base.vae, accelerator.device)
+            last = micro == config.gradient_accumulation_steps - 1
+            with contextlib.nullcontext() if last else accelerator.no_sync(unet):
+                with accelerator.autocast():
+                    sample_losses = training_loss(unet, base.vae, scheduler, batch, prompt_embedding)
+                accelerator.backward(sample_losses.mean())
+            losses.append(sample_losses.detach())
+            indices.append(batch["index"])
+        return torch.cat(losses), torch.cat(indices)
+
+    if config.dry_run:
+        unet.train()
+        found = tried(accelerator, accumulate, config.max_train_steps - first_step)
+        counts = {"trained": trained, "frozen UNet": sum(p.numel() for p in base.unet.parameters()) - trained}
+        counts["frozen VAE"] = sum(p.numel() for p in base.vae.parameters())
+        accelerator.print(dry_run_report(record, accelerator, counts, len(pairs), first_step, found))
+        return
     if config.report_to != "none":
         accelerator.init_trackers("logs", config={key: str(value) for key, value in record.items()})
 
@@ -247,24 +280,11 @@ def train(config: TrainingConfig) -> None:
         unit="step",
         disable=not accelerator.is_main_process,
     )
-    batches = iter(loader)
     unet.train()
     started, recent = time.monotonic(), []
     with stop.listening():
         for step in range(first_step, config.max_train_steps):
-            losses, indices = [], []
-            for micro in range(config.gradient_accumulation_steps):
-                batch = {key: value.to(accelerator.device) for key, value in next(batches).items()}
-                if "image" in batch:
-                    batch |= encode_batch(batch, base.vae, accelerator.device)
-                last = micro == config.gradient_accumulation_steps - 1
-                with contextlib.nullcontext() if last else accelerator.no_sync(unet):
-                    with accelerator.autocast():
-                        sample_losses = training_loss(unet, base.vae, scheduler, batch, prompt_embedding)
-                    accelerator.backward(sample_losses.mean())
-                losses.append(sample_losses.detach())
-                indices.append(batch["index"])
-            losses, indices = torch.cat(losses), torch.cat(indices)
+            losses, indices = accumulate()
             flags = torch.full_like(losses, stop.value())
             gathered = accelerator.gather(torch.stack([losses, indices.to(losses), flags], dim=1)).cpu()
             refuse_non_finite(gathered, pairs, step)
@@ -286,6 +306,7 @@ def train(config: TrainingConfig) -> None:
             if accelerator.is_main_process and (done % config.logging_steps == 0 or finished):
                 row = {"step": done, "loss": loss, "mean_loss": sum(recent) / len(recent)}
                 row |= {"learning_rate": learning_rate, "images_per_second": round(rate, 2)}
+                row["waiting_for_data"] = round(waited.seconds / (time.monotonic() - started), 4)
                 log(accelerator, output, row)
                 recent = []
             if held_out and (done % config.validation_steps == 0 or finished) and accelerator.is_main_process:
@@ -310,8 +331,21 @@ def train(config: TrainingConfig) -> None:
         with weights_of(average, lora):
             write_adapter(output, peft_model, base, config, record, len(pairs))
         print(f"adapter written to {output / 'adapter'}")
+        if config.push_to_hub:
+            print(f"adapter uploaded to {push(config, output / 'adapter')}")
     accelerator.wait_for_everyone()
     accelerator.end_training()
+
+
+def refuse_sharding(accelerator: Accelerator) -> None:
+    """FSDP and DeepSpeed shard what is trained; here that is some megabytes of LoRA, and checkpoints hold it whole."""
+    kind = accelerator.distributed_type.value
+    if kind not in ("NO", "MULTI_CPU", "MULTI_GPU", "MULTI_XPU", "MULTI_NPU", "MPS"):
+        raise ConfigError(
+            f"distributed_type {kind} is not supported: LoRA's gradients and moments take some hundred megabytes, so "
+            "there is little to shard; use plain data parallelism (configs/accelerate/ddp.yaml) with "
+            "gradient_checkpointing"
+        )
 
 
 def moving_average(lora: dict[str, torch.nn.Parameter], decay: float):

@@ -56,12 +56,21 @@ def test_shipped_config_parses(file):
     assert config.max_train_steps == given["max_train_steps"] and config.lora_targets == given["lora_targets"]
 
 
+@pytest.mark.parametrize("file", sorted((ROOT / "configs" / "accelerate").glob("*.yaml")), ids=lambda file: file.name)
+def test_accelerate_reads_its_configs(file):
+    from accelerate.commands.config.config_args import ClusterConfig
+
+    config = ClusterConfig.from_yaml_file(str(file))  # an unknown key is an error there
+    wanted = {"single_gpu": "NO", "ddp": "MULTI_GPU", "two_hosts": "MULTI_GPU", "cpu": "MULTI_CPU"}
+    assert config.distributed_type.value == wanted[file.stem] and config.use_cpu == (file.stem == "cpu")
+
+
 def test_every_setting_is_read_by_something():
     from dataclasses import fields
 
     from sdseg.config import TrainingConfig
 
-    source = (ROOT / "sdseg" / "training.py").read_text()
+    source = "".join((ROOT / "sdseg" / f"{name}.py").read_text() for name in ("training", "hub"))
     for item in fields(TrainingConfig):
         assert f"config.{item.name}" in source, item.name
 

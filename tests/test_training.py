@@ -330,6 +330,82 @@ def test_killed_in_mid_run_and_started_again(arguments, tmp_path):
     assert all(torch.equal(one[key], other[key]) for key in one)
 
 
+def test_two_processes_begin_and_one_ends_it(arguments, tmp_path):
+    """A checkpoint of two processes is resumed by one, with the same samples a step: the run is what one would do."""
+    half = dict(train_batch_size=2, max_train_steps=4, lr_scheduler="constant")
+    started = launch(arguments(**half), processes=2)
+    assert started.wait(timeout=240) == 0, started.stdout.read()
+    # what a run of six steps stopped at step 4 leaves; a constant learning rate does not know the length
+    run = tmp_path / "run"
+    shutil.rmtree(run / "adapter")
+    config = yaml.safe_load((run / "config.yaml").read_text()) | {"max_train_steps": 6}
+    (run / "config.yaml").write_text(yaml.safe_dump(config))
+    assert main(arguments(lr_scheduler="constant")) == 0
+    assert main(arguments(lr_scheduler="constant", output_dir=tmp_path / "whole")) == 0
+    resumed, whole = stats(run), stats(tmp_path / "whole")
+    assert [row["step"] for row in resumed] == [1, 2, 3, 4, 5, 6]
+    assert [row["loss"] for row in resumed] == pytest.approx([row["loss"] for row in whole], rel=1e-4)
+    starts = [json.loads(line) for line in (run / "environment.jsonl").read_text().splitlines()]
+    assert [(row["num_processes"], row["distributed_type"]) for row in starts] == [(2, "MULTI_CPU"), (1, "NO")]
+    assert [row["first_step"] for row in starts] == [0, 4]
+    assert starts[0]["versions"]["torch"].split("+")[0] == torch.__version__.split("+")[0]
+
+
+def test_dry_run_tells_and_writes_nothing(arguments, tmp_path, capsys):
+    assert main([*arguments(max_train_steps=600), "--dry_run"]) == 0
+    told = capsys.readouterr().out
+    assert not (tmp_path / "run").exists()
+    assert "learning_rate: 0.001" in told and "200.0 epochs of 4 samples" in told and "12 pairs" in told
+    trained = float(told.split("trained ")[1].split(" M")[0])
+    assert main(arguments(max_train_steps=2)) == 0
+    size = sum(value.numel() for value in lora_of(tmp_path / "run" / "adapter").values())
+    assert trained == pytest.approx(size / 1e6, abs=0.005)
+    before = (tmp_path / "run" / "stats.jsonl").read_text()
+    assert main([*arguments(max_train_steps=2), "--dry_run", "--overwrite_output_dir"]) == 0
+    assert (tmp_path / "run" / "stats.jsonl").read_text() == before and (tmp_path / "run" / "adapter").is_dir()
+
+
+def test_upload_goes_to_the_named_repository_or_is_refused_at_once(arguments, tmp_path, capsys, monkeypatch):
+    """The Hub cannot be reached here: its client is replaced at the calls that would leave the machine."""
+    from types import SimpleNamespace
+
+    import huggingface_hub
+
+    calls = []
+
+    class Client:
+        def whoami(self):
+            if not calls:
+                calls.append("refused")
+                raise OSError("Token is required")
+
+        def create_repo(self, name, exist_ok):
+            return SimpleNamespace(repo_id=name)
+
+        def upload_folder(self, repo_id, folder_path, commit_message):
+            calls.append((repo_id, sorted(path.name for path in Path(folder_path).iterdir())))
+
+    monkeypatch.setattr(huggingface_hub, "HfApi", Client)
+    settings = [*arguments(max_train_steps=2, hub_model_id="me/mattes"), "--push_to_hub"]
+    assert "hf auth login" in error_of(settings, capsys) and not (tmp_path / "run").exists()
+    assert main(settings) == 0
+    [(repository, files)] = calls[1:]
+    assert repository == "me/mattes" and "adapter_model.safetensors" in files and "README.md" in files
+
+
+def test_sharded_training_is_refused_with_the_way_out():
+    from types import SimpleNamespace
+
+    from sdseg.config import ConfigError
+    from sdseg.training import refuse_sharding
+
+    for kind in ("FSDP", "DEEPSPEED"):
+        with pytest.raises(ConfigError, match=f"{kind} is not supported.*ddp.yaml"):
+            refuse_sharding(SimpleNamespace(distributed_type=SimpleNamespace(value=kind)))
+    for kind in ("NO", "MULTI_CPU", "MULTI_GPU"):
+        refuse_sharding(SimpleNamespace(distributed_type=SimpleNamespace(value=kind)))
+
+
 def test_finished_run_is_left_alone(arguments, tmp_path, capsys):
     assert main(arguments(max_train_steps=2)) == 0
     adapter = tmp_path / "run" / "adapter" / "adapter_model.safetensors"
