@@ -40,6 +40,7 @@ from quality_config import (
     read_quoted,
     render_command,
 )
+from quality_page import write_page
 
 from sdseg.config import ConfigError
 
@@ -563,8 +564,6 @@ def main(argv: list[str] | None = None) -> int:
         sets, methods = arguments.sets or list(config.sets), arguments.methods or list(config.methods)
         found, done = fill(config, sets, methods, place)
         checks = check_leads(config, found)
-        from quality_page import write_page
-
         write_page(arguments.output, config, found, checks, quoted, place)
     except KeyboardInterrupt:
         print("interrupted; the same command goes on", file=sys.stderr)

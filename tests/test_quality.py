@@ -14,6 +14,7 @@ import yaml
 from conftest import picture
 
 from sdseg.imaging import read_alpha, read_image, write_alpha, write_image
+from sdseg.metrics import paired_comparison
 
 ROOT = Path(__file__).parent.parent
 SCRIPT = ROOT / "benchmarks" / "quality.py"
@@ -21,6 +22,7 @@ sys.path.insert(0, str(SCRIPT.parent))
 
 import quality  # noqa: E402
 import quality_config  # noqa: E402
+import quality_page  # noqa: E402
 
 OTSU = "python -m sdseg.classical --method otsu --input {images} --output {output}"
 BAD = "python -m sdseg.classical --method grabcut --box 0 0 9999 9999 --input {images} --output {output}"
@@ -219,6 +221,20 @@ def test_renders_may_be_shown_and_a_rendered_set_is_kept(project):
     levels = sorted(int(colour.mean()) for colour in middle)
     assert levels == pytest.approx([0, 128, 255], abs=2)
     assert levels[1] == pytest.approx(int(middle[0].mean()), abs=2)  # the constant is best at 0.5, so it comes first
+
+
+def test_comparison_is_the_paired_one():
+    rng = np.random.default_rng(3)
+    first, second, reference = ({"images": [{"name": f"{k}", "mad": rng.random()} for k in range(7)]} for _ in range(3))
+    config = quality_config.Quality({}, {}, "", resamples=200, seed=4)
+    for found, result in zip(
+        quality_page.compared(config, [first, second], reference, "mad"), (first, second), strict=True
+    ):
+        one, other = ([entry["mad"] for entry in judged["images"]] for judged in (result, reference))
+        pair = paired_comparison(np.array(one), np.array(other), np.random.default_rng(4), True, 0.95, 200)
+        figures = [float(text) for text in re.findall(r"-?[\d.]+", found[0])]
+        assert figures == pytest.approx([pair[key] for key in ("difference", "low", "high")], rel=0.01, abs=1e-5)
+        assert found[1] == f"{100 * pair['won']:.0f} %"
 
 
 def test_inputs_are_reduced_by_area_and_trimaps_stay_sure():
