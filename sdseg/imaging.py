@@ -8,6 +8,7 @@ import os
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -31,10 +32,21 @@ class ImageError(ValueError):
     """A picture that cannot be used. The message is one line that names the file and the remedy."""
 
 
+@dataclass(frozen=True)
+class Encoded:
+    """A picture file's bytes, out of a parquet or tar file; `name` stands for its path in messages."""
+
+    name: str
+    content: bytes
+
+    def __str__(self) -> str:
+        return self.name
+
+
 # ------------------------------------------------------------------------------------------------ reading
 
 
-def read_image(path: str | os.PathLike) -> np.ndarray:
+def read_image(path: str | os.PathLike | Encoded) -> np.ndarray:
     """Reads one picture as uint8 [H, W, 3] sRGB, upright and as a viewer would show it on a white page.
 
     - EXIF orientation is applied.
@@ -49,7 +61,7 @@ def read_image(path: str | os.PathLike) -> np.ndarray:
     """
     from PIL import Image
 
-    image, deep = _open(Path(path))
+    image, deep = _open(path if isinstance(path, Encoded) else Path(path))
     profile = image.info.get("icc_profile")
     if deep is not None:
         eight_bit = (deep.astype(np.uint32) + 128) // 257  # round(v / 257), exactly
@@ -64,7 +76,7 @@ def read_image(path: str | os.PathLike) -> np.ndarray:
     return np.array(image.convert("RGB"))
 
 
-def read_alpha(path: str | os.PathLike) -> np.ndarray:
+def read_alpha(path: str | os.PathLike | Encoded) -> np.ndarray:
     """Reads one matte as float32 [H, W] in [0, 1]: value / 255, / 65535 (16 bit) or 0 and 1 (1 bit).
 
     Grey is taken as it is; palette and RGB pictures must be grey in fact (all channels equal). A transparency
@@ -73,7 +85,7 @@ def read_alpha(path: str | os.PathLike) -> np.ndarray:
 
     Raises ImageError as `read_image` does, and for coloured or partly transparent pictures.
     """
-    path = Path(path)
+    path = path if isinstance(path, Encoded) else Path(path)
     image, deep = _open(path)
     if deep is not None:
         values, full = deep, 65535
@@ -104,7 +116,7 @@ def read_grey16(path: str | os.PathLike) -> np.ndarray:
     return read_alpha(path)
 
 
-def _open(path: Path) -> "tuple[Image.Image, np.ndarray | None]":
+def _open(path: Path | Encoded) -> "tuple[Image.Image, np.ndarray | None]":
     """Opens, checks and decodes one picture; returns (Pillow image, upright; uint16 values or None).
 
     The second is given for 16-bit files only: [H, W] grey, [H, W, 3] RGB or [H, W, 4] RGBA, upright. Pillow
@@ -112,12 +124,7 @@ def _open(path: Path) -> "tuple[Image.Image, np.ndarray | None]":
     """
     from PIL import Image, ImageOps
 
-    if path.is_dir():
-        raise ImageError(f"{path}: is a folder; name a picture")
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise ImageError(f"{path}: cannot be read ({error.strerror}); check path and permissions") from error
+    content = path.content if isinstance(path, Encoded) else _content(path)
     if not content:
         raise ImageError(f"{path}: the file is empty (0 bytes); copy or download it again")
     if content[4:8] == b"ftyp" and content[8:12] in HEIC_BRANDS:
@@ -152,13 +159,22 @@ def _open(path: Path) -> "tuple[Image.Image, np.ndarray | None]":
     return image, None
 
 
+def _content(path: Path) -> bytes:
+    if path.is_dir():
+        raise ImageError(f"{path}: is a folder; name a picture")
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise ImageError(f"{path}: cannot be read ({error.strerror}); check path and permissions") from error
+
+
 def _buffer(content: bytes):
     from io import BytesIO
 
     return BytesIO(content)
 
 
-def _decode_deep_colour(path: Path, content: bytes, orientation: int) -> np.ndarray:
+def _decode_deep_colour(path: Path | Encoded, content: bytes, orientation: int) -> np.ndarray:
     """16-bit colour file, EXIF orientation 1 to 8 -> uint16 [H, W, 3] RGB or [H, W, 4] RGBA, upright."""
     import cv2
 
