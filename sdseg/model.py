@@ -325,8 +325,12 @@ def encode_image(vae: AutoencoderKL, image: torch.Tensor) -> torch.Tensor:
 
 def decode_grey(vae: AutoencoderKL, latent: torch.Tensor) -> torch.Tensor:
     """Latents [B, 4, h, w] => grey [B, 1, H, W] float32, about [-1, 1]: the mean of the decoded colour channels."""
-    pixels = vae.decode((latent / vae.config.scaling_factor).to(vae.dtype)).sample.float()  # [B, 3, H, W]
-    return pixels.mean(dim=1, keepdim=True)
+    return decode_colour(vae, latent).mean(dim=1, keepdim=True)
+
+
+def decode_colour(vae: AutoencoderKL, latent: torch.Tensor) -> torch.Tensor:
+    """Latents [B, 4, h, w] => pixels [B, 3, H, W] float32, about [-1, 1]."""
+    return vae.decode((latent / vae.config.scaling_factor).to(vae.dtype)).sample.float()
 
 
 def without_noise(
