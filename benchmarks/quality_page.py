@@ -133,7 +133,8 @@ def describe_set(name: str, entry: SetEntry, result: "SetResult") -> list[str]:
         told.append(f"Not run: {result.missing.what}. `{result.missing.command}` fills the rows of {names}.")
     elif result.error:
         told.append(f"**Failed**: {result.error}")
-    return [" ".join(text for text in told if text)]
+    text = " ".join(part for part in told if part)
+    return [text[:1].upper() + text[1:]]
 
 
 def resolution_note(entry: SetEntry) -> str:
@@ -217,11 +218,11 @@ def made_table(config: Quality, set_name: str, result: "SetResult", place: "Plac
     rows, seen = [], {}
     for name, row in result.rows.items():
         if row.judged:
-            made = row.judged["made"]
+            made, published = row.judged["made"], config.methods[name].folder  # of published maps nothing is known
             told = ", ".join(f"{package} {number}" for package, number in made["key"]["versions"].items())
-            mark = seen.setdefault(told, f"v{len(seen) + 1}")
-            seed = "none drawn" if made["seed"] is None else str(made["seed"])
-            device = made["device"] or "cpu"
+            mark = "–" if published else seen.setdefault(told, f"v{len(seen) + 1}")
+            seed = "–" if published else "none drawn" if made["seed"] is None else str(made["seed"])
+            device = "–" if published else made["device"] or "cpu"
             rows.append([f"`{name}`", typed(config, name, set_name, made, place), seed, device, mark])
         else:
             rows.append([f"`{name}`", f"{row.status}: {row.reason}" + (f"; `{row.command}`" if row.command else "")])
