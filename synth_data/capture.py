@@ -21,6 +21,7 @@ BLACK = 0.05  # what the sensor reports for no light, so that noise has room on 
 FINE = 2**18 + 1  # entries of a table of sRGB values; at black they are a hundredth of a level apart
 SHARPENING_SIGMA = 1.0  # pixels
 OF_JPEG = ("jpeg", "quality", "subsampled")  # what happens after the picture is in 8 bits
+AVERAGED_OUT = 2.0  # reduced so many times, a picture shows no mosaic and no JPEG
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,9 @@ class CaptureFactors:
     """its quality, as libjpeg counts it"""
     subsampled: float = chance(1.0)
     """whether its chroma has half the resolution"""
+    reduced: tuple = span(1.0, 1.0, least=1, most=64, log=True)
+    """how many times wider the photo was before it was reduced to this size: noise and softness shrink with it, and
+    from 2 on nothing is left of mosaic and JPEG"""
 
 
 @lru_cache(maxsize=8)
@@ -142,13 +146,24 @@ def through_jpeg(picture: np.ndarray, quality: int, subsampled: bool) -> np.ndar
     return cv2.cvtColor(cv2.imdecode(content, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
 
 
+def as_reduced(factors: dict[str, Any]) -> dict[str, Any]:
+    """The factors as they show once the picture is `reduced` by area averaging: a pixel is the mean of reduced^2."""
+    seen, times = dict(factors), factors["reduced"]
+    del seen["reduced"]
+    for name in ("softness", "shot_noise", "read_noise"):
+        seen[name] /= times
+    if times >= AVERAGED_OUT:
+        seen |= {"mosaic": False, "jpeg": False}
+    return seen
+
+
 def capture(linear: np.ndarray, factors: dict[str, Any], rng: np.random.Generator) -> np.ndarray:
     """The picture uint8 [H, W, 3] sRGB that a camera makes of linear light float32 [H, W, 3] >= 0, 1 being white.
 
     `factors` are drawn `CaptureFactors`; `rng` is drawn from for pixel noise only. Where all of them are off this is
     round(255 linear_to_srgb(linear)), exactly.
     """
-    f = factors
+    f = as_reduced(factors)
     if not any(value for name, value in f.items() if name not in OF_JPEG):
         picture = np.round(linear_to_srgb(linear) * 255).astype(np.uint8)
     else:

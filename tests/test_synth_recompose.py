@@ -26,6 +26,7 @@ NEUTRAL = draw(np.random.default_rng(0), CaptureFactors())
 ALL_ON = {
     "vignetting": 0.3, "fringe": 0.001, "softness": 0.4, "mosaic": True, "shot_noise": 0.02, "read_noise": 0.004,
     "warmth": 0.1, "tint": 0.03, "contrast": 0.3, "sharpening": 0.5, "jpeg": True, "quality": 88, "subsampled": True,
+    "reduced": 1.0,
 }  # fmt: skip
 
 
@@ -52,7 +53,7 @@ def test_the_sensor_alone_loses_less_than_half_a_level():
     assert np.abs(developed(counts, 0, 0, 0) - linear_to_srgb(linear)).max() * 255 < 0.06
 
 
-@pytest.mark.parametrize("name", [name for name in ALL_ON if name not in ("quality", "subsampled")])
+@pytest.mark.parametrize("name", [name for name in ALL_ON if name not in ("quality", "subsampled", "reduced")])
 def test_every_effect_is_seen_in_the_picture(name):
     linear = light()
     plain = capture(linear, NEUTRAL, np.random.default_rng(0)).astype(int)
@@ -60,6 +61,20 @@ def test_every_effect_is_seen_in_the_picture(name):
     assert np.array_equal(off, plain)  # JPEG's settings say nothing while there is no JPEG
     changed = np.abs(capture(linear, NEUTRAL | {name: ALL_ON[name]}, np.random.default_rng(0)) - plain)
     assert 0.02 < changed.mean() < 25
+
+
+def test_a_reduced_photo_has_the_noise_of_the_mean_of_its_pixels():
+    """Against the photo at four times the size, captured there and reduced by area averaging."""
+    grey, noise = np.full((256, 256, 3), 0.4, np.float32), NEUTRAL | {"shot_noise": 0.04, "read_noise": 0.01}
+    large = capture(grey, noise, np.random.default_rng(0)).astype(np.float32)
+    averaged = cv2.resize(large, (64, 64), interpolation=cv2.INTER_AREA)
+    reduced = capture(grey[:64, :64], noise | {"reduced": 4.0}, np.random.default_rng(1)).astype(np.float32)
+    assert reduced.std() == pytest.approx(averaged.std(), rel=0.05) and large.std() > 3 * reduced.std()
+    assert abs(reduced.mean() - averaged.mean()) < 0.5
+    plain = capture(light(), NEUTRAL, np.random.default_rng(0))
+    coarse = NEUTRAL | {"mosaic": True, "jpeg": True, "quality": 10}
+    assert np.array_equal(capture(light(), coarse | {"reduced": 2.0}, np.random.default_rng(0)), plain)
+    assert not np.array_equal(capture(light(), coarse | {"reduced": 1.9}, np.random.default_rng(0)), plain)
 
 
 def test_capture_is_a_function_of_its_arguments_and_leaves_them_alone():
