@@ -369,3 +369,14 @@ def test_closed_form_is_far_ahead_of_all_that_know_no_trimap(name):
     mad = {method: np.abs(METHODS[method](image) - alpha).mean() for method in METHODS}
     mad["closed_form"] = np.abs(TRIMAP_METHODS["closed_form"](image, trimap) - alpha).mean()
     assert mad.pop("closed_form") < min(mad.values()) / 2.5, mad
+
+
+@pytest.mark.parametrize(("gap", "filled"), [(5, True), (9, False)])
+def test_canny_joins_the_ends_of_an_outline_that_lie_close(gap, filled):
+    """A drawn circle of the same grey inside and outside: only a closed outline makes a region of its inside."""
+    y, x = np.mgrid[:96, :96]
+    distance = np.hypot(y - 48, x - 48)
+    outline = (distance < 30) & (distance >= 27) & ~((x > 48) & (np.abs(y - 48) < gap / 2))
+    image = np.where(outline[..., None], np.uint8(20), np.uint8(120)).repeat(3, -1)
+    wrong = np.abs(METHODS["canny"](image) - (distance < 30)).mean()
+    assert wrong < 0.05 if filled else wrong > 0.2
