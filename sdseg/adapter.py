@@ -23,7 +23,9 @@ if TYPE_CHECKING:
 
     from sdseg.model import Base
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = (
+    2  # 2 since there are class maps, which a reader of 1 would take for mattes; others are still written as 1
+)
 
 
 class AdapterError(ValueError):
@@ -41,7 +43,13 @@ class AdapterConfig:
     num_inference_steps: int  # default of inference
     in_channels: int = 8
     calibration: dict[str, float] = field(default_factory=dict)  # "STEPSxSAMPLES" -> factor on the std
-    format_version: int = FORMAT_VERSION
+    target: str = "alpha"  # what is drawn: alpha, mask or classes
+    class_names: list[str] = field(default_factory=list)  # of target classes, by id
+    class_colours: list[list[int]] = field(default_factory=list)  # likewise, 8-bit sRGB
+
+    @property
+    def format_version(self) -> int:
+        return 2 if self.target == "classes" else 1
 
 
 @dataclass(frozen=True)
@@ -87,7 +95,7 @@ def save_adapter(
     # PEFT would ask the Hub whether the base's vocabulary was resized
     peft_model.save_pretrained(partial, save_embedding_layers=False)
     _sort_target_modules(partial / "adapter_config.json")
-    _write_json(partial / "sdseg_config.json", asdict(config))
+    _write_json(partial / "sdseg_config.json", asdict(config) | {"format_version": config.format_version})
     inference_scheduler(prediction_type=prediction_type).save_pretrained(partial / "scheduler")
     save_file(
         {"prompt_embedding": prompt_embedding.float().cpu().contiguous()},

@@ -6,9 +6,11 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from sdseg.model import decode_grey, without_noise
+from sdseg.model import decode_colour, decode_grey, without_noise
+from sdseg.targets import paint
 
 if TYPE_CHECKING:
+    import numpy as np
     from diffusers import AutoencoderKL, DDIMScheduler
 
 PYRAMID_LEVELS = 5
@@ -20,14 +22,16 @@ def training_loss(
     scheduler: DDIMScheduler,
     batch: dict[str, torch.Tensor],
     prompt_embedding: torch.Tensor,
+    colours: np.ndarray | None = None,
 ) -> torch.Tensor:
     """Loss of each sample, [B] float32: the pixel loss where `through_pixels` says so, else the denoising loss.
 
     Args:
         batch: `image_latents`, `matte_latents`, `noise` [B, 4, h, w]; `latent_valid` bool [B, 1, h, w], at least one
             of a sample; `timestep` int64 [B] in [0, T); and `through_pixels` bool [B] with, where any is set, `alpha`
-            [B, 1, H, W] in [0, 1] and `valid` bool [B, 1, H, W].
+            [B, 1, H, W] in [0, 1] or `classes` int64 [B, 1, H, W], and `valid` bool [B, 1, H, W].
         prompt_embedding: [1, tokens, D].
+        colours: uint8 [classes, 3], that `classes` are painted in.
     """
     noisy = scheduler.add_noise(batch["matte_latents"], batch["noise"], batch["timestep"])
     prompt = prompt_embedding.expand(len(noisy), -1, -1)
@@ -37,8 +41,11 @@ def training_loss(
     chosen = batch["through_pixels"].nonzero().flatten()
     if len(chosen):
         clean = without_noise(scheduler, predicted[chosen], noisy[chosen], batch["timestep"][chosen])
-        alpha = (decode_grey(vae, clean) + 1) / 2
-        losses = losses.index_copy(0, chosen, pixel_loss(alpha, batch["alpha"][chosen], batch["valid"][chosen]))
+        if colours is None:
+            drawn, truth = (decode_grey(vae, clean) + 1) / 2, batch["alpha"][chosen]
+        else:
+            drawn, truth = (decode_colour(vae, clean) + 1) / 2, (paint(batch["classes"][chosen, 0], colours) + 1) / 2
+        losses = losses.index_copy(0, chosen, pixel_loss(drawn, truth, batch["valid"][chosen]))
     return losses
 
 
@@ -57,15 +64,16 @@ def denoising_loss(predicted: torch.Tensor, scheduler: DDIMScheduler, batch: dic
     return _mean_over(squared, batch["latent_valid"])
 
 
-def pixel_loss(alpha: torch.Tensor, truth: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
-    """Difference of decoded mattes and true ones, [B, 1, H, W], over their valid pixels, [B] float32.
+def pixel_loss(drawn: torch.Tensor, truth: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
+    """Difference of decoded mattes [B, 1, H, W] or painted classes [B, 3, H, W] and true ones, in [0, 1], over their
+    valid pixels, bool [B, 1, H, W]; [B] float32.
 
         L = mean |d| + Σ_l 2^l · mean |Lap_l(d)| / levels + mean |∂_x d| + mean |∂_y d|,   d = (α̂ − α) · valid
 
     L1, Laplacian pyramid (Hou & Liu 2019, "Context-aware image matting": five levels, the coarser the heavier) and
-    gradient (differences of neighbours). `alpha` is not clipped, so that what overshoots is drawn back.
+    gradient (differences of neighbours). What is drawn is not clipped, so that what overshoots is drawn back.
     """
-    difference = (alpha.float() - truth) * valid
+    difference = (drawn.float() - truth) * valid
     horizontal = (difference[..., 1:] - difference[..., :-1]).abs()
     vertical = (difference[..., 1:, :] - difference[..., :-1, :]).abs()
     loss = _mean_over(difference.abs(), valid)
@@ -79,7 +87,7 @@ def pixel_loss(alpha: torch.Tensor, truth: torch.Tensor, valid: torch.Tensor) ->
 
 
 def laplacian_pyramid(picture: torch.Tensor, levels: int) -> list[torch.Tensor]:
-    """Bands of [B, 1, H, W], finest first, the last what is left; fewer where the picture is too small to be halved.
+    """Bands of [B, C, H, W], finest first, the last what is left; fewer where the picture is too small to be halved.
 
     Burt & Adelson 1983, with the mean of 2×2 pixels to shrink and bilinear interpolation to grow: the bands, each grown
     back to size and added up, give the picture again.
@@ -99,5 +107,6 @@ def grown(picture: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
 
 
 def _mean_over(values: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
-    """[B, 1, H, W] and bool of that shape -> each sample's mean over its valid places, [B]."""
+    """[B, C, H, W] and bool [B, 1, H, W] -> each sample's mean over its valid places, [B]."""
+    values = values.mean(dim=1, keepdim=True)
     return (values * valid).sum(dim=(1, 2, 3)) / valid.sum(dim=(1, 2, 3)).clamp(min=1)

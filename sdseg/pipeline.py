@@ -2,7 +2,8 @@
 
 Up to the single sample the arithmetic is that of diffusers' `MarigoldDepthPipeline` (Ke et al. 2024), whose
 image processor resizes and pads. What differs comes after: alpha is an absolute quantity, so an ensemble is a
-plain mean with an unbiased variance; nothing is aligned and nothing is stretched to [0, 1].
+plain mean with an unbiased variance; nothing is aligned and nothing is stretched to [0, 1]. An adapter trained on
+classes draws them in colours; its samples vote (`sdseg.targets`).
 """
 
 import copy
@@ -12,7 +13,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from diffusers import AutoencoderKL, DDIMScheduler, DiffusionPipeline, UNet2DConditionModel
 from diffusers.pipelines.marigold.marigold_image_processing import MarigoldImageProcessor
 from diffusers.utils import BaseOutput
@@ -21,7 +21,8 @@ from safetensors.torch import load_file, save_file
 
 from sdseg.adapter import Adapter, load_adapter, read_adapter
 from sdseg.imaging import read_image
-from sdseg.model import decode_grey, encode_image, load_base, without_noise
+from sdseg.model import decode_colour, decode_grey, encode_image, load_base, without_noise
+from sdseg.targets import decided, nearest_class, resize, votes
 from sdseg.uncertainty import mean_and_variance
 
 PROMPT_EMBEDDING = "prompt_embedding.safetensors"
@@ -29,11 +30,19 @@ PROMPT_EMBEDDING = "prompt_embedding.safetensors"
 
 @dataclass
 class MattingOutput(BaseOutput):
-    """What `MattingPipeline` returns: lists with one float32 array (or CPU tensor) per picture."""
+    """What `MattingPipeline` returns: lists with one array (or CPU tensor) per picture, float32 where not said.
 
-    prediction: list  # [H, W] each, alpha in [0, 1], the mean over samples
-    uncertainty: list | None = None  # [H, W] each, unbiased standard deviation over samples, alpha units
-    samples: list | None = None  # [E, H, W] each, the samples themselves
+    prediction: [H, W], alpha in [0, 1], the mean over samples; of target classes ids uint8, those with the most votes.
+    uncertainty: [H, W], the samples' unbiased standard deviation in alpha units; of classes the entropy of their
+        votes, 0 where all agree and 1 where every class has as many.
+    samples: [E, H, W], the samples themselves; of classes ids uint8.
+    probabilities: of classes, [C, H, W], shares of the samples.
+    """
+
+    prediction: list
+    uncertainty: list | None = None
+    samples: list | None = None
+    probabilities: list | None = None
 
 
 def decode_alpha(vae: AutoencoderKL, latent: torch.Tensor) -> torch.Tensor:
@@ -92,6 +101,8 @@ class MattingPipeline(DiffusionPipeline):
         scheduler: `sdseg.model.inference_scheduler`, or the adapter's; never the base's own.
         prompt_embedding: [1, T, D], the empty prompt.
         default_denoising_steps, default_processing_resolution: for calls that do not say.
+        target: what the adapter draws: alpha, mask (alpha, in fact 0 or 1) or classes.
+        class_names, class_colours: of classes, a name and [r, g, b] of 0 to 255 for each id.
     """
 
     model_cpu_offload_seq = "unet->vae"
@@ -104,6 +115,9 @@ class MattingPipeline(DiffusionPipeline):
         prompt_embedding: torch.Tensor | None = None,  # diffusers takes what has no default for a module
         default_denoising_steps: int | None = None,
         default_processing_resolution: int | None = None,
+        target: str = "alpha",
+        class_names: list[str] | None = None,
+        class_colours: list[list[int]] | None = None,
     ):
         super().__init__()
         if prompt_embedding is None:
@@ -112,7 +126,11 @@ class MattingPipeline(DiffusionPipeline):
         self.register_to_config(
             default_denoising_steps=default_denoising_steps,
             default_processing_resolution=default_processing_resolution,
+            target=target,
+            class_names=class_names,
+            class_colours=class_colours,
         )
+        self.colours = np.array(class_colours, np.uint8) if target == "classes" else None  # [C, 3]
         self.prompt_embedding = prompt_embedding
         self.vae_scale_factor = 2 ** (len(vae.config.block_out_channels) - 1)
         self.image_processor = MarigoldImageProcessor(vae_scale_factor=self.vae_scale_factor)
@@ -153,6 +171,9 @@ class MattingPipeline(DiffusionPipeline):
             prompt_embedding=adapter.prompt_embedding,
             default_denoising_steps=adapter.config.num_inference_steps,
             default_processing_resolution=adapter.config.resolution,
+            target=adapter.config.target,
+            class_names=adapter.config.class_names or None,
+            class_colours=adapter.config.class_colours or None,
         )
         return pipeline.to(device)
 
@@ -171,6 +192,9 @@ class MattingPipeline(DiffusionPipeline):
             self.prompt_embedding,
             self.config.default_denoising_steps,
             self.config.default_processing_resolution,
+            self.config.target,
+            self.config.class_names,
+            self.config.class_colours,
         )
         super(MattingPipeline, merged).save_pretrained(save_directory, **kwargs)
         save_file({"prompt_embedding": self.prompt_embedding}, Path(save_directory) / PROMPT_EMBEDDING)
@@ -201,6 +225,7 @@ class MattingPipeline(DiffusionPipeline):
         output_type: str = "np",
         output_uncertainty: bool = False,
         output_samples: bool = False,
+        output_probabilities: bool = False,
     ) -> MattingOutput:
         """Mattes of one picture or many; the output's lists have one entry per picture, also for one.
 
@@ -212,15 +237,18 @@ class MattingPipeline(DiffusionPipeline):
             ensemble_size: samples drawn for each picture, E. The picture is encoded once for all of them.
             processing_resolution: longer side in pixels at which the model works, a multiple of the VAE's
                 factor; None takes the adapter's, 0 the picture's own size.
-            match_input_resolution: resize the matte to the picture's own size (bilinear).
+            match_input_resolution: resize the matte to the picture's own size (bilinear), or the probabilities of
+                classes, of which the greatest is then taken.
             batch_size: samples that pass through UNet and VAE together. It changes memory and speed, and the
                 matte by float rounding only.
             latents: the starting noise, [N * E, 4, h, w], or one [E, 4, h, w] for each picture.
             generator: draws the starting noise, [E, 4, h, w] for each picture in turn; a list holds one
                 generator for each picture.
             output_type: "np" for numpy arrays, "pt" for torch tensors.
-            output_uncertainty: also the standard deviation over samples; needs an ensemble of 2 or more.
+            output_uncertainty: also the standard deviation over samples, or the entropy of their votes; needs an
+                ensemble of 2 or more.
             output_samples: also the samples.
+            output_probabilities: also the probabilities of classes.
 
         Raises:
             ValueError: an argument that cannot be served; ImageError (one, too) for a picture that cannot.
@@ -231,15 +259,29 @@ class MattingPipeline(DiffusionPipeline):
         if processing_resolution is None:
             processing_resolution = self.config.default_processing_resolution
         check_settings(num_inference_steps, ensemble_size, batch_size, output_type, output_uncertainty)
+        if output_probabilities and self.colours is None:
+            raise ValueError(f"output_probabilities with an adapter of target {self.config.target}; it has no classes")
         check_processing_resolution(processing_resolution, self.vae_scale_factor)
         pictures = list_pictures(image)
         sources = noise_sources(latents, generator, len(pictures), ensemble_size)
 
-        predictions, uncertainties, all_samples = [], [], []
+        predictions, uncertainties, all_samples, all_probabilities = [], [], [], []
         for picture, source in zip(pictures, sources, strict=True):
             samples, size = self.draw_samples(
                 picture, source, num_inference_steps, ensemble_size, processing_resolution, batch_size
             )
+            if self.colours is not None:
+                size = size if match_input_resolution else samples.shape[1:]
+                probabilities = votes(samples, len(self.colours))  # [C, PH, PW]
+                ids, entropy = decided(probabilities, size)
+                predictions.append(ids)
+                uncertainties.append(entropy)
+                if output_samples:
+                    each = (votes(sample[None], len(self.colours)) for sample in samples)
+                    all_samples.append(torch.stack([decided(vote, size)[0] for vote in each]))
+                if output_probabilities:
+                    all_probabilities.append(torch.stack([resize(plane, size) for plane in probabilities]))
+                continue
             if match_input_resolution and samples.shape[1:] != size:
                 # Lazily: the samples of a large photo need not lie in memory together.
                 samples = (resize(sample, size) for sample in samples)
@@ -259,6 +301,7 @@ class MattingPipeline(DiffusionPipeline):
             prediction=finished(predictions),
             uncertainty=finished(uncertainties) if output_uncertainty else None,
             samples=finished(all_samples) if output_samples else None,
+            probabilities=finished(all_probabilities) if output_probabilities else None,
         )
 
     def draw_samples(
@@ -270,32 +313,28 @@ class MattingPipeline(DiffusionPipeline):
         processing_resolution: int,
         batch_size: int,
     ) -> tuple[torch.Tensor, tuple[int, int]]:
-        """One picture's samples at the processing resolution, [E, PH, PW] float32 on the CPU, and its size
-        (H, W)."""
+        """One picture's samples at the processing resolution, [E, PH, PW] float32, or class ids int64, on the CPU;
+        and its size (H, W)."""
         device = self._execution_device
         # In float32 whatever the model's precision: eight bits do not survive a division in bfloat16.
         pixels, padding, size = self.image_processor.preprocess(picture, processing_resolution, device=device)
         image_latent = encode_image(self.vae, pixels).float()  # [1, 4, h, w]
         noise = starting_noise(source, (ensemble_size, *image_latent.shape[1:])).to(device)
-        samples = []
+        samples, finite = [], True
         for chunk in noise.split(batch_size):
             image_latents = image_latent.expand(len(chunk), -1, -1, -1)
             latent = denoise(
                 self.unet, self.scheduler, image_latents, chunk, self.prompt_embedding, num_inference_steps
             )
-            alpha = self.image_processor.unpad_image(decode_alpha(self.vae, latent), padding)
-            samples.append(alpha[:, 0].cpu())  # [B, PH, PW]
-        samples = torch.cat(samples)
-        if not samples.isfinite().all():
+            decode = decode_alpha if self.colours is None else decode_colour
+            drawn = self.image_processor.unpad_image(decode(self.vae, latent), padding)  # [B, 1 or 3, PH, PW]
+            finite &= bool(drawn.isfinite().all())
+            samples.append((drawn[:, 0] if self.colours is None else nearest_class(drawn, self.colours)).cpu())
+        if not finite:
             raise FloatingPointError(
                 f"the matte is not finite with a model in {self.unet.dtype}; use torch.float32 or bfloat16"
             )
-        return samples, tuple(size)
-
-
-def resize(alpha: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
-    """[h, w] => [H, W], bilinear; when it shrinks through a low-pass filter, or thin parts would vanish."""
-    return F.interpolate(alpha[None, None], size, mode="bilinear", antialias=True)[0, 0]
+        return torch.cat(samples), tuple(size)
 
 
 def noise_sources(latents, generator, pictures: int, ensemble_size: int) -> list:

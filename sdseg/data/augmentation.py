@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from sdseg.imaging import alpha_to_tensor, image_to_tensor
+from sdseg.targets import NO_CLASS
 
 PERMUTATION = 2**32 - 1  # stands in for a position when an epoch's order is drawn
 
@@ -32,24 +33,29 @@ class Augmentation:
 
 def fit_pair(
     image: np.ndarray,
-    alpha: np.ndarray,
+    truth: np.ndarray,
     resolution: int,
     augmentation: Augmentation,
     generator,
 ) -> dict[str, torch.Tensor]:
     """Crop, mirror, and fit a pair into a square of `resolution` pixels; the rest of the square is not valid.
 
-    Both are resampled with Pillow's antialiased bilinear filter, which has no negative lobes.
+    Image and matte are resampled with Pillow's antialiased bilinear filter, which has no negative lobes; class ids
+    take the nearest.
 
     Args:
+        truth: a matte float32 [H, W] in [0, 1], or class ids int32 [H, W], NO_CLASS where there is none.
         generator: source of the crop and the mirror; three draws and one.
 
     Returns:
-        `image` [3, R, R] in [-1, 1], `alpha` [1, R, R] in [0, 1], `valid` bool [1, R, R].
+        `image` [3, R, R] in [-1, 1], `valid` bool [1, R, R], and `alpha` float32 [1, R, R] in [0, 1] or `classes`
+        int64 [1, R, R], not valid where there is none.
     """
     from PIL import Image
 
-    height, width = alpha.shape
+    height, width = truth.shape
+    ids = truth.dtype == np.int32
+    method = Image.Resampling.NEAREST if ids else Image.Resampling.BILINEAR
     scale = uniform(augmentation.min_crop_scale, 1, generator)
     left = uniform(0, width * (1 - scale), generator)
     top = uniform(0, height * (1 - scale), generator)
@@ -59,16 +65,16 @@ def fit_pair(
     size = [max(1, round(side * resolution / longer)) for side in (width, height)]
 
     image = np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BILINEAR, box=box))
-    alpha = np.asarray(Image.fromarray(alpha).resize(size, Image.Resampling.BILINEAR, box=box))
+    truth = np.asarray(Image.fromarray(truth).resize(size, method, box=box))
     if flip:
-        image, alpha = image[:, ::-1], alpha[:, ::-1]
+        image, truth = image[:, ::-1], truth[:, ::-1]
     rest = ((0, resolution - size[1]), (0, resolution - size[0]))
-    valid = np.pad(np.ones(alpha.shape, bool), rest)
-    return {
-        "image": image_to_tensor(np.pad(image, (*rest, (0, 0)), mode="edge"))[0],
-        "alpha": alpha_to_tensor(np.pad(alpha, rest, mode="edge").clip(0, 1))[0],
-        "valid": torch.from_numpy(valid)[None],
-    }
+    valid = torch.from_numpy(np.pad(truth != NO_CLASS if ids else np.ones(truth.shape, bool), rest))[None]
+    image = image_to_tensor(np.pad(image, (*rest, (0, 0)), mode="edge"))[0]
+    truth = np.pad(truth, rest, mode="edge")
+    if ids:
+        return {"image": image, "classes": torch.from_numpy(truth.astype(np.int64))[None], "valid": valid}
+    return {"image": image, "alpha": alpha_to_tensor(truth.clip(0, 1))[0], "valid": valid}
 
 
 def latent_valid(valid: torch.Tensor, factor: int) -> torch.Tensor:
