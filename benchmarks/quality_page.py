@@ -198,8 +198,8 @@ def compared(config: Quality, judged: list[dict], reference: dict, key: str) -> 
     """
     import numpy as np
 
-    from sdseg.evaluate import LOWER_IS_BETTER
     from sdseg.metrics import confidence_interval
+    from sdseg.statistics import LOWER_IS_BETTER
 
     other = values(reference, key)
     figures = np.array([[values(result, key)[name] for result in judged] for name in other])  # [pictures, methods]

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sdseg.evaluate import LOWER_IS_BETTER, WORST_BY, Evaluation, flat_figures, read_case
 from sdseg.imaging import replacing, write_image
+from sdseg.judging import WORST_BY, Evaluation, flat_figures, read_case
 from sdseg.outputs import write_json
+from sdseg.statistics import LOWER_IS_BETTER
 
 if TYPE_CHECKING:
     from PIL import Image, ImageFont

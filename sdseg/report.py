@@ -17,8 +17,9 @@ from pathlib import Path
 
 import numpy as np
 
-from sdseg.evaluate import evaluate_folder, matte_part
+from sdseg.evaluate import evaluate_folder
 from sdseg.imaging import ImageError, list_images, read_alpha, read_grey16, read_image, replacing
+from sdseg.judging import matte_part
 from sdseg.outputs import UNCERTAINTY_SUFFIX, output_file, output_names
 
 STORED_SIDE = 512  # pixels; larger pictures are shrunk before they are embedded

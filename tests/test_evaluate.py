@@ -12,8 +12,9 @@ import pytest
 from PIL import Image
 
 from sdseg import metrics
-from sdseg.evaluate import evaluate_folder, main, resized
+from sdseg.evaluate import evaluate_folder, main
 from sdseg.imaging import read_alpha, read_grey16, read_image, write_alpha, write_grey16, write_image
+from sdseg.judging import resized
 from sdseg.segmentation_metrics import BINARY_FIGURES, binary_metrics
 
 NAMES = ("a", "sub/b", "sub/c.v2")
