@@ -37,8 +37,9 @@ from sdseg.judging import (
     scaled_shares,
     with_class_figures,
 )  # fmt: skip
-from sdseg.outputs import ALPHA_SUFFIX, RGBA_SUFFIX, UNCERTAINTY_SUFFIX, output_file, output_names
+from sdseg.outputs import ALPHA_SUFFIX, SIDE_SUFFIXES, output_file, output_names
 from sdseg.statistics import band_means, compare, intervals, means
+from sdseg.targets import read_class_record
 
 if TYPE_CHECKING:
     from sdseg.benchmark_sets import BenchmarkSet
@@ -299,7 +300,7 @@ def pair_predictions(prediction: Path, truths: "BenchmarkSet") -> tuple[dict[str
     found = {
         path.relative_to(prediction).as_posix().removesuffix(ALPHA_SUFFIX)
         for path in list_images(prediction)
-        if path.name.endswith(ALPHA_SUFFIX) and not path.name.endswith((UNCERTAINTY_SUFFIX, RGBA_SUFFIX))
+        if path.name.endswith(ALPHA_SUFFIX) and not path.name.endswith(SIDE_SUFFIXES)
     }
     names = [item.name for item in truths.items]
     if missing := [name for name in names if name not in found]:
@@ -391,7 +392,9 @@ def _progress(pictures: Iterator, count: int) -> Iterator:
 
 
 def read_class_names(path: Path) -> list[str]:
-    """A text file with the name of a class a line, class 0 first."""
+    """A text file with the name of a class a line, class 0 first; or JSON {id: name}, as infer.py writes it."""
+    if path.suffix == ".json":
+        return read_class_record(path)
     try:
         names = path.read_text("utf-8").splitlines()
     except UnicodeDecodeError as error:
@@ -429,7 +432,7 @@ def main(argv: list[str] | None = None) -> int:
     group.add_argument("--trimap_dir", metavar="DIR", help="trimaps, whose unknown band is judged apart")
     group.add_argument("--resize", action="store_true", help="bring predictions of another size to the truth's")
     group.add_argument("--num_classes", type=int, metavar="N", help="kind classes: ids are 0 ... N-1")
-    group.add_argument("--classes", type=Path, metavar="FILE", help="kind classes: their names, one a line")
+    group.add_argument("--classes", type=Path, metavar="FILE", help="kind classes: their names, one a line, or .json")
     group.add_argument("--miou_protocol", choices=PROTOCOL_DEFINITIONS, default="standard")
     group.add_argument(
         "--match",

@@ -263,6 +263,28 @@ def write_image(path: str | os.PathLike, image: np.ndarray) -> None:
         Image.fromarray(image).save(temporary, format="PNG")
 
 
+def write_mask(path: str | os.PathLike, mask: np.ndarray) -> None:
+    """Writes bool [H, W] as an 8-bit grey PNG of 0 and 255."""
+    from PIL import Image
+
+    assert mask.dtype == bool and mask.ndim == 2, (mask.dtype, mask.shape)
+    with replacing(path) as temporary:
+        Image.fromarray(mask.astype(np.uint8) * 255).save(temporary, format="PNG")
+
+
+def write_classes(path: str | os.PathLike, ids: np.ndarray, colours: np.ndarray) -> None:
+    """Writes class ids uint8 [H, W] as an 8-bit palette PNG: its indices are the ids, `colours` uint8 [classes, 3]
+    what a viewer shows.
+    """
+    from PIL import Image
+
+    assert ids.dtype == np.uint8 and ids.ndim == 2 and ids.max() < len(colours), (ids.dtype, ids.shape, len(colours))
+    picture = Image.frombytes("P", ids.shape[::-1], np.ascontiguousarray(ids).tobytes())
+    picture.putpalette(np.ascontiguousarray(colours).tobytes())
+    with replacing(path) as temporary:
+        picture.save(temporary, format="PNG", bits=8)
+
+
 # ------------------------------------------------------------------------------------------------ tensors
 
 

@@ -1,4 +1,4 @@
-"""A photo or a folder of photos in, a folder of mattes out; on any number of processes, with the same result.
+"""A photo or a folder of photos in, a folder of mattes or class maps out; the same on any number of processes.
 
 The work of `infer.py` and of `sdseg infer`. Every photo is a run of its own: its starting noise comes from a
 fresh generator of the seed, so its matte depends on no neighbour, no order and no number of processes, and a
@@ -14,16 +14,21 @@ from importlib.metadata import version
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING
 
-from sdseg.imaging import read_image, write_alpha, write_grey16
+from sdseg.imaging import read_image, write_alpha, write_classes, write_grey16, write_image, write_mask
 from sdseg.outputs import (
     ALPHA_SUFFIX,
+    CLASSES_RECORD,
+    MASK_SUFFIX,
+    OVERLAY_SUFFIX,
     RUN_RECORD,
     UNCERTAINTY_SUFFIX,
     check_writable,
     output_file,
     plan_outputs,
+    write_json,
     write_run_record,
 )
+from sdseg.targets import MIDDLE, overlay
 from sdseg.uncertainty import calibration_key
 
 if TYPE_CHECKING:
@@ -62,7 +67,8 @@ def build_parser(prog: str | None = None) -> argparse.ArgumentParser:
     """Flags are spelled as in diffusers and Marigold."""
     parser = Parser(
         prog=prog,
-        description="Write the alpha mattes of a photo, or of every photo in a folder.",
+        description="Write the alpha mattes of a photo, or of every photo in a folder; or the classes of its pixels, "
+        "if the adapter was trained on classes.",
         epilog="Exit status: 0 all done; 1 some photos failed, run.json says which and why; 2 nothing done.",
         allow_abbrev=False,
     )
@@ -89,8 +95,14 @@ def build_parser(prog: str | None = None) -> argparse.ArgumentParser:
     add(
         "--output_uncertainty",
         action="store_true",
-        help="also write <photo>.uncertainty.png, the standard deviation of the samples, 65535 = 1; "
-        "needs --ensemble_size of 2 or more",
+        help="also write <photo>.uncertainty.png, the standard deviation of the samples, or the entropy of their "
+        "classes, 65535 = 1; needs --ensemble_size of 2 or more",
+    )
+    add("--output_mask", action="store_true", help="also write <photo>.mask.png, 255 where alpha is at least 0.5")
+    add(
+        "--output_overlay",
+        action="store_true",
+        help="also write <photo>.overlay.png, the photo under its classes' colours",
     )
     add(
         "--processing_resolution",
@@ -164,6 +176,8 @@ def run(arguments: argparse.Namespace) -> int:
     failed = sum("error" in row for row in rows)
     if state.is_main_process:
         write_run_record(arguments.output, run_record(arguments, adapter, pipe, state, rows))
+        if pipe.colours is not None:
+            write_json(arguments.output / CLASSES_RECORD, dict(enumerate(pipe.config.class_names)))
     say(state, f"{len(rows) - failed} of {len(rows)} mattes written to {arguments.output}")
     state.destroy_process_group()
     return 1 if failed else 0
@@ -226,6 +240,13 @@ def load(arguments: argparse.Namespace, state: "PartialState") -> "tuple[Adapter
     )
     if arguments.processing_resolution is not None:
         check_processing_resolution(arguments.processing_resolution, pipe.vae_scale_factor)
+    classes = pipe.config.target == "classes"
+    for flag, asked, served in (
+        ("--output_mask", arguments.output_mask, not classes),
+        ("--output_overlay", arguments.output_overlay, classes),
+    ):
+        if asked and not served:
+            raise ValueError(f"{flag}: this adapter was trained on target {pipe.config.target}; leave the flag out")
     return adapter, pipe
 
 
@@ -266,11 +287,23 @@ def matte_photo(pipe: "MattingPipeline", path: Path, name: PurePath, arguments: 
         generator=torch.Generator("cpu").manual_seed(arguments.seed),
         output_uncertainty=arguments.output_uncertainty,
     )
-    row = {"output": name.with_name(name.name + ALPHA_SUFFIX).as_posix()}
-    write_alpha(output_file(arguments.output, name), result.prediction[0])
+    row = {}
+
+    def file(what: str, suffix: str) -> Path:
+        row[what] = name.with_name(name.name + suffix).as_posix()
+        return output_file(arguments.output, name, suffix)
+
+    drawn = result.prediction[0]
+    if pipe.colours is None:
+        write_alpha(file("output", ALPHA_SUFFIX), drawn)
+    else:
+        write_classes(file("output", ALPHA_SUFFIX), drawn, pipe.colours)
     if arguments.output_uncertainty:
-        row["uncertainty"] = name.with_name(name.name + UNCERTAINTY_SUFFIX).as_posix()
-        write_grey16(output_file(arguments.output, name, UNCERTAINTY_SUFFIX), result.uncertainty[0])
+        write_grey16(file("uncertainty", UNCERTAINTY_SUFFIX), result.uncertainty[0])
+    if arguments.output_mask:
+        write_mask(file("mask", MASK_SUFFIX), drawn >= MIDDLE)
+    if arguments.output_overlay:
+        write_image(file("overlay", OVERLAY_SUFFIX), overlay(image, drawn, pipe.colours))
     height, width = image.shape[:2]
     return row | {"size": [width, height], "seconds": round(time.perf_counter() - started, 3)}
 
@@ -295,6 +328,7 @@ def run_record(
             "num_inference_steps": steps,
             "ensemble_size": arguments.ensemble_size,
             "output_uncertainty": arguments.output_uncertainty,
+            "target": pipe.config.target,
             "processing_resolution": pipe.config.default_processing_resolution if resolution is None else resolution,
             "batch_size": arguments.batch_size,
             "seed": arguments.seed,

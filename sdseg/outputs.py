@@ -1,7 +1,9 @@
 """The output folder, written alike by every method: a tree of mattes that mirrors the input, and `run.json`.
 
 For an input `sub/photo.jpg` it holds `sub/photo.png` (16-bit matte), and, where asked for,
-`sub/photo.uncertainty.png` (16 bit, a standard deviation in alpha units, 65535 = 1) and `sub/photo.rgba.png`.
+`sub/photo.uncertainty.png` (16 bit, a standard deviation in alpha units, 65535 = 1), `sub/photo.rgba.png` and
+`sub/photo.mask.png` (8 bit, 0 and 255). Of classes `sub/photo.png` holds ids (8-bit palette), the uncertainty is an
+entropy in [0, 1], `sub/photo.overlay.png` shows both at once, and `classes.json` names the ids.
 """
 
 import json
@@ -15,6 +17,10 @@ from sdseg.imaging import list_images, replacing
 ALPHA_SUFFIX = ".png"
 UNCERTAINTY_SUFFIX = ".uncertainty.png"
 RGBA_SUFFIX = ".rgba.png"
+MASK_SUFFIX = ".mask.png"
+OVERLAY_SUFFIX = ".overlay.png"
+SIDE_SUFFIXES = (UNCERTAINTY_SUFFIX, RGBA_SUFFIX, MASK_SUFFIX, OVERLAY_SUFFIX)
+CLASSES_RECORD = "classes.json"
 RUN_RECORD = "run.json"
 
 
@@ -28,7 +34,7 @@ def output_names(paths: Sequence[Path], root: str | os.PathLike) -> dict[Path, P
     relative = {path: PurePath(path.relative_to(root)) for path in paths}
     names = {}
     for path, name in relative.items():
-        clear = not (name.stem + ".png").lower().endswith((UNCERTAINTY_SUFFIX, RGBA_SUFFIX))
+        clear = not (name.stem + ".png").lower().endswith(SIDE_SUFFIXES)
         names[path] = name.with_name(name.stem) if clear else name
     while True:  # a name with extension may meet another's name without (a.jpg, a.png, a.jpg.png)
         count = Counter(str(name).casefold() for name in names.values())

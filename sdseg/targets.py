@@ -7,10 +7,16 @@ entropy of the vote is the uncertainty.
 
 from __future__ import annotations
 
+import json
+from dataclasses import dataclass
 from itertools import product
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+
+from sdseg.imaging import Encoded, ImageError, read_alpha
+from sdseg.outputs import CLASSES_RECORD
 
 if TYPE_CHECKING:
     import torch
@@ -18,10 +24,87 @@ if TYPE_CHECKING:
 
 TARGETS = ("alpha", "mask", "classes")
 LEAST_DISTANCE = 48  # of two classes' colours, in 8-bit levels; closer ones come back confused: docs/segmentation.md
+MIDDLE = 0.5  # of alpha: where a mask begins
 VOID = 255  # in files: a pixel without a class
 NO_CLASS = -1  # the same in tensors
-BACKGROUND = "background"
 GRID = 24  # parts of the colour cube's side; every lattice used lies on it
+
+
+@dataclass(frozen=True)
+class Target:
+    """What is trained on; `class_names`, by id, are empty unless `kind` is classes."""
+
+    kind: str = "alpha"
+    class_names: tuple[str, ...] = ()
+
+    def read(self, path: Path | Encoded) -> np.ndarray:
+        """The truth in a file: float32 [H, W] in [0, 1], of masks 0 or 1; or class ids int32 [H, W], NO_CLASS at VOID.
+
+        Raises:
+            ImageError: it cannot be read, or holds ids that are no class.
+        """
+        if self.kind != "classes":
+            alpha = read_alpha(path)
+            if self.kind == "mask" and alpha.max() == np.float32(1 / 255):
+                raise ImageError(f"{path}: its greatest value is 1 of 255; store masks with 255 for the subject")
+            return alpha if self.kind == "alpha" else as_mask(alpha)
+        from sdseg.benchmark_sets.layouts import read_label_file
+
+        ids = read_label_file(path)
+        ids[ids == VOID] = NO_CLASS
+        if ids.max() >= len(self.class_names):
+            raise ImageError(
+                f"{path}: has class {ids.max()}, but {len(self.class_names)} are named, ids 0 to "
+                f"{len(self.class_names) - 1}, and {VOID} is void; name all in class_names, or map the ids"
+            )
+        return ids
+
+
+def as_mask(alpha: np.ndarray) -> np.ndarray:
+    """Alpha float32 [H, W] => 0 and 1, float32 [H, W]."""
+    return (alpha >= MIDDLE).astype(np.float32)
+
+
+def open_target(kind: str, class_names: list[str] | None, places: list[str]) -> Target:
+    """The target of a run; without `class_names` the first of the data folders that has classes.json tells them.
+
+    Raises:
+        ValueError: classes that nothing names.
+    """
+    if kind != "classes":
+        return Target(kind)
+    records = [Path(place) / CLASSES_RECORD for place in places]
+    if not class_names:
+        found = [record for record in records if record.is_file()]
+        if not found:
+            raise ValueError(
+                f"target is classes, but nothing names them: {records[0]} does not exist; render with target: classes, "
+                "or set class_names, by id, background first"
+            )
+        class_names = read_class_record(found[0])
+    return Target(kind, tuple(class_names))
+
+
+def read_class_record(path: Path) -> list[str]:
+    """classes.json, {id: name}, as names by id; an id without a name is `background` (0) or `class <id>`.
+
+    Raises:
+        ValueError: another content.
+    """
+    try:
+        names = {int(number): str(name) for number, name in json.loads(path.read_text(encoding="utf-8")).items()}
+        if not names or min(names) < 0 or max(names) >= VOID:
+            raise ValueError(f"ids lie in 0 ... {VOID - 1}")
+    except (ValueError, AttributeError, UnicodeDecodeError) as error:
+        raise ValueError(
+            f'{path}: is no record of classes such as {{"0": "background", "1": "fur"}} ({error})'
+        ) from error
+    return [names.get(number, f"class {number}" if number else "background") for number in range(max(names) + 1)]
+
+
+def overlay(image: np.ndarray, ids: np.ndarray, colours: np.ndarray) -> np.ndarray:
+    """A photo uint8 [H, W, 3] under its classes' colours, half and half, for the eye; ids uint8 [H, W]."""
+    return ((image.astype(np.uint16) + colours[ids] + 1) // 2).astype(np.uint8)
 
 
 # ------------------------------------------------------------------------------------------------- colours

@@ -1,13 +1,14 @@
 """Finding pictures and their truths in folders: by name beside each other, or by a list."""
 
 from collections.abc import Callable, Iterable, Sequence
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 
 from sdseg.benchmark_sets.class_tables import UNKNOWN
 from sdseg.benchmark_sets.items import Item
-from sdseg.imaging import ImageError, list_images
+from sdseg.imaging import Encoded, ImageError, list_images
 
 
 class Missing(Exception):
@@ -91,7 +92,7 @@ def read_list(path: Path) -> list[str]:
     return [line for line in lines if line]
 
 
-def raw_picture(path: Path, mode: str | None = None):
+def raw_picture(path: Path | Encoded, mode: str | None = None):
     """A picture file as Pillow decodes it, converted to `mode` if one is given: no orientation, no profile.
 
     For files whose values are not what a viewer shows: label maps, and layers that a script composes.
@@ -99,7 +100,7 @@ def raw_picture(path: Path, mode: str | None = None):
     from PIL import Image
 
     try:
-        with Image.open(path) as image:
+        with Image.open(BytesIO(path.content) if isinstance(path, Encoded) else path) as image:
             return image.convert(mode) if mode else image.copy()
     except FileNotFoundError as error:
         raise ImageError(f"{path}: no such file; copy or download it again") from error
@@ -107,7 +108,7 @@ def raw_picture(path: Path, mode: str | None = None):
         raise ImageError(f"{path}: is not a picture that can be read ({error}); copy or download it again") from error
 
 
-def read_label_file(path: Path) -> np.ndarray:
+def read_label_file(path: Path | Encoded) -> np.ndarray:
     """Reads a label map as int32 [H, W]: values of a grey picture, indices of a palette picture.
 
     RGB pictures are accepted where all channels agree. Raises ImageError for coloured ones: they are renderings
