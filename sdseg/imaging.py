@@ -26,6 +26,7 @@ EXTENSIONS = {
     ".tif", ".tiff", ".webp",
 }  # fmt: skip
 HEIC_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"}
+FLOAT_SLACK = 1e-4  # what filters may leave outside [0, 1]
 
 
 class ImageError(ValueError):
@@ -77,7 +78,8 @@ def read_image(path: str | os.PathLike | Encoded) -> np.ndarray:
 
 
 def read_alpha(path: str | os.PathLike | Encoded) -> np.ndarray:
-    """Reads one matte as float32 [H, W] in [0, 1]: value / 255, / 65535 (16 bit) or 0 and 1 (1 bit).
+    """Reads one matte as float32 [H, W] in [0, 1]: value / 255, / 65535 (16 bit), 0 and 1 (1 bit), or as it is (TIFF in
+    floats).
 
     Grey is taken as it is; palette and RGB pictures must be grey in fact (all channels equal). A transparency
     channel is accepted only where it is opaque throughout, because the file would otherwise hold two
@@ -86,7 +88,9 @@ def read_alpha(path: str | os.PathLike | Encoded) -> np.ndarray:
     Raises ImageError as `read_image` does, and for coloured or partly transparent pictures.
     """
     path = path if isinstance(path, Encoded) else Path(path)
-    image, deep = _open(path)
+    image, deep = _open(path, floats=True)
+    if image.mode == "F":
+        return _float_matte(path, np.array(image))
     if deep is not None:
         values, full = deep, 65535
     else:
@@ -116,7 +120,18 @@ def read_grey16(path: str | os.PathLike) -> np.ndarray:
     return read_alpha(path)
 
 
-def _open(path: Path | Encoded) -> "tuple[Image.Image, np.ndarray | None]":
+def _float_matte(path: Path | Encoded, values: np.ndarray) -> np.ndarray:
+    """float32 [H, W], checked to lie in [0, 1] but for rounding."""
+    low, high = float(values.min()), float(values.max())
+    if not (low >= -FLOAT_SLACK and high <= 1 + FLOAT_SLACK):  # NaN is neither
+        raise ImageError(
+            f"{path}: its values run from {low:g} to {high:g}, and alpha in floats lies in [0, 1]; scale it, or save it "
+            "as a grey PNG of 16 bits"
+        )
+    return values.clip(0, 1)
+
+
+def _open(path: Path | Encoded, floats: bool = False) -> "tuple[Image.Image, np.ndarray | None]":
     """Opens, checks and decodes one picture; returns (Pillow image, upright; uint16 values or None).
 
     The second is given for 16-bit files only: [H, W] grey, [H, W, 3] RGB or [H, W, 4] RGBA, upright. Pillow
@@ -152,6 +167,8 @@ def _open(path: Path | Encoded) -> "tuple[Image.Image, np.ndarray | None]":
         image = ImageOps.exif_transpose(image)
     if image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM")):
         return image, np.array(image).astype(np.uint16)
+    if image.mode == "F" and floats:
+        return image, None
     if image.mode in ("I", "F"):
         raise ImageError(f"{path}: holds 32 bits a channel; convert it to 8 or 16 bits")
     if ";16" in rawmode:

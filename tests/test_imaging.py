@@ -299,6 +299,18 @@ def test_kinds_of_mattes(tmp_path):
     np.testing.assert_allclose(read_alpha(tmp_path / "deeprgb.png"), DEEP_GREY / 65535, rtol=1e-7)
 
 
+def test_mattes_in_floats_are_taken_as_they_are_or_refused(tmp_path):
+    exact = np.random.default_rng(0).random((12, 17)).astype(np.float32)
+    Image.fromarray(exact).save(tmp_path / "float.tiff")
+    np.testing.assert_array_equal(read_alpha(tmp_path / "float.tiff"), exact)
+    Image.fromarray(exact * 1.0002 - 1e-4).save(tmp_path / "rounded.tiff")
+    assert 0 <= read_alpha(tmp_path / "rounded.tiff").min() and read_alpha(tmp_path / "rounded.tiff").max() <= 1
+    for name, wrong in (("levels", exact * 255), ("below", exact - 0.1), ("nan", np.where(exact > 0.5, np.nan, exact))):
+        Image.fromarray(wrong).save(tmp_path / f"{name}.tiff")
+        with pytest.raises(ImageError, match=f"{name}.tiff: its values run .* scale it"):
+            read_alpha(tmp_path / f"{name}.tiff")
+
+
 def test_what_is_no_matte_is_refused(tmp_path):
     Image.fromarray(COLOUR).save(tmp_path / "colour.png")
     write_deep_colour(tmp_path / "deep.png", DEEP_COLOUR)
