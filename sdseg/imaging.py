@@ -125,8 +125,8 @@ def _float_matte(path: Path | Encoded, values: np.ndarray) -> np.ndarray:
     low, high = float(values.min()), float(values.max())
     if not (low >= -FLOAT_SLACK and high <= 1 + FLOAT_SLACK):  # NaN is neither
         raise ImageError(
-            f"{path}: its values run from {low:g} to {high:g}, and alpha in floats lies in [0, 1]; scale it, or save it "
-            "as a grey PNG of 16 bits"
+            f"{path}: its values run from {low:g} to {high:g}, and alpha in floats lies in [0, 1]; scale it, or save "
+            "it as a grey PNG of 16 bits"
         )
     return values.clip(0, 1)
 
