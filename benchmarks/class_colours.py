@@ -5,7 +5,8 @@
 
 Class maps are dead leaves: discs of random classes over one another, radii of 6 to 25 % of the side, as many discs as
 cover the square. Printed: the share of pixels that come back as their own class, over all of them and over those two
-pixels or more from a border; and the least distance of two colours, in 8-bit levels.
+pixels or more from a border; and the least distance of two colours, in 8-bit levels. Colours are those that the VAE
+gives back, or with --plain those of the cube's lattices.
 """
 
 import argparse
@@ -53,6 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--base", default="embedded", help="embedded, a folder, or a Hub id")
     parser.add_argument("--sizes", type=int, nargs="+", default=[64, 96, 128], help="sides in pixels")
     parser.add_argument("--classes", type=int, nargs="+", default=[2, 4, 8, 16, 32, 64])
+    parser.add_argument("--plain", action="store_true", help="paint with the lattices' colours, whatever comes back")
     parser.add_argument("--pictures", type=int, default=24, help="class maps for each figure")
     arguments = parser.parse_args(argv)
 
@@ -65,7 +67,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     source = EMBEDDED_BASE if arguments.base == EMBEDDED else arguments.base
     vae = AutoencoderKL.from_pretrained(source, subfolder="vae")
     lattices = cubic_lattices()
-    returned = [given_back(vae, points / GRID) for points in lattices]
+    if arguments.plain:
+        returned = [np.round(points / GRID * 255).astype(int) for points in lattices]
+    else:
+        returned = [given_back(vae, points / GRID) for points in lattices]
     print("| classes | distance | " + " | ".join(f"{size} px, all | inside" for size in arguments.sizes) + " |")
     print("|---|---|" + "---|---|" * len(arguments.sizes))
     for count in arguments.classes:
