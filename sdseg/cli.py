@@ -8,6 +8,7 @@ from importlib import import_module
 
 COMMANDS = {  # word -> (module with main(argv), what it does)
     "train": ("sdseg.training", "fine-tune an adapter (train.py; `accelerate launch train.py` for many devices)"),
+    "doctor": ("sdseg.doctor", "look over the pairs that a training config names, before anything is trained"),
     "infer": ("sdseg.inference", "matte a photo or a folder of photos (infer.py)"),
     "evaluate": ("sdseg.evaluate", "judge a folder of mattes against ground truth"),
     "report": ("sdseg.report", "one HTML page of mattes, worst first"),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import os
 import signal
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sdseg.config import ConfigError, TrainingConfig, parse_training_config
+from sdseg.doctor import examine
 from sdseg.dry_run import Stopwatch, dry_run_report, tried
 from sdseg.hub import check_hub, push
 from sdseg.model_card import write_adapter
@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     import torch
     from accelerate import Accelerator
 
-    from sdseg.data import PairFiles
+    from sdseg.data import Source
+    from sdseg.doctor import Finding
 
 
 class NonFiniteLoss(ArithmeticError):
@@ -105,27 +106,13 @@ def train(config: TrainingConfig) -> None:
     from tqdm.auto import tqdm
 
     from sdseg.adapter import load_lora_weights, read_adapter
-    from sdseg.data import (
-        Augmentation,
-        LatentSource,
-        MicroBatches,
-        TrainingStream,
-        encode_batch,
-        find_pairs,
-        open_pictures,
-    )
+    from sdseg.data import LatentSource, MicroBatches, TrainingStream, encode_batch
     from sdseg.model import add_lora, inference_scheduler, load_base
     from sdseg.objective import training_loss
 
     stop = StopFlag()
     output = Path(config.output_dir)
-    augmentation = Augmentation(config.random_flip, config.min_crop_scale)
-    pictures = open_pictures(config.train_data_dir, config.resolution, augmentation)
-    pairs = pictures.pairs
-    held_out = find_pairs(config.validation_data_dir) if config.validation_data_dir else []
-    refuse_overlap(pairs, held_out)
-    if config.validation_data_dir:
-        refuse_shared_foreground(config.train_data_dir, config.validation_data_dir)
+    pictures, held_out = open_data(config)
     accelerator = Accelerator(
         mixed_precision=config.mixed_precision,
         gradient_accumulation_steps=config.gradient_accumulation_steps,
@@ -135,16 +122,14 @@ def train(config: TrainingConfig) -> None:
     refuse_sharding(accelerator)
     samples_per_pass = config.train_batch_size * accelerator.num_processes
     global_batch = samples_per_pass * config.gradient_accumulation_steps
-    digest = data_digest(pairs, pictures.recipe, pictures.photos)
-    record = asdict(config) | {"global_batch": global_batch, "data_digest": digest}
+    record = asdict(config) | {"global_batch": global_batch, "data_digest": pictures.digest()}
     first_step = step_to_resume(output, config, record)
     accelerator.wait_for_everyone()  # all have looked before the first one writes
     if first_step >= config.max_train_steps and (output / "adapter").is_dir() and not config.dry_run:
         accelerator.print(f"{output} is finished: {first_step} steps; its adapter is {output / 'adapter'}")
         return
     if accelerator.is_main_process:
-        for warning in pictures.check():
-            print(f"warning: {config.train_data_dir}: {warning}", file=sys.stderr)
+        refuse_errors(examine(pictures))
 
     base = load_base(config.pretrained_model_name_or_path, revision=config.revision)
     factor = base.vae_scale_factor
@@ -195,7 +180,8 @@ def train(config: TrainingConfig) -> None:
     trained = sum(value.numel() for value in lora.values())
     accelerator.print(
         f"device {accelerator.device}, {accelerator.num_processes} process(es), global batch {global_batch}; "
-        f"{len(pairs)} pairs; training {trained / 1e6:.2f} M LoRA parameters of {config.pretrained_model_name_or_path}"
+        f"{len(pictures)} pairs; training {trained / 1e6:.2f} M LoRA parameters of "
+        f"{config.pretrained_model_name_or_path}"
     )
 
     source = pictures
@@ -203,13 +189,22 @@ def train(config: TrainingConfig) -> None:
         bar = lambda items, **words: tqdm(items, disable=not accelerator.is_main_process, **words)  # noqa: E731
         keep = config.pixel_loss_share > 0
         source = LatentSource(
-            pictures, base.vae, config.cached_variants, config.seed, accelerator.device, bar, keep_pixels=keep
+            pictures,
+            base.vae,
+            config.cached_variants,
+            config.seed,
+            accelerator.device,
+            bar,
+            keep_pixels=keep,
+            directory=config.latent_cache_dir,
+            place=accelerator.process_index,
+            places=accelerator.num_processes,
         )
     scheduler = inference_scheduler(prediction_type=config.prediction_type)
     size = config.resolution // factor
     stream = TrainingStream(
         source,
-        len(pairs),
+        len(pictures),
         seed=config.seed,
         latent_shape=(base.vae.config.latent_channels, size, size),
         num_train_timesteps=scheduler.config.num_train_timesteps,
@@ -268,7 +263,7 @@ def train(config: TrainingConfig) -> None:
         found = tried(accelerator, accumulate, config.max_train_steps - first_step)
         counts = {"trained": trained, "frozen UNet": sum(p.numel() for p in base.unet.parameters()) - trained}
         counts["frozen VAE"] = sum(p.numel() for p in base.vae.parameters())
-        accelerator.print(dry_run_report(record, accelerator, counts, len(pairs), first_step, found))
+        accelerator.print(dry_run_report(record, accelerator, counts, len(pictures), first_step, found))
         return
     if config.report_to != "none":
         accelerator.init_trackers("logs", config={key: str(value) for key, value in record.items()})
@@ -287,7 +282,7 @@ def train(config: TrainingConfig) -> None:
             losses, indices = accumulate()
             flags = torch.full_like(losses, stop.value())
             gathered = accelerator.gather(torch.stack([losses, indices.to(losses), flags], dim=1)).cpu()
-            refuse_non_finite(gathered, pairs, step)
+            refuse_non_finite(gathered, pictures, step)
             accelerator.clip_grad_norm_(lora.values(), config.max_grad_norm)
             learning_rate = schedule.get_last_lr()[0]
             optimizer.step()
@@ -329,7 +324,7 @@ def train(config: TrainingConfig) -> None:
     progress.close()
     if accelerator.is_main_process:
         with weights_of(average, lora):
-            write_adapter(output, peft_model, base, config, record, len(pairs))
+            write_adapter(output, peft_model, base, config, record, len(pictures))
         print(f"adapter written to {output / 'adapter'}")
         if config.push_to_hub:
             print(f"adapter uploaded to {push(config, output / 'adapter')}")
@@ -378,12 +373,48 @@ def warnings_off():
         yield
 
 
-def refuse_overlap(pairs: list[PairFiles], held_out: list[PairFiles]) -> None:
+def open_data(config: TrainingConfig) -> tuple[Source, Source | None]:
+    """The pairs to train on, and those held out or None; no weight is loaded and nothing written.
+
+    Raises:
+        ValueError, OSError: see `sdseg.data.open_pictures`; or both hold the same pictures.
+    """
+    from sdseg.data import Augmentation, Columns, find_pairs, is_on_the_fly, open_pictures
+
+    pictures = open_pictures(
+        config.train_data_dir,
+        config.resolution,
+        Augmentation(config.random_flip, config.min_crop_scale),
+        weights=config.train_data_weights,
+        columns=Columns(config.image_column, config.alpha_column, config.train_split),
+        streaming=config.streaming,
+        window=config.shuffle_buffer_size,
+    )
+    if not config.validation_data_dir:
+        return pictures, None
+    if is_on_the_fly(config.validation_data_dir):
+        find_pairs(config.validation_data_dir)  # says why not
+    columns = Columns(config.image_column, config.alpha_column, config.validation_split)
+    held_out = open_pictures(config.validation_data_dir, config.resolution, Augmentation(False, 1), columns=columns)
+    refuse_overlap(pictures, held_out)
+    places = config.train_data_dir if isinstance(config.train_data_dir, list) else [config.train_data_dir]
+    for place in places:
+        refuse_shared_foreground(place, config.validation_data_dir)
+    return pictures, held_out
+
+
+def refuse_errors(findings: Iterable[Finding]) -> None:
+    """Prints warnings, and raises ConfigError at the first error that examining the data finds."""
+    for finding in findings:
+        if finding.is_error:
+            raise ConfigError(f"{finding.place}: {finding.text} (python -m sdseg.doctor tells all that is found)")
+        print(finding, file=sys.stderr)
+
+
+def refuse_overlap(pictures: Source, held_out: Source) -> None:
     """Validation on pictures that are trained on would say nothing."""
-    trained_on = {pair.image.resolve() for pair in pairs}
-    for pair in held_out:
-        if pair.image.resolve() in trained_on:
-            raise ConfigError(f"validation_data_dir holds {pair.image}, which is also trained on; hold other pairs out")
+    for shared in sorted(pictures.files() & held_out.files())[:1]:
+        raise ConfigError(f"validation_data_dir holds {shared}, which is also trained on; hold other pairs out")
 
 
 def refuse_shared_foreground(training: str, validation: str) -> None:
@@ -398,25 +429,15 @@ def refuse_shared_foreground(training: str, validation: str) -> None:
         )
 
 
-def refuse_non_finite(gathered: torch.Tensor, pairs: list[PairFiles], step: int) -> None:
+def refuse_non_finite(gathered: torch.Tensor, pictures: Source, step: int) -> None:
     """gathered: [samples, 3] of loss, pair index, stop flag, from all processes."""
     bad = gathered[~gathered[:, 0].isfinite()]
     if len(bad):
-        names = ", ".join(pairs[int(index)].name for index in bad[:8, 1])
+        names = ", ".join(pictures.name(int(index)) for index in bad[:8, 1])
         raise NonFiniteLoss(
             f"the loss is {bad[0, 0].item()} at step {step} for {len(bad)} of {len(gathered)} samples ({names}); look "
             "at these pairs, or lower learning_rate; the last checkpoint is from before this step"
         )
-
-
-def data_digest(pairs: list[PairFiles], recipe: str, photos: Iterable[str]) -> str:
-    """Changes when pairs are added, removed, renamed or differ in file size, with the recipe text, and with photos."""
-    digest = hashlib.sha256(recipe.encode())
-    for place in photos:
-        digest.update(f"{place}\n".encode())
-    for pair in pairs:
-        digest.update(f"{pair.name} {pair.image.stat().st_size} {pair.alpha.stat().st_size}\n".encode())
-    return digest.hexdigest()[:16]
 
 
 def log(accelerator: Accelerator, output: Path, row: dict) -> None:

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     import numpy as np
     from accelerate import Accelerator
 
-    from sdseg.data import PairFiles
+    from sdseg.data import Source
     from sdseg.model import Base
 
 GRID_ROWS = 12  # of the validation picture
@@ -21,7 +21,7 @@ def validate(
     accelerator: Accelerator,
     unet,
     base: Base,
-    held_out: list[PairFiles],
+    held_out: Source,
     config: TrainingConfig,
     output: Path,
     step: int,
@@ -35,7 +35,6 @@ def validate(
     import numpy as np
     import torch
 
-    from sdseg.data import read_pair
     from sdseg.imaging import write_image
     from sdseg.metrics import calibration_scale, iou, mad, mse
     from sdseg.model import inference_scheduler
@@ -46,11 +45,10 @@ def validate(
     scheduler = inference_scheduler(prediction_type=config.prediction_type)
     pipeline = MattingPipeline(network, base.vae, scheduler, base.prompt_embedding)
     pipeline.set_progress_bar_config(disable=True)
-    chosen = held_out[: config.num_validation_images]
     rows, scores = [], {"mad": [], "mse": [], "iou": []}
     squared_error = variance = 0.0
-    for pair in chosen:
-        image, truth = read_pair(pair)
+    for index in range(min(len(held_out), config.num_validation_images)):
+        image, truth = held_out.read(index)
         result = pipeline(
             image,
             num_inference_steps=config.num_inference_steps,

@@ -649,10 +649,12 @@ def test_the_recipe_belongs_to_the_run_and_validation_wants_pairs_that_stay(tmp_
 
 def test_doubtful_mattes_are_counted_in_recombined_pictures_too(tmp_path):
     from sdseg.data import Augmentation, open_pictures
+    from sdseg.doctor import examine
 
     far_off = [disc(index, at=(5, 5)) if index < 2 else disc(index) for index in range(4)]
     pictures = open_pictures(write_set(tmp_path / "set", layers=far_off), 32, Augmentation(False, 1.0))
-    assert pictures.check() == ["2 of 4 mattes looked into are empty (all 0)"]
+    (finding,) = examine(pictures)
+    assert "2 of 4 mattes are empty (all 0), the first is foregrounds/000000.exr" in str(finding)
 
 
 def test_foregrounds_that_are_recombined_are_not_validated_on(tmp_path, capsys):

@@ -591,21 +591,6 @@ def test_unknown_key_in_a_file_names_its_neighbour(tmp_path, capsys):
     assert "does not exist" in error_of(["--config", str(tmp_path / "none.yaml")], capsys)
 
 
-def test_unlikely_mattes_are_warned_of_with_counts(pairs, tmp_path):
-    from sdseg.data import check_pairs, find_pairs
-
-    folder = shutil.copytree(pairs, tmp_path / "pairs")
-    write_alpha(folder / "alpha/000000.png", np.zeros((32, 32), np.float32))
-    write_alpha(folder / "alpha/000001.png", np.zeros((32, 32), np.float32))
-    write_alpha(folder / "alpha/000002.png", np.ones((32, 32), np.float32))
-    write_alpha(folder / "alpha/000003.png", np.tri(32, dtype=np.float32))
-    warnings = check_pairs(find_pairs(folder))
-    assert warnings[0].startswith("2 of 12") and "all 0" in warnings[0]
-    assert warnings[1].startswith("1 of 12") and "all 1" in warnings[1]
-    assert warnings[2].startswith("1 of 12") and "nothing but 0 and 1" in warnings[2]
-    assert check_pairs(find_pairs(pairs)) == []
-
-
 def test_config_file_and_flags(tmp_path):
     from sdseg.config import parse_training_config
 

@@ -9,13 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from sdseg.imaging import ImageError, list_images, read_alpha, read_image
-
-# keys of a recipe that say nothing about which subjects are seen, from where and in what light
-BESIDE_THE_FOREGROUND = {
-    "name", "target", "compositing", "composites_per_foreground", "samples_per_pixel", "max_depth", "background",
-    "exposure", "capture", "recompose", "photos",
-}  # fmt: skip
+from sdseg.imaging import Encoded, ImageError, list_images, read_alpha, read_image
 
 
 class DataError(ValueError):
@@ -24,11 +18,11 @@ class DataError(ValueError):
 
 @dataclass(frozen=True)
 class PairFiles:
-    """Where one pair lies."""
+    """The two files of one pair: where they lie, or their bytes."""
 
     name: str  # the image's path below the data folder, as logs and errors name the sample
-    image: Path
-    alpha: Path
+    image: Path | Encoded
+    alpha: Path | Encoded
 
 
 def is_on_the_fly(directory: str | Path) -> bool:
@@ -40,8 +34,11 @@ def is_on_the_fly(directory: str | Path) -> bool:
         raise DataError(f"{record} is not what `python -m synth_data render` writes ({error}); render again") from error
 
 
-def find_pairs(directory: str | Path) -> list[PairFiles]:
-    """The pairs of a folder: by `metadata.jsonl` (`file_name`, `alpha_file_name`), else images/* with alpha/*.png.
+def find_pairs(directory: str | Path, image_column: str = "image", alpha_column: str = "alpha") -> list[PairFiles]:
+    """The pairs of a folder: by `metadata.jsonl`, else images/* with alpha/*.png.
+
+    A line of `metadata.jsonl` names the file of a column c in `c_file_name`, that of the image in `file_name`. Without
+    it, a column other than image is the folder c/.
 
     Raises:
         DataError: no such folder, no pairs, an image without its alpha, or foregrounds to be recombined.
@@ -55,14 +52,17 @@ def find_pairs(directory: str | Path) -> list[PairFiles]:
             "that stay the same here, rendered with compositing: disk"
         )
     if (directory / "metadata.jsonl").is_file():
-        pairs = list(_listed_pairs(directory))
-    elif (directory / "images").is_dir():
+        pairs = list(_listed_pairs(directory, image_column, alpha_column))
+    elif (images := directory / ("images" if image_column == "image" else image_column)).is_dir():
         pairs = [
-            PairFiles(str(image.relative_to(directory)), image, directory / "alpha" / f"{image.stem}.png")
-            for image in list_images(directory / "images")
+            PairFiles(str(image.relative_to(directory)), image, directory / alpha_column / f"{image.stem}.png")
+            for image in list_images(images)
         ]
     else:
-        raise DataError(f"data folder {directory} has neither metadata.jsonl nor images/ with alpha/ beside it")
+        raise DataError(
+            f"data folder {directory} has neither metadata.jsonl nor {images.name}/ with {alpha_column}/ beside it, "
+            "nor tar or parquet files"
+        )
     if not pairs:
         raise DataError(f"data folder {directory} holds no pairs")
     for pair in pairs:
@@ -72,62 +72,19 @@ def find_pairs(directory: str | Path) -> list[PairFiles]:
     return pairs
 
 
-def _listed_pairs(directory: Path) -> Iterator[PairFiles]:
+def _listed_pairs(directory: Path, image_column: str, alpha_column: str) -> Iterator[PairFiles]:
+    keys = [f"{column}_file_name" if column != "image" else "file_name" for column in (image_column, alpha_column)]
     with open(directory / "metadata.jsonl", encoding="utf-8") as lines:
         for number, line in enumerate(lines, start=1):
             try:
                 row = json.loads(line)
-                name, alpha = row["file_name"], row["alpha_file_name"]
+                name, alpha = (row[key] for key in keys)
+                yield PairFiles(name, directory / name, directory / alpha)
             except (ValueError, KeyError, TypeError) as error:
                 raise DataError(
-                    f"{directory / 'metadata.jsonl'} line {number}: every line is a JSON object with file_name "
-                    f"and alpha_file_name ({error!r})"
+                    f"{directory / 'metadata.jsonl'} line {number}: every line is a JSON object with {keys[0]} "
+                    f"and {keys[1]} ({error!r}); add them, or set image_column and alpha_column"
                 ) from error
-            yield PairFiles(name, directory / name, directory / alpha)
-
-
-def shared_foreground(one: str | Path, other: str | Path) -> int | None:
-    """The lowest number of a foreground that two rendered folders both show; None where they share none.
-
-    One seed, one recipe (apart from `BESIDE_THE_FOREGROUND`) and one number make one foreground, whatever its
-    background, file name, picture size or noise. Folders without the records of `python -m synth_data render` share
-    none.
-
-    Raises:
-        ValueError: a record that cannot be read.
-    """
-    origin = _origin(Path(one))
-    if origin is None or origin != _origin(Path(other)):
-        return None
-    return min(_foregrounds(Path(one)) & _foregrounds(Path(other)), default=None)
-
-
-def _origin(directory: Path) -> tuple[int, dict] | None:
-    """Seed and recipe of a rendered folder's foregrounds; None where they are not recorded."""
-    import yaml
-
-    from synth_data.store import read_settings
-
-    if not all((directory / name).is_file() for name in ("render.json", "recipe.yaml", "metadata.jsonl")):
-        return None
-    settings = read_settings(directory)
-    try:
-        recipe = yaml.safe_load((directory / "recipe.yaml").read_text("utf-8"))
-        kept = {key: value for key, value in recipe.items() if key not in BESIDE_THE_FOREGROUND}
-    except (yaml.YAMLError, AttributeError, UnicodeDecodeError) as error:
-        raise DataError(
-            f"{directory / 'recipe.yaml'} is not the recipe that `python -m synth_data render` wrote ({error!r}); "
-            "render again"
-        ) from error
-    return (settings["seed"], kept) if "seed" in settings else None
-
-
-def _foregrounds(directory: Path) -> set[int]:
-    """The numbers of a rendered folder's foregrounds, as its samples record them."""
-    from synth_data.store import read_rows
-
-    recorded = (json.loads(row["factors"]) for _, row in read_rows(directory) if row is not None)
-    return {factors["foreground"] for factors in recorded if "foreground" in factors}
 
 
 def read_pair(pair: PairFiles) -> tuple[np.ndarray, np.ndarray]:

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import torch
 
-from sdseg.data.augmentation import PERMUTATION, draw_generator, uniform
+from sdseg.data.augmentation import draw_generator, uniform
 from sdseg.data.latent_cache import LatentSource
-from sdseg.data.sources import PictureSource, RecomposedSource
+from sdseg.data.sources import Source
 from sdseg.noise import annealed_noise
 
 
@@ -18,7 +18,7 @@ class TrainingStream(torch.utils.data.Dataset):
 
     def __init__(
         self,
-        source: PictureSource | RecomposedSource | LatentSource,
+        source: Source | LatentSource,
         size: int,
         *,
         seed: int,
@@ -39,8 +39,7 @@ class TrainingStream(torch.utils.data.Dataset):
         """(epoch, position within it, index of the pair)."""
         epoch, place = divmod(position, self.size)
         if self._order[0] != epoch:
-            order = torch.randperm(self.size, generator=draw_generator(self.seed, epoch, PERMUTATION))
-            self._order = (epoch, order)
+            self._order = (epoch, self.source.order(self.seed, epoch))
         return epoch, place, int(self._order[1][place])
 
     def __getitem__(self, position: int) -> dict[str, torch.Tensor]:
