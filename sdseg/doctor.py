@@ -27,7 +27,9 @@ BINARY = "mattes hold nothing but 0 and 1"
 INVERTED = "mattes look inverted (1 all along the border, less inside)"
 SAME = "images are their own mattes"
 PREMULTIPLIED = "images look premultiplied (black where alpha is 0, never brighter than alpha)"
+VOID = "class maps are void all over (all 255)"
 REMEDIES = {
+    VOID: "remove these: nothing is learnt from them",
     EMPTY: "render these again or remove them, unless pictures without a subject are wanted",
     FULL: "render these again or remove them: nothing is cut out of such a picture",
     BINARY: "a matting model trained on binary masks loses hair and glass; give mattes with soft edges",
@@ -79,7 +81,7 @@ def examine(source: Source, looked_into: int = LOOKED_INTO) -> Iterator[Finding]
         except DataError as error:
             yield Finding(source.place, str(error), is_error=True)
             continue
-        for doubt in doubts(image, alpha):
+        for doubt in doubts(image, alpha, source.target.kind):
             doubted[doubt].append(source.name(index))
     if 2 * len(doubted[SOME_INVERTED]) > len(chosen):  # a subject that the frame cuts may cover most of one border
         doubted[INVERTED] = doubted[SOME_INVERTED]
@@ -114,16 +116,19 @@ def size_problem(pair: PairFiles) -> str | None:
     )
 
 
-def doubts(image: np.ndarray, alpha: np.ndarray) -> list[str]:
-    """Keys of REMEDIES, or SOME_INVERTED, that hold for a pair uint8 [H, W, 3] and float32 [H, W] in [0, 1]."""
+def doubts(image: np.ndarray, alpha: np.ndarray, target: str = "alpha") -> list[str]:
+    """Keys of REMEDIES, or SOME_INVERTED, that hold for a pair uint8 [H, W, 3] and float32 [H, W] in [0, 1], or of
+    target classes int32 [H, W]."""
     import numpy as np
 
+    if target == "classes":
+        return [VOID] if alpha.max() < 0 else []
     if alpha.max() == 0:
         return [EMPTY]
     if alpha.min() == 1:
         return [FULL]
     found = []
-    if ((alpha == 0) | (alpha == 1)).all():
+    if target == "alpha" and ((alpha == 0) | (alpha == 1)).all():
         found.append(BINARY)
     border = np.concatenate([alpha[0], alpha[-1], alpha[1:-1, 0], alpha[1:-1, -1]])
     covered = (border > 0.5).mean()

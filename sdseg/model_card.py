@@ -11,6 +11,18 @@ from sdseg.config import TrainingConfig
 if TYPE_CHECKING:
     from sdseg.model import Base
 
+TITLES = {"alpha": "Matting", "mask": "Mask", "classes": "Segmentation"}
+ABOUT = (
+    (
+        "A LoRA adapter that turns the base into an image matting model with sdseg: the UNet takes the image's",
+        "latent beside a noisy matte's, and several samples give a mean matte and a map of their spread.",
+    ),
+    (
+        "A LoRA adapter that turns the base into a segmentation model with sdseg: the UNet takes the image's latent",
+        "beside a noisy one of classes painted in colours, and several samples vote for the class of each pixel.",
+    ),
+)
+
 
 def write_adapter(output: Path, peft_model, base: Base, config: TrainingConfig, record: dict, pairs: int) -> None:
     from sdseg.adapter import AdapterConfig, save_adapter
@@ -30,6 +42,9 @@ def write_adapter(output: Path, peft_model, base: Base, config: TrainingConfig, 
             resolution=config.resolution,
             num_inference_steps=config.num_inference_steps,
             calibration={setting: metrics["calibration_scale"]} if "calibration_scale" in metrics else {},
+            target=config.target,
+            class_names=list(record.get("classes", {})),
+            class_colours=list(record.get("classes", {}).values()),
         ),
         base.prompt_embedding,
         model_card(base, config, record, metrics, pairs, with_pictures=grid.is_file()),
@@ -41,10 +56,22 @@ def write_adapter(output: Path, peft_model, base: Base, config: TrainingConfig, 
 def last_validation(stats: Path) -> dict[str, float]:
     """The newest validation's figures by name, without prefix; empty when there was none."""
     rows = [json.loads(row) for row in stats.read_text(encoding="utf-8").splitlines()]
-    validations = [row for row in rows if "validation_mad" in row]
+    validations = [row for row in rows if any(key.startswith("validation_") for key in row)]
     if not validations:
         return {}
     return {key.removeprefix("validation_"): value for key, value in validations[-1].items() if key != "step"}
+
+
+def figures_table(metrics: dict[str, float]) -> list[str]:
+    """Lines of a Markdown table."""
+    shown = {"mad": ("MAD", 4), "mse": ("MSE", 4), "iou": ("IoU", 3)}
+    shown |= {"accuracy": ("accuracy", 3), "mean_iou": ("mean IoU", 3)}
+    chosen = [(*words, metrics[key]) for key, words in shown.items() if key in metrics]
+    return [
+        "| " + " | ".join(title for title, _, _ in chosen) + " |",
+        "|" + "---|" * len(chosen),
+        "| " + " | ".join(f"{value:.{digits}f}" for _, digits, value in chosen) + " |",
+    ]
 
 
 def model_card(base: Base, config: TrainingConfig, record: dict, metrics: dict, pairs: int, with_pictures: bool) -> str:
@@ -64,10 +91,9 @@ def model_card(base: Base, config: TrainingConfig, record: dict, metrics: dict, 
         yaml.safe_dump(front, sort_keys=True).strip(),
         "---",
         "",
-        f"# Matting adapter for {base.name}",
+        f"# {TITLES[config.target]} adapter for {base.name}",
         "",
-        "A LoRA adapter that turns the base into an image matting model with sdseg: the UNet takes the image's",
-        "latent beside a noisy matte's, and several samples give a mean matte and a map of their spread.",
+        *ABOUT[config.target == "classes"],
         "",
         "```bash",
         "python infer.py --adapter THIS_FOLDER --input photo.jpg --output mattes \\",
@@ -82,6 +108,7 @@ def model_card(base: Base, config: TrainingConfig, record: dict, metrics: dict, 
         f"- LoRA rank {config.rank}, alpha {config.lora_alpha:g}, on {', '.join(config.lora_targets)}",
         f"- Learning rate {config.learning_rate:g}, {config.lr_scheduler}, {config.lr_warmup_steps} steps of warm-up",
         f"- Default: {config.num_inference_steps} denoising steps",
+        *([f"- Classes: {', '.join(record['classes'])}"] if "classes" in record else []),
         "",
         "## Metrics",
         "",
@@ -90,16 +117,14 @@ def model_card(base: Base, config: TrainingConfig, record: dict, metrics: dict, 
         lines += [
             f"On {held_out}, {config.num_inference_steps} steps, {config.validation_ensemble_size} samples:",
             "",
-            "| MAD | MSE | IoU |",
-            "|---|---|---|",
-            f"| {metrics['mad']:.4f} | {metrics['mse']:.4f} | {metrics['iou']:.3f} |",
+            *figures_table(metrics),
         ]
     else:
         lines += ["Not validated during training."]
     if with_pictures:
         lines += [
             "",
-            "Photo, truth, matte, uncertainty (white = 0.5):",
+            f"Photo, truth, prediction, uncertainty ({'entropy' if config.target == 'classes' else 'white = 0.5'}):",
             "",
             "![validation](pictures/validation.png)",
         ]

@@ -51,6 +51,14 @@ def step_to_resume(output: Path, config: TrainingConfig, record: dict) -> int:
     return latest_checkpoint(output)
 
 
+def stored_colours(output: Path) -> dict[str, list[int]] | None:
+    """The colours of the classes with which a run began, by name; they depend on the VAE's last bits."""
+    import yaml
+
+    stored = output / "config.yaml"
+    return yaml.safe_load(stored.read_text(encoding="utf-8")).get("classes") if stored.is_file() else None
+
+
 def make_run_folder(output: Path, config: TrainingConfig, record: dict, first_step: int) -> None:
     """Write config.yaml, and drop what is to be written again: all of it when overwriting, else later rows."""
     import yaml

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     import torch
     from diffusers import AutoencoderKL
 
-TARGETS = ("alpha", "mask", "classes")
+    from synth_data.store import Pair
+
 LEAST_DISTANCE = 48  # of two classes' colours, in 8-bit levels; closer ones come back confused: docs/segmentation.md
 MIDDLE = 0.5  # of alpha: where a mask begins
 VOID = 255  # in files: a pixel without a class
@@ -59,6 +60,18 @@ class Target:
             )
         return ids
 
+    def of_pair(self, pair: Pair) -> np.ndarray:
+        """As `read`, of a pair that was put together in memory."""
+        if self.kind != "classes":
+            return pair.alpha if self.kind == "alpha" else as_mask(pair.alpha)
+        if pair.classes.max() >= len(self.class_names):
+            raise ImageError(f"foreground has class {pair.classes.max()}, but {len(self.class_names)} are named")
+        return pair.classes.astype(np.int32)
+
+    def painted(self, vae: AutoencoderKL) -> dict[str, list[int]]:
+        """The colours of classes on this base, 8-bit sRGB by name; raises as `palette`."""
+        return dict(zip(self.class_names, palette(vae, len(self.class_names)).tolist(), strict=True))
+
 
 def as_mask(alpha: np.ndarray) -> np.ndarray:
     """Alpha float32 [H, W] => 0 and 1, float32 [H, W]."""
@@ -82,6 +95,8 @@ def open_target(kind: str, class_names: list[str] | None, places: list[str]) -> 
                 "or set class_names, by id, background first"
             )
         class_names = read_class_record(found[0])
+    if len(set(class_names)) != len(class_names):
+        raise ValueError(f"class names {class_names} are not all different; give each class a name of its own")
     return Target(kind, tuple(class_names))
 
 

@@ -18,7 +18,15 @@ from sdseg.doctor import examine
 from sdseg.dry_run import Stopwatch, dry_run_report, tried
 from sdseg.hub import check_hub, push
 from sdseg.model_card import write_adapter
-from sdseg.run_folder import load_checkpoint, make_run_folder, save_checkpoint, step_to_resume, write_environment
+from sdseg.run_folder import (
+    load_checkpoint,
+    make_run_folder,
+    save_checkpoint,
+    step_to_resume,
+    stored_colours,
+    write_environment,
+)
+from sdseg.targets import open_target
 from sdseg.validation import validate
 
 if TYPE_CHECKING:
@@ -100,6 +108,7 @@ def train(config: TrainingConfig) -> None:
         ValueError, OSError: bad settings, data or base, before anything is written.
         NonFiniteLoss, StoppedBySignal: see there.
     """
+    import numpy as np
     import torch
     from accelerate import Accelerator
     from diffusers.optimization import get_scheduler
@@ -135,6 +144,10 @@ def train(config: TrainingConfig) -> None:
     factor = base.vae_scale_factor
     if config.resolution % factor:
         raise ConfigError(f"resolution is {config.resolution}; it must be a multiple of {factor} for this base")
+    colours = None
+    if pictures.target.kind == "classes":
+        record["classes"] = (first_step and stored_colours(output)) or pictures.target.painted(base.vae)
+        colours = np.array(list(record["classes"].values()), np.uint8)
     base.vae.to(accelerator.device)
     base.unet.to(accelerator.device)
     if config.mixed_precision == "bf16":
@@ -199,6 +212,7 @@ def train(config: TrainingConfig) -> None:
             directory=config.latent_cache_dir,
             place=accelerator.process_index,
             places=accelerator.num_processes,
+            colours=colours,
         )
     scheduler = inference_scheduler(prediction_type=config.prediction_type)
     size = config.resolution // factor
@@ -248,11 +262,11 @@ def train(config: TrainingConfig) -> None:
                 batch = next(batches)
             batch = {key: value.to(accelerator.device) for key, value in batch.items()}
             if "image" in batch:
-                batch = encode_batch(batch, base.vae, accelerator.device)
+                batch = encode_batch(batch, base.vae, accelerator.device, colours)
             last = micro == config.gradient_accumulation_steps - 1
             with contextlib.nullcontext() if last else accelerator.no_sync(unet):
                 with accelerator.autocast():
-                    sample_losses = training_loss(unet, base.vae, scheduler, batch, prompt_embedding)
+                    sample_losses = training_loss(unet, base.vae, scheduler, batch, prompt_embedding, colours)
                 accelerator.backward(sample_losses.mean())
             losses.append(sample_losses.detach())
             indices.append(batch["index"])
@@ -306,7 +320,7 @@ def train(config: TrainingConfig) -> None:
                 recent = []
             if held_out and (done % config.validation_steps == 0 or finished) and accelerator.is_main_process:
                 with weights_of(average, lora):
-                    last_metrics = validate(accelerator, unet, base, held_out, config, output, done)
+                    last_metrics = validate(accelerator, unet, base, held_out, config, output, done, colours)
                 log(
                     accelerator,
                     output,
@@ -381,23 +395,27 @@ def open_data(config: TrainingConfig) -> tuple[Source, Source | None]:
     """
     from sdseg.data import Augmentation, Columns, find_pairs, is_on_the_fly, open_pictures
 
+    places = config.train_data_dir if isinstance(config.train_data_dir, list) else [config.train_data_dir]
+    target = open_target(config.target, config.class_names, places)
+    column = config.target if config.alpha_column == "alpha" else config.alpha_column
     pictures = open_pictures(
         config.train_data_dir,
         config.resolution,
         Augmentation(config.random_flip, config.min_crop_scale),
         weights=config.train_data_weights,
-        columns=Columns(config.image_column, config.alpha_column, config.train_split),
+        columns=Columns(config.image_column, column, config.train_split),
         streaming=config.streaming,
         window=config.shuffle_buffer_size,
+        target=target,
     )
     if not config.validation_data_dir:
         return pictures, None
     if is_on_the_fly(config.validation_data_dir):
         find_pairs(config.validation_data_dir)  # says why not
-    columns = Columns(config.image_column, config.alpha_column, config.validation_split)
-    held_out = open_pictures(config.validation_data_dir, config.resolution, Augmentation(False, 1), columns=columns)
+    columns = Columns(config.image_column, column, config.validation_split)
+    whole = Augmentation(False, 1)
+    held_out = open_pictures(config.validation_data_dir, config.resolution, whole, columns=columns, target=target)
     refuse_overlap(pictures, held_out)
-    places = config.train_data_dir if isinstance(config.train_data_dir, list) else [config.train_data_dir]
     for place in places:
         refuse_shared_foreground(place, config.validation_data_dir)
     return pictures, held_out

@@ -21,6 +21,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from sdseg.data.augmentation import PERMUTATION, draw_generator, latent_valid
@@ -28,6 +29,7 @@ from sdseg.data.pairs import DataError
 from sdseg.data.sources import Source
 from sdseg.imaging import replacing
 from sdseg.model import encode_alpha, encode_image
+from sdseg.targets import paint
 
 CACHE_FORMAT = 1
 SHARD_ENTRIES = 128  # 17 MB at 512 px
@@ -36,7 +38,7 @@ LOCK_FILE = ".lock"
 
 class LatentSource:
     """Pairs encoded once, each in a fixed number of augmented variants: items hold latents, and with `keep_pixels` the
-    mattes they come from.
+    mattes or class ids they come from.
 
     They are kept in memory, or with `directory` on disk, read through memory maps: the same values, bit for bit, since
     entry i is encoded in the same batch either way.
@@ -55,6 +57,7 @@ class LatentSource:
         directory: str | Path | None = None,
         place: int = 0,
         places: int = 1,
+        colours: np.ndarray | None = None,
     ):
         """Encodes what is not on disk yet.
 
@@ -62,6 +65,7 @@ class LatentSource:
             progress: wraps the iteration over shards, as tqdm does.
             batch_size: entries encoded together, a power of two up to SHARD_ENTRIES; by resolution if None.
             directory: of the caches; None keeps all in memory.
+            colours: uint8 [classes, 3], that class ids are painted in.
             place, places: which process this is, of how many that begin at once; each begins elsewhere.
 
         Raises:
@@ -70,7 +74,10 @@ class LatentSource:
         self.pictures, self.variants = pictures, variants
         self._vae, self._seed, self._device = vae, seed, device
         self._batch_size = batch_size or encoded_together(pictures.resolution)
-        self._kept = ["image_latents", "matte_latents", "latent_valid", *(("alpha", "valid") if keep_pixels else ())]
+        self._colours = colours
+        self._kept = ["image_latents", "matte_latents", "latent_valid"]
+        if keep_pixels:
+            self._kept += ["alpha" if colours is None else "classes", "valid"]
         self._entries = len(pictures) * variants
         count = -(-self._entries // SHARD_ENTRIES)
         if directory is None:
@@ -78,6 +85,8 @@ class LatentSource:
             self.shards = [self._encode(number) for number in shown]
             return
         described = cache_key(pictures, vae, variants, seed, keep_pixels, self._batch_size)
+        if colours is not None:
+            described["colours"] = colours.tolist()
         folder = Path(directory) / hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()[:16]
         first = place * count // places
         walk = [(first + step) % count for step in range(count)]
@@ -109,7 +118,7 @@ class LatentSource:
 
     def _encode(self, number: int) -> dict[str, torch.Tensor]:
         """A shard: `image_latents`, `matte_latents` float32 [E, 4, h, w], `latent_valid` bool [E, 1, h, w], with
-        `keep_pixels` also `alpha` float32 and `valid` bool [E, 1, H, W]."""
+        `keep_pixels` also `alpha` float32 or `classes` int64, and `valid` bool [E, 1, H, W]."""
         parts = {key: [] for key in self._kept}
         last = min(self._entries, (number + 1) * SHARD_ENTRIES)
         for start in range(number * SHARD_ENTRIES, last, self._batch_size):
@@ -119,7 +128,7 @@ class LatentSource:
                 for index, variant in entries
             ]
             pixels = {key: torch.stack([item[key] for item in fitted]) for key in fitted[0]}
-            encoded = encode_batch(pixels, self._vae, self._device)
+            encoded = encode_batch(pixels, self._vae, self._device, self._colours)
             for key in self._kept:
                 parts[key].append(encoded[key].cpu())
         return {key: torch.cat(values) for key, values in parts.items()}
@@ -252,12 +261,21 @@ def locked(file, number: int, wait: bool) -> Iterator[bool]:
 # ---------------------------------------------------------------------------------------------- one batch
 
 
-def encode_batch(batch: dict[str, torch.Tensor], vae, device) -> dict[str, torch.Tensor]:
-    """A Batch of pixels and `image_latents`, `matte_latents` float32 [B, 4, h, w], `latent_valid` bool [B, 1, h, w]."""
+def encode_batch(
+    batch: dict[str, torch.Tensor], vae, device, colours: np.ndarray | None = None
+) -> dict[str, torch.Tensor]:
+    """A Batch of pixels and `image_latents`, `matte_latents` float32 [B, 4, h, w], `latent_valid` bool [B, 1, h, w].
+
+    Where there are `classes` in place of `alpha`, they are painted in `colours`, uint8 [classes, 3].
+    """
     factor = 2 ** (len(vae.config.block_out_channels) - 1)
     batch = {key: values.to(device) for key, values in batch.items()}
+    if "classes" in batch:
+        matte_latents = encode_image(vae, paint(batch["classes"][:, 0], colours))
+    else:
+        matte_latents = encode_alpha(vae, batch["alpha"])
     return batch | {
         "image_latents": encode_image(vae, batch["image"]).float(),
-        "matte_latents": encode_alpha(vae, batch["alpha"]).float(),
+        "matte_latents": matte_latents.float(),
         "latent_valid": latent_valid(batch["valid"], factor),
     }

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from sdseg.imaging import Encoded, ImageError, list_images, read_alpha, read_image
+from sdseg.imaging import Encoded, ImageError, list_images, read_image
+from sdseg.targets import Target
 
 
 class DataError(ValueError):
@@ -87,10 +88,10 @@ def _listed_pairs(directory: Path, image_column: str, alpha_column: str) -> Iter
                 ) from error
 
 
-def read_pair(pair: PairFiles) -> tuple[np.ndarray, np.ndarray]:
-    """One pair as uint8 [H, W, 3] sRGB and float32 [H, W] in [0, 1]; DataError where it cannot be read."""
+def read_pair(pair: PairFiles, target: Target = Target()) -> tuple[np.ndarray, np.ndarray]:  # noqa: B008
+    """One pair as uint8 [H, W, 3] sRGB and what `Target.read` gives, [H, W]; DataError where it cannot be read."""
     try:
-        image, alpha = read_image(pair.image), read_alpha(pair.alpha)
+        image, alpha = read_image(pair.image), target.read(pair.alpha)
     except ImageError as error:
         raise DataError(str(error)) from error
     if image.shape[:2] != alpha.shape:

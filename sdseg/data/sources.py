@@ -16,6 +16,7 @@ import torch
 from sdseg.data.augmentation import PERMUTATION, Augmentation, draw_generator, fit_pair
 from sdseg.data.containers import ParquetRows, Rows, TarRows, load_rows, of_split, parquet_files
 from sdseg.data.pairs import DataError, PairFiles, find_pairs, is_on_the_fly, read_pair
+from sdseg.targets import Target
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,7 @@ class Source:
     resolution: int
     augmentation: Augmentation
     pairs: Sequence[PairFiles]
+    target: Target = Target()
     recipe, photos = "", ()  # of foregrounds put together anew: what else decides the pictures
 
     def __len__(self) -> int:
@@ -44,8 +46,9 @@ class Source:
         return self.pairs[index].name
 
     def read(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        """uint8 [H, W, 3] sRGB and float32 [H, W] in [0, 1], not augmented; DataError where they cannot be read."""
-        return read_pair(self.pairs[index])
+        """uint8 [H, W, 3] sRGB and a truth [H, W] as `Target.read` gives it, not augmented; DataError where they cannot
+        be read."""
+        return read_pair(self.pairs[index], self.target)
 
     def fetch(self, index: int, generator: torch.Generator) -> dict[str, torch.Tensor]:
         """A pair as `fit_pair` gives it, augmented by draws of `generator`."""
@@ -66,6 +69,8 @@ class Source:
         digest = hashlib.sha256(self.recipe.encode())
         for line in self.photos:
             digest.update(f"{line}\n".encode())
+        if self.target != Target():
+            digest.update(f"{self.target}\n".encode())
         for line in self.sizes():
             digest.update(f"{line}\n".encode())
         return digest.hexdigest()[:16]
@@ -118,7 +123,7 @@ class RecomposedSource(Source):
 
     def _put_together(self, index: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         pair = self.recomposer.pair(index, rng)
-        return pair.image, pair.alpha
+        return pair.image, self.target.of_pair(pair)
 
 
 class RowSource(Source):
@@ -236,6 +241,7 @@ def open_pictures(
     columns: Columns = Columns(),
     streaming: bool = False,
     window: int = 512,
+    target: Target = Target(),  # noqa: B008
 ) -> Source:
     """The pairs of one place, or of several mixed.
 
@@ -246,18 +252,22 @@ def open_pictures(
         weights: how often pairs of each place are seen, relative to each other; in proportion to their numbers if None.
         streaming: read parquet files in place, here or on the Hub, rather than from a copy on disk.
         window: of how many neighbours the order is shuffled where `streaming` reads parquet files.
+        target: what the truths are; mattes if not said.
 
     Raises:
         DataError, ValueError: a place that holds no pairs, or damaged ones.
     """
     words = dict(columns=columns, streaming=streaming, window=window)
     if isinstance(places, (str, Path)):
-        return _open_place(str(places), resolution, augmentation, **words)
+        places = [places]
     sources = [_open_place(str(place), resolution, augmentation, **words) for place in places]
     for place in {source.place for source in sources}:
         if sum(source.place == place for source in sources) > 1:
             raise DataError(f"train_data_dir names {place} twice; name it once, with a larger weight")
-    return sources[0] if len(sources) == 1 else MixedSource(sources, weights)
+    source = sources[0] if len(sources) == 1 else MixedSource(sources, weights)
+    for one in {source, *sources}:
+        one.target = target
+    return source
 
 
 def _open_place(
@@ -266,7 +276,8 @@ def _open_place(
     folder = Path(place)
     if is_on_the_fly(folder) and (folder / "metadata.jsonl").is_file():
         return RecomposedSource(folder, resolution, augmentation)
-    if folder.is_dir() and not any((folder / name).exists() for name in ("metadata.jsonl", "images")):
+    images = "images" if columns.image == "image" else columns.image
+    if folder.is_dir() and not any((folder / name).exists() for name in ("metadata.jsonl", images)):
         if tars := sorted(folder.rglob("*.tar")):
             return RowSource(TarRows(of_split(tars, columns.split), columns), resolution, augmentation, place)
         if not any(folder.rglob("*.parquet")):
