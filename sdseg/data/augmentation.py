@@ -49,7 +49,7 @@ def fit_pair(
 
     Returns:
         `image` [3, R, R] in [-1, 1], `valid` bool [1, R, R], and `alpha` float32 [1, R, R] in [0, 1] or `classes`
-        int64 [1, R, R], not valid where there is none.
+        int16 [1, R, R], not valid where there is none.
     """
     from PIL import Image
 
@@ -73,7 +73,7 @@ def fit_pair(
     image = image_to_tensor(np.pad(image, (*rest, (0, 0)), mode="edge"))[0]
     truth = np.pad(truth, rest, mode="edge")
     if ids:
-        return {"image": image, "classes": torch.from_numpy(truth.astype(np.int64))[None], "valid": valid}
+        return {"image": image, "classes": torch.from_numpy(truth.astype(np.int16))[None], "valid": valid}
     return {"image": image, "alpha": alpha_to_tensor(truth.clip(0, 1))[0], "valid": valid}
 
 

@@ -183,6 +183,7 @@ class ParquetRows:
     """
 
     def __init__(self, urls: list[str], columns: Columns):
+        import pyarrow as pa
         import pyarrow.parquet as pq
 
         self.urls, self.columns, self.keep = urls, columns, 0
@@ -190,8 +191,11 @@ class ParquetRows:
         self._footers, self._recent = [], OrderedDict()  # number of a row group -> its table
         first = 0
         for number, url in enumerate(urls):
-            with opened(url) as file:
-                footer = pq.ParquetFile(file).metadata
+            try:
+                with opened(url) as file:
+                    footer = pq.ParquetFile(file).metadata
+            except (OSError, pa.ArrowInvalid) as error:
+                raise DataError(f"{url} cannot be read ({error}); copy or export it again") from error
             self._footers.append(footer)
             if number == 0:
                 known = footer.schema.to_arrow_schema().names
@@ -271,11 +275,7 @@ def parquet_files(place: str, split: str) -> list[str]:
     Raises:
         DataError: no such set or split, or files of another kind.
     """
-    builder = _from_hub_or_folder("load_dataset_builder", place)
-    files = builder.config.data_files or {}
-    if split not in files:
-        raise DataError(f"{place} has no split {split!r} (it has {', '.join(map(str, files))}); set train_split")
-    urls = [str(url) for url in files[split]]
+    urls = data_files(place, split)
     if not all(url.endswith(".parquet") for url in urls):
         kind = urls[0].rsplit(".", 1)[-1]
         raise DataError(
@@ -283,6 +283,18 @@ def parquet_files(place: str, split: str) -> list[str]:
             "to false, or name a revision that holds parquet (on the Hub often `@refs/convert/parquet`)"
         )
     return urls
+
+
+def data_files(place: str, split: str) -> list[str]:
+    """Paths or addresses of the files of one split of a folder or a Hub set, as `datasets` finds them.
+
+    Raises:
+        DataError: no such set or split; the message names those there are.
+    """
+    files = _from_hub_or_folder("load_dataset_builder", place).config.data_files or {}
+    if split not in files:
+        raise DataError(f"{place} has no split {split!r} (it has {', '.join(map(str, files))}); set train_split")
+    return [str(url) for url in files[split]]
 
 
 # ---------------------------------------------------------------------------------------------- copies on disk
@@ -337,7 +349,12 @@ def load_rows(place: str, columns: Columns) -> Rows:
     Raises:
         DataError: no such set or split; the message names those there are.
     """
-    dataset = _from_hub_or_folder("load_dataset", place, split=columns.split)
+    files = data_files(place, columns.split)
+    if Path(place).is_dir() and all(url.endswith(".parquet") for url in files):
+        # `datasets` takes two folders of one name for the same set where both hold a card, unless it is told the files
+        dataset = _loaded("load_dataset", "parquet", place, data_files={columns.split: files}, split=columns.split)
+    else:
+        dataset = _from_hub_or_folder("load_dataset", place, split=columns.split)
     if not len(dataset):
         raise DataError(f"{place} holds no rows in split {columns.split!r}; set train_split")
     return ArrowRows(dataset, columns, place)
@@ -345,17 +362,20 @@ def load_rows(place: str, columns: Columns) -> Rows:
 
 def _from_hub_or_folder(function: str, place: str, **words):
     """`datasets.load_dataset` or `load_dataset_builder` of a folder, or of owner/name@revision."""
+    name, _, revision = (place, "", "") if Path(place).is_dir() else place.partition("@")
+    return _loaded(function, name, place, revision=revision or None, **words)
+
+
+def _loaded(function: str, name: str, place: str, **words):
     import datasets
 
-    folder = Path(place).is_dir()
-    name, _, revision = (place, "", "") if folder else place.partition("@")
     try:
-        return getattr(datasets, function)(name, revision=revision or None, **words)
+        return getattr(datasets, function)(name, **words)
     except Exception as error:  # whatever `datasets`, the network and the Hub raise
-        why = " ".join(str(error).split())[:200] or type(error).__name__
+        why = " ".join(str(error.__cause__ or error).split())[:200] or type(error).__name__
         remedy = (
-            "it must hold images/ with alpha/, metadata.jsonl, or tar or parquet files of that split"
-            if folder
+            "it must hold images/ with alpha/, metadata.jsonl, or whole tar or parquet files"
+            if Path(place).is_dir()
             else "there is no such folder here; check the path, or the Hub set's name, and log in if it is private"
         )
         raise DataError(f"data set {place} cannot be loaded ({why}); {remedy}") from error

@@ -118,7 +118,7 @@ class LatentSource:
 
     def _encode(self, number: int) -> dict[str, torch.Tensor]:
         """A shard: `image_latents`, `matte_latents` float32 [E, 4, h, w], `latent_valid` bool [E, 1, h, w], with
-        `keep_pixels` also `alpha` float32 or `classes` int64, and `valid` bool [E, 1, H, W]."""
+        `keep_pixels` also `alpha` float32 or `classes` int16, and `valid` bool [E, 1, H, W]."""
         parts = {key: [] for key in self._kept}
         last = min(self._entries, (number + 1) * SHARD_ENTRIES)
         for start in range(number * SHARD_ENTRIES, last, self._batch_size):
