@@ -29,7 +29,7 @@ def training_loss(
     Args:
         batch: `image_latents`, `matte_latents`, `noise` [B, 4, h, w]; `latent_valid` bool [B, 1, h, w], at least one
             of a sample; `timestep` int64 [B] in [0, T); and `through_pixels` bool [B] with, where any is set, `alpha`
-            [B, 1, H, W] in [0, 1] or `classes` int64 [B, 1, H, W], and `valid` bool [B, 1, H, W].
+            [B, 1, H, W] in [0, 1] or `classes` int16 [B, 1, H, W], and `valid` bool [B, 1, H, W].
         prompt_embedding: [1, tokens, D].
         colours: uint8 [classes, 3], that `classes` are painted in.
     """

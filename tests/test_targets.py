@@ -8,7 +8,7 @@ import torch
 from diffusers import AutoencoderKL
 from PIL import Image
 
-from sdseg.imaging import ImageError, write_classes, write_mask
+from sdseg.imaging import Encoded, ImageError, write_classes, write_mask
 from sdseg.model import EMBEDDED_BASE, decode_colour, encode_image
 from sdseg.targets import (
     GRID,
@@ -162,6 +162,8 @@ def test_class_maps_are_written_and_read(tmp_path, colours):
         assert picture.mode == "P" and np.array_equal(np.asarray(picture.convert("RGB")), colours[ids])
     target = Target("classes", tuple("abcdef"))
     assert np.array_equal(target.read(tmp_path / "a.png"), ids) and target.read(tmp_path / "a.png").dtype == np.int32
+    packed = Encoded("a.png of a tar file", (tmp_path / "a.png").read_bytes())
+    assert np.array_equal(target.read(packed), ids)
     ids[0, 0] = 255
     Image.fromarray(ids).save(tmp_path / "void.png")
     assert target.read(tmp_path / "void.png")[0, 0] == NO_CLASS
@@ -210,7 +212,7 @@ def test_fitting_keeps_image_and_classes_together(colours):
     for seed in range(6):
         fitted = fit_pair(image, ids, 64, Augmentation(True, 0.4), draw_generator(seed))
         classes, valid = fitted["classes"][0], fitted["valid"][0]
-        assert "alpha" not in fitted and classes.dtype == torch.int64
+        assert "alpha" not in fitted and classes.dtype == torch.int16
         assert torch.equal(valid[: round(64 * 8 / 12)], classes[: round(64 * 8 / 12)] != NO_CLASS)
         assert not valid[round(64 * 8 / 12) :].any()
         shown = nearest_class(fitted["image"][None], colours)[0]
