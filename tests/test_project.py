@@ -82,6 +82,7 @@ def test_every_setting_is_read_by_something():
         ["train.py", "--help"],
         ["-m", "sdseg.cli", "--help"],
         ["-m", "sdseg.evaluate", "--help"],
+        ["-m", "sdseg.doctor", "--help"],
         ["-m", "synth_data", "--help"],
     ],
     ids=" ".join,
