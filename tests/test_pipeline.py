@@ -246,3 +246,56 @@ def test_wrong_base_and_missing_parts_are_refused(pipe, miniature_adapter, tmp_p
         MattingPipeline.from_adapter(miniature_adapter, str(other))
     with pytest.raises(ValueError, match="prompt_embedding is missing"):
         MattingPipeline(pipe.unet, pipe.vae, pipe.scheduler)
+
+
+# -------------------------------------------------------------------------------------------------- classes
+
+
+@pytest.fixture(scope="module")
+def class_pipe(pipe):
+    """The same weights, whose colours are read as four classes."""
+    names, colours = ["ground", "a", "b", "c"], [[60, 60, 60], [90, 60, 100], [60, 110, 70], [110, 90, 60]]
+    return MattingPipeline(
+        pipe.unet, pipe.vae, pipe.scheduler, pipe.prompt_embedding, 4, 64,
+        target="classes", class_names=names, class_colours=colours,
+    )  # fmt: skip
+
+
+def test_classes_are_what_the_samples_vote_for(class_pipe):
+    settings = dict(ensemble_size=5, output_uncertainty=True, output_samples=True, output_probabilities=True)
+    output = class_pipe(picture(64, 64), generator=seeded(), **settings)
+    ids, samples, shares = output.prediction[0], output.samples[0], output.probabilities[0]
+    assert ids.dtype == samples.dtype == np.uint8 and shares.shape == (4, 64, 64) and len(np.unique(samples)) > 1
+    counted = np.stack([(samples == number).mean(axis=0) for number in range(4)])
+    np.testing.assert_allclose(shares, counted, atol=1e-6)
+    np.testing.assert_array_equal(ids, counted.round(6).argmax(axis=0))
+    entropy = -np.sum(counted * np.log(np.where(counted > 0, counted, 1)), axis=0) / np.log(4)
+    np.testing.assert_allclose(output.uncertainty[0], entropy, atol=1e-6)
+    assert 0 < entropy.mean() < 1
+    one = class_pipe(picture(64, 64), generator=seeded(), batch_size=5, ensemble_size=5)
+    assert (one.prediction[0] == ids).mean() > 0.999
+
+
+def test_class_maps_have_the_size_of_the_picture(class_pipe):
+    settings = dict(ensemble_size=3, output_uncertainty=True, output_samples=True, output_probabilities=True)
+    output = class_pipe(picture(90, 50), generator=seeded(), **settings)
+    small = class_pipe(picture(90, 50), generator=seeded(), match_input_resolution=False, **settings)
+    assert output.prediction[0].shape == output.uncertainty[0].shape == (90, 50)
+    assert output.samples[0].shape == (3, 90, 50) and output.probabilities[0].shape == (4, 90, 50)
+    assert small.prediction[0].shape == (64, 35)
+    np.testing.assert_array_equal(output.prediction[0], output.probabilities[0].argmax(axis=0))
+    slow = np.stack([resize(torch.from_numpy(plane), (90, 50)).numpy() for plane in small.probabilities[0]])
+    np.testing.assert_allclose(output.probabilities[0], slow, atol=1e-6)
+
+
+def test_a_class_model_is_saved_with_its_classes(class_pipe, tmp_path):
+    class_pipe.save_pretrained(tmp_path / "whole")
+    again = MattingPipeline.from_pretrained(tmp_path / "whole")
+    assert list(again.config.class_names) == ["ground", "a", "b", "c"] and again.config.target == "classes"
+    one, other = (p(picture(64, 64), generator=seeded()).prediction[0] for p in (class_pipe, again))
+    assert (one == other).mean() > 0.999
+
+
+def test_probabilities_need_classes(pipe):
+    with pytest.raises(ValueError, match="target alpha; it has no classes"):
+        pipe(picture(64, 64), output_probabilities=True)

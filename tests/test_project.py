@@ -70,7 +70,7 @@ def test_every_setting_is_read_by_something():
 
     from sdseg.config import TrainingConfig
 
-    source = "".join((ROOT / "sdseg" / f"{name}.py").read_text() for name in ("training", "hub", "model_card"))
+    source = "".join((ROOT / "sdseg" / f"{name}.py").read_text() for name in ("training", "hub", "model_card", "run_folder"))
     for item in fields(TrainingConfig):
         assert f"config.{item.name}" in source, item.name
 
