@@ -56,7 +56,9 @@ CONFIG, QUOTED, WORK, OUTPUT = (
     "runs/quality",
     "docs/results.md",
 )
-JUDGES = ["sdseg/metrics.py", "sdseg/segmentation_metrics.py"]  # a change here judges again, and runs nothing
+JUDGES = [  # a change here judges again, and runs nothing
+    f"sdseg/{name}.py" for name in ("evaluate", "judging", "statistics", "metrics", "segmentation_metrics", "imaging")
+]
 JUDGE_PACKAGES = ["numpy", "scipy", "opencv-python-headless"]
 
 

@@ -290,6 +290,23 @@ def test_command_line_errors_take_one_line(project):
     assert not project.page.exists()
 
 
+def test_whatever_decides_a_figure_judges_again():
+    """Of the modules that the evaluator imports by name, all but those that only name or show files."""
+    import ast
+
+    aside = {"outputs", "evaluation_tables", "report", "targets"}
+    found, queue = set(), ["evaluate"]
+    while queue:
+        name = queue.pop()
+        if name in found | aside or not (ROOT / "sdseg" / f"{name}.py").is_file():
+            continue
+        found.add(name)
+        tree = ast.parse((ROOT / "sdseg" / f"{name}.py").read_text())
+        imports = [node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module]
+        queue += [module.removeprefix("sdseg.") for module in imports if module.startswith("sdseg.")]
+    assert {f"sdseg/{name}.py" for name in found} == set(quality.JUDGES)
+
+
 def test_shipped_config_and_quoted_figures_are_well_formed():
     from sdseg.benchmark_sets import SETS
     from sdseg.classical.methods import METHODS, TRIMAP_METHODS
