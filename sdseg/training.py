@@ -33,8 +33,10 @@ if TYPE_CHECKING:
     import torch
     from accelerate import Accelerator
 
+    from sdseg.adapter import Adapter
     from sdseg.data import Source
     from sdseg.doctor import Finding
+    from sdseg.model import Base
 
 
 class NonFiniteLoss(ArithmeticError):
@@ -129,13 +131,17 @@ def train(config: TrainingConfig) -> None:
         project_dir=str(output),
     )
     refuse_sharding(accelerator)
+    if config.report_to != "none" and not accelerator.log_with:  # Accelerate passes over it without a word
+        raise ConfigError(f"report_to is {config.report_to}, which is not installed; install it, or report to none")
     samples_per_pass = config.train_batch_size * accelerator.num_processes
     global_batch = samples_per_pass * config.gradient_accumulation_steps
     record = asdict(config) | {"global_batch": global_batch, "data_digest": pictures.digest()}
     first_step = step_to_resume(output, config, record)
     accelerator.wait_for_everyone()  # all have looked before the first one writes
-    if first_step >= config.max_train_steps and (output / "adapter").is_dir() and not config.dry_run:
+    if first_step >= config.max_train_steps and (config.dry_run or (output / "adapter").is_dir()):
         accelerator.print(f"{output} is finished: {first_step} steps; its adapter is {output / 'adapter'}")
+        if config.push_to_hub and accelerator.is_main_process and not config.dry_run:
+            print(f"adapter uploaded to {push(config, output / 'adapter')}")
         return
     if accelerator.is_main_process:
         refuse_errors(examine(pictures))
@@ -165,12 +171,7 @@ def train(config: TrainingConfig) -> None:
     )
     if config.init_adapter:
         earlier = read_adapter(config.init_adapter)
-        predicts = earlier.scheduler.config.prediction_type
-        if predicts != config.prediction_type:
-            raise ConfigError(
-                f"prediction_type is {config.prediction_type}, but init_adapter {config.init_adapter} predicts "
-                f"{predicts}; set prediction_type to {predicts}"
-            )
+        refuse_other_start(earlier, base, config)
         load_lora_weights(peft_model, earlier)
     lora = {name: value for name, value in peft_model.named_parameters() if value.requires_grad}
     optimizer = torch.optim.AdamW(
@@ -355,6 +356,25 @@ def refuse_sharding(accelerator: Accelerator) -> None:
             "there is little to shard; use plain data parallelism (configs/accelerate/ddp.yaml) with "
             "gradient_checkpointing"
         )
+
+
+def refuse_other_start(earlier: Adapter, base: Base, config: TrainingConfig) -> None:
+    """Weights of LoRA mean another update on another base, at another scale, or of another prediction."""
+    from sdseg.model import same_fingerprint
+
+    if not same_fingerprint(earlier.config.fingerprint, base.fingerprint):
+        raise ConfigError(
+            f"init_adapter {config.init_adapter} was trained on base {earlier.config.pretrained_model_name_or_path}, "
+            f"whose weights differ from those of {base.name}; set pretrained_model_name_or_path to that base"
+        )
+    had = json.loads((earlier.path / "adapter_config.json").read_text(encoding="utf-8"))
+    had["prediction_type"] = earlier.scheduler.config.prediction_type
+    for key in ("prediction_type", "lora_alpha", "use_rslora"):
+        if getattr(config, key) != had[key]:
+            raise ConfigError(
+                f"{key} is {getattr(config, key)}, but init_adapter {config.init_adapter} has {had[key]}; set {key} to "
+                f"{had[key]}"
+            )
 
 
 def moving_average(lora: dict[str, torch.nn.Parameter], decay: float):

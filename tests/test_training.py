@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from sdseg.config import TrainingConfig
 from sdseg.imaging import write_alpha, write_image
@@ -154,15 +154,23 @@ def test_training_lowers_the_loss_it_reports(arguments, tmp_path):
     assert np.mean(losses[-15:]) < 0.8 * np.mean(losses[:5])
 
 
-def test_training_goes_on_from_an_earlier_adapter(arguments, tmp_path, capsys):
+def test_training_goes_on_from_an_earlier_adapter(arguments, miniature, tmp_path, capsys):
     assert main(arguments(max_train_steps=2)) == 0
     first = tmp_path / "run" / "adapter"
     changes = dict(output_dir=tmp_path / "next", init_adapter=first, max_train_steps=1, lr_warmup_steps=1)
     assert main(arguments(**changes)) == 0  # its one step is the first of the warm-up, at learning rate 0
     before, after = lora_of(first), lora_of(tmp_path / "next" / "adapter")
     assert all(torch.equal(before[key], after[key]) for key in before)
-    changes |= dict(rank=3, output_dir=tmp_path / "other")
-    assert "has shape" in error_of(arguments(**changes), capsys)
+    changes |= dict(output_dir=tmp_path / "other")
+    assert "has shape" in error_of(arguments(**changes | dict(rank=3)), capsys)
+    assert "set lora_alpha to 2" in error_of(arguments(**changes | dict(lora_alpha=4)), capsys)
+    assert "set use_rslora to False" in error_of(arguments(**changes | dict(use_rslora="true")), capsys)
+    base = shutil.copytree(miniature, tmp_path / "base")
+    file = base / "unet" / "diffusion_pytorch_model.safetensors"
+    tensors = load_file(file)
+    save_file(tensors | {"conv_out.weight": tensors["conv_out.weight"] * 1.1}, file)
+    told = error_of(arguments(**changes | dict(pretrained_model_name_or_path=base)), capsys)
+    assert "whose weights differ" in told and not (tmp_path / "other").exists()
 
 
 def test_an_average_of_the_weights_is_what_comes_out(arguments, tmp_path):
@@ -371,7 +379,8 @@ def test_upload_goes_to_the_named_repository_or_is_refused_at_once(arguments, tm
 
     import huggingface_hub
 
-    calls = []
+    settings = [*arguments(max_train_steps=2, hub_model_id="me/mattes"), "--push_to_hub"]
+    calls, broken, real = [], True, huggingface_hub.HfApi
 
     class Client:
         def whoami(self):
@@ -383,12 +392,17 @@ def test_upload_goes_to_the_named_repository_or_is_refused_at_once(arguments, tm
             return SimpleNamespace(repo_id=name)
 
         def upload_folder(self, repo_id, folder_path, commit_message):
+            if broken:
+                raise RuntimeError("no route")
             calls.append((repo_id, sorted(path.name for path in Path(folder_path).iterdir())))
 
+    monkeypatch.setattr(huggingface_hub, "HfApi", lambda: real(endpoint="http://127.0.0.1:9", token="hf_" + 34 * "a"))
+    assert "the Hub does not know this user" in error_of(settings, capsys)
     monkeypatch.setattr(huggingface_hub, "HfApi", Client)
-    settings = [*arguments(max_train_steps=2, hub_model_id="me/mattes"), "--push_to_hub"]
     assert "hf auth login" in error_of(settings, capsys) and not (tmp_path / "run").exists()
-    assert main(settings) == 0
+    assert "could not be uploaded to me/mattes (no route); run the same command again" in error_of(settings, capsys)
+    broken = False
+    assert main(settings) == 0  # finished, but for the upload
     [(repository, files)] = calls[1:]
     assert repository == "me/mattes" and "adapter_model.safetensors" in files and "README.md" in files
 
@@ -406,12 +420,19 @@ def test_sharded_training_is_refused_with_the_way_out():
         refuse_sharding(SimpleNamespace(distributed_type=SimpleNamespace(value=kind)))
 
 
+def test_a_tracker_that_is_not_installed_is_refused(arguments, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("accelerate.tracking.get_available_trackers", lambda: [])
+    assert "report_to is tensorboard, which is not installed" in error_of(arguments(report_to="tensorboard"), capsys)
+    assert not (tmp_path / "run").exists()
+
+
 def test_finished_run_is_left_alone(arguments, tmp_path, capsys):
     assert main(arguments(max_train_steps=2)) == 0
     adapter = tmp_path / "run" / "adapter" / "adapter_model.safetensors"
     before = adapter.stat().st_mtime_ns
     assert main(arguments(max_train_steps=2)) == 0
-    assert "is finished" in capsys.readouterr().out
+    assert main([*arguments(max_train_steps=2), "--dry_run"]) == 0
+    assert capsys.readouterr().out.count("is finished") == 2
     assert adapter.stat().st_mtime_ns == before
 
 
@@ -477,8 +498,6 @@ def test_non_finite_loss_names_step_and_samples(arguments, miniature, tmp_path, 
     file = base / "unet" / "diffusion_pytorch_model.safetensors"
     tensors = load_file(file)
     tensors["conv_out.bias"][0] = float("nan")
-    from safetensors.torch import save_file
-
     save_file(tensors, file, metadata={"format": "pt"})
     assert main(arguments(pretrained_model_name_or_path=base)) == 1
     error = capsys.readouterr().err
