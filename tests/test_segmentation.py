@@ -1,0 +1,191 @@
+"""Classes and masks all the way: pairs -> training on the shipped miniature -> infer.py -> evaluate."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from PIL import Image
+from safetensors.torch import load_file
+
+from sdseg import inference, training
+from sdseg.adapter import read_adapter
+from sdseg.evaluate import evaluate_folder, read_class_names
+from sdseg.imaging import read_alpha, read_grey16, write_image
+from sdseg.pipeline import MattingPipeline
+
+NAMES = ["background", "disc", "square"]
+
+
+def write_shapes(directory: Path, count: int, first_seed: int = 0, size: int = 32) -> Path:
+    """Warm discs and cold squares on grey gradients: images/, classes/ with a strip of void, masks/, classes.json."""
+    rows = []
+    for index in range(count):
+        rng = np.random.default_rng(first_seed + index)
+        y, x = np.mgrid[0 : 1 : size * 1j, 0 : 1 : size * 1j]
+        ids = np.zeros((size, size), np.uint8)
+        image = np.repeat((rng.uniform(0.3, 0.7) + (y - 0.5) * rng.uniform(-0.4, 0.4))[..., None], 3, axis=2)
+        left = rng.random() < 0.5
+        for number, centre in ((1, 0.28 if left else 0.72), (2, 0.72 if left else 0.28)):
+            row, radius = rng.uniform(0.3, 0.7), rng.uniform(0.17, 0.25)
+            far = np.hypot(y - row, x - centre) if number == 1 else np.maximum(abs(y - row), abs(x - centre))
+            ids[far < radius] = number
+            image[far < radius] = [0.9, 0.5, 0.2] if number == 1 else [0.15, 0.4, 0.85]
+        image = (image + rng.normal(0, 0.02, image.shape)).clip(0, 1)
+        mask = np.where(ids > 0, 255, 0).astype(np.uint8)
+        ids[:2] = 255
+        name = f"{index:06d}.png"
+        write_image(directory / "images" / name, (image * 255).astype(np.uint8))
+        for folder, values in (("classes", ids), ("masks", mask)):
+            (directory / folder).mkdir(exist_ok=True)
+            Image.fromarray(values).save(directory / folder / name)
+        rows.append({"file_name": f"images/{name}", "classes_file_name": f"classes/{name}",
+                     "mask_file_name": f"masks/{name}"})  # fmt: skip
+    (directory / "metadata.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (directory / "classes.json").write_text(json.dumps({"1": "disc", "2": "square"}))
+    return directory
+
+
+@pytest.fixture(scope="module")
+def shapes(tmp_path_factory) -> tuple[Path, Path]:
+    folder = tmp_path_factory.mktemp("shapes")
+    return write_shapes(folder / "train", 24), write_shapes(folder / "held_out", 6, first_seed=100)
+
+
+def arguments(shapes, output: Path, **changes) -> list[str]:
+    settings = dict(
+        pretrained_model_name_or_path="embedded", train_data_dir=shapes[0], validation_data_dir=shapes[1],
+        output_dir=output, target="classes", resolution=32, max_train_steps=60, train_batch_size=16, lr_warmup_steps=5,
+        rank=16, lora_alpha=16, learning_rate=3e-3, adam_beta2=0.99, timestep_power=2, cache_latents="true",
+        min_crop_scale=0.8, validation_steps=60, num_validation_images=4, validation_ensemble_size=2,
+        checkpointing_steps=60, report_to="none", license="apache-2.0", seed=0,
+    )  # fmt: skip
+    return [f"--{key}={value}" for key, value in (settings | changes).items()]
+
+
+@pytest.fixture(scope="module")
+def trained(shapes, tmp_path_factory) -> Path:
+    """Run folder of 60 steps on the classes."""
+    run = tmp_path_factory.mktemp("runs") / "classes"
+    assert training.main(arguments(shapes, run)) == 0
+    return run
+
+
+@pytest.fixture(scope="module")
+def drawn(trained, shapes, tmp_path_factory) -> Path:
+    """What infer.py makes of the held-out pictures."""
+    output = tmp_path_factory.mktemp("drawn") / "maps"
+    flags = ["--ensemble_size", "4", "--output_uncertainty", "--output_overlay", "--batch_size", "4"]
+    adapter = ["--adapter", str(trained / "adapter")]
+    assert inference.main([*adapter, "--input", str(shapes[1] / "images"), "--output", str(output), *flags]) == 0
+    return output
+
+
+def test_classes_are_learnt_and_judged(drawn, shapes, trained):
+    names = read_class_names(drawn / "classes.json")
+    assert names == NAMES
+    result = evaluate_folder(drawn, shapes[1] / "classes", kind="classes", classes=names, resamples=50)
+    truth = np.stack([np.asarray(Image.open(path)) for path in sorted((shapes[1] / "classes").iterdir())])
+    counts = np.bincount(truth[truth != 255], minlength=3) / (truth != 255).sum()
+    assert result["set"]["accuracy"] > counts.max() + 0.1
+    assert result["set"]["mean_iou"] > counts.max() / 3 + 0.2  # of the majority class alone
+    assert not result["unused_predictions"]
+    rows = [json.loads(line) for line in (trained / "stats.jsonl").read_text().splitlines()]
+    validation = [row for row in rows if "validation_mean_iou" in row][-1]
+    assert validation["step"] == 60 and validation["validation_accuracy"] > counts.max()
+    assert "validation_mad" not in validation
+
+
+def test_files_of_a_class_run(drawn, trained, shapes):
+    adapter = read_adapter(trained / "adapter").config
+    assert adapter.target == "classes" and adapter.class_names == NAMES and adapter.format_version == 2
+    assert json.loads((trained / "adapter" / "sdseg_config.json").read_text())["format_version"] == 2
+    card = (trained / "adapter" / "README.md").read_text()
+    assert "Segmentation adapter" in card and "background, disc, square" in card and "| accuracy | mean IoU |" in card
+    grid = np.asarray(Image.open(trained / "validation" / "step-000060.png"))
+    assert grid.shape == (4 * 32, 4 * 32, 3)
+    colours = np.array(adapter.class_colours, np.uint8)
+    with Image.open(drawn / "000000.png") as picture:
+        assert picture.mode == "P"
+        ids = np.asarray(picture)
+        assert np.array_equal(np.asarray(picture.convert("RGB")), colours[ids])
+    pipeline = MattingPipeline.from_adapter(trained / "adapter")
+    generator = torch.Generator().manual_seed(0)
+    photo = shapes[1] / "images" / "000000.png"
+    out = pipeline(photo, ensemble_size=4, batch_size=4, generator=generator, output_uncertainty=True,
+                   output_probabilities=True, output_samples=True)  # fmt: skip
+    assert np.array_equal(out.prediction[0], ids) and ids.dtype == np.uint8
+    assert np.abs(read_grey16(drawn / "000000.uncertainty.png") - out.uncertainty[0]).max() < 1 / 65535
+    shares = np.stack([(out.samples[0] == number).mean(axis=0) for number in range(3)])
+    np.testing.assert_allclose(out.probabilities[0], shares, atol=1e-6)
+    assert 0 < out.uncertainty[0].mean() < 0.5
+    shown = np.asarray(Image.open(drawn / "000000.overlay.png")).astype(int)
+    photo = np.asarray(Image.open(photo).convert("RGB")).astype(int)
+    assert np.abs(shown - (photo + colours[ids]) / 2).max() <= 0.5
+
+
+def test_a_run_on_classes_goes_on_bit_for_bit(trained, shapes, tmp_path):
+    """In its own colours, which are kept in the run."""
+    changes = dict(max_train_steps=4, checkpointing_steps=2, pixel_loss_share=0.5, lr_warmup_steps=1)
+    del_validation = [
+        flag for flag in arguments(shapes, tmp_path / "whole", **changes) if "validation_data" not in flag
+    ]
+    assert training.main(del_validation) == 0
+    shutil.copytree(tmp_path / "whole", tmp_path / "killed")
+    shutil.rmtree(tmp_path / "killed" / "adapter")
+    shutil.rmtree(tmp_path / "killed" / "checkpoint-4")
+    again = [flag.replace("/whole", "/killed") for flag in del_validation]
+    assert training.main(again) == 0
+    one, other = (load_file(tmp_path / name / "adapter/adapter_model.safetensors") for name in ("whole", "killed"))
+    assert all(torch.equal(one[key], other[key]) for key in one)
+    stored = yaml.safe_load((tmp_path / "whole" / "config.yaml").read_text())["classes"]
+    assert list(stored) == NAMES and list(stored.values()) == read_adapter(trained / "adapter").config.class_colours
+
+
+def test_second_stage_lowers_the_pixel_loss_of_painted_classes(shapes, tmp_path):
+    changes = dict(pixel_loss_share=1, logging_steps=1, max_train_steps=30, validation_steps=30, checkpointing_steps=30)
+    assert training.main(arguments(shapes, tmp_path / "run", **changes)) == 0
+    rows = [json.loads(line) for line in (tmp_path / "run" / "stats.jsonl").read_text().splitlines()]
+    losses = [row["loss"] for row in rows if "loss" in row]
+    assert np.mean(losses[-5:]) < 0.7 * np.mean(losses[:5])
+
+
+def test_masks_are_learnt_and_written(shapes, tmp_path):
+    changes = dict(target="mask", max_train_steps=40, validation_steps=40, checkpointing_steps=40)
+    assert training.main(arguments(shapes, tmp_path / "run", **changes)) == 0
+    assert read_adapter(tmp_path / "run" / "adapter").config.target == "mask"
+    flags = ["--ensemble_size", "4", "--batch_size", "4", "--output_mask", "--output", str(tmp_path / "out")]
+    adapter = ["--adapter", str(tmp_path / "run" / "adapter")]
+    assert inference.main([*adapter, "--input", str(shapes[1] / "images"), *flags]) == 0
+    with Image.open(tmp_path / "out" / "000000.mask.png") as mask:
+        assert mask.mode == "L"
+        assert np.array_equal(np.asarray(mask) == 255, read_alpha(tmp_path / "out" / "000000.png") >= 0.5)
+    result = evaluate_folder(tmp_path / "out", shapes[1] / "masks", kind="binary", resamples=50)
+    truth = np.stack([np.asarray(Image.open(path)) > 0 for path in sorted((shapes[1] / "masks").iterdir())])
+    assert result["mean"]["iou"] > truth.mean() + 0.1  # of a mask of ones
+    assert not result["unused_predictions"]
+
+
+def test_what_does_not_fit_is_refused(shapes, trained, tmp_path, capsys):
+    def message(changes) -> str:
+        assert training.main(arguments(shapes, tmp_path / "run", **changes)) == 2
+        return capsys.readouterr().err.splitlines()[-1]
+
+    assert "has class 2, but 2 are named" in message(dict(class_names="[a,b]"))
+    assert "set target to classes" in message(dict(target="alpha", class_names="[a,b]"))
+    assert "'colour'; choose among alpha, mask, classes" in message(dict(target="colour"))
+    many = "[" + ",".join(f"class{number}" for number in range(60)) + "]"
+    assert "60 classes are too many for this base" in message(dict(class_names=many))
+    bare = shutil.copytree(shapes[0], tmp_path / "bare")
+    (bare / "classes.json").unlink()
+    assert "nothing names them" in message(dict(train_data_dir=bare))
+    assert not (tmp_path / "run").exists()
+    adapter, photos = ["--adapter", str(trained / "adapter")], ["--input", str(shapes[1] / "images")]
+    assert inference.main([*adapter, *photos, "--output", str(tmp_path / "out"), "--output_mask"]) == 2
+    assert "--output_mask: this adapter was trained on target classes" in capsys.readouterr().err
+    assert inference.main([*photos, "--output", str(tmp_path / "out"), "--output_overlay"]) == 2
+    assert "--output_overlay: this adapter was trained on target alpha" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
