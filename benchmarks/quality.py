@@ -182,7 +182,8 @@ def render(name: str, made: Render, place: Place) -> Path:
     folder = place.work / name / "rendered"
     command = [*render_command(made), "--workers", str(place.workers), "--output", str(folder)]
     told = read_json(folder.with_name("rendered.json"))
-    key = asdict(made) | {"recipe_digest": digest(ROOT / made.recipe), "mitsuba": version("mitsuba")}
+    code = {"recipe_digest": digest(ROOT / made.recipe), "renderer_digest": digest(ROOT / "synth_data")}
+    key = asdict(made) | code | {"mitsuba": version("mitsuba")}
     if told == key:
         return folder
     if told != key | {"done": False}:
