@@ -173,6 +173,20 @@ def test_class_maps_are_written_and_read(tmp_path, colours):
                           (100 + colours[blocks(16, 6)][..., 0].astype(int) + 1) // 2)  # fmt: skip
 
 
+def test_a_pair_made_in_memory_gives_what_its_files_would():
+    from synth_data.store import Pair
+
+    ids = blocks(16, 3).astype(np.uint8)
+    alpha = np.where(ids > 0, 0.75, 0.25).astype(np.float32)
+    pair = Pair(np.zeros((16, 16, 3), np.uint8), alpha, {}, ids, ids)
+    assert np.array_equal(Target().of_pair(pair), alpha)
+    assert np.array_equal(Target("mask").of_pair(pair), (ids > 0).astype(np.float32))
+    classes = Target("classes", ("ground", "a", "b")).of_pair(pair)
+    assert np.array_equal(classes, ids) and classes.dtype == np.int32
+    with pytest.raises(ImageError, match="class 2, but 2 are named"):
+        Target("classes", ("ground", "a")).of_pair(pair)
+
+
 def test_masks_are_written_and_read(tmp_path):
     mask = blocks(16, 2).astype(bool)
     write_mask(tmp_path / "mask.png", mask)
