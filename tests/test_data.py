@@ -25,7 +25,7 @@ from sdseg.data import (
 )
 from sdseg.imaging import write_alpha
 from synth_data.export import export
-from tests.test_training import lora_of, main, rendered, stats, write_pairs
+from tests.test_training import launch, lora_of, main, rendered, stats, write_pairs
 
 PLAIN = Augmentation(random_flip=True, min_crop_scale=0.5)
 
@@ -356,6 +356,20 @@ def test_a_mixed_streamed_run_resumes_exactly(arguments, sets, streamed, tmp_pat
     assert all(torch.equal(whole[key], resumed[key]) for key in whole)
     assert [row["loss"] for row in stats(killed)] == [row["loss"] for row in stats(tmp_path / "whole")]
     assert main(arguments(output_dir=killed, **changes | {"train_data_weights": "[1, 2]", "max_train_steps": 5})) == 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("cached", [{}, {"cache_latents": "true"}])
+def test_two_processes_see_the_stream_of_one(arguments, sets, streamed, tmp_path, cached):
+    mixture = f"[{sets / 'tar'}, {streamed / 'parquet'}]"
+    changes = dict(train_data_dir=mixture, train_data_weights="[1, 3]", streaming="true", shuffle_buffer_size=16)
+    changes |= cached | ({"latent_cache_dir": tmp_path / "cache"} if cached else {})
+    for name, processes in (("two", 2), ("one", 1)):
+        words = arguments(output_dir=tmp_path / name, train_batch_size=4 // processes, **changes)
+        output, _ = (process := launch(words, processes)).communicate(timeout=600)
+        assert process.returncode == 0, output
+    one, two = ([row["loss"] for row in stats(tmp_path / name)] for name in ("one", "two"))
+    assert two == pytest.approx(one, abs=1e-4)
 
 
 def test_validation_takes_any_container_and_not_what_is_trained_on(arguments, sets, streamed, tmp_path, capsys):
