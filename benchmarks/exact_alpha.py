@@ -139,7 +139,8 @@ def main() -> None:
         only = parse_only(recipe, family, options.recipe)
         for k in range(options.scenes):
             scene = sharp_scene(only, options.seed, k)
-            depth = options.depth if scene.transmissive() else only.max_depth
+            through = scene.transmissive() or any(subject.cut_out() for subject in scene.subjects)
+            depth = options.depth if through else only.max_depth  # every layer that is seen through takes a segment
             figures = compare(scene, options.size, options.samples, depth, options.seed + 10 * k)
             rows.append({"family": family, "scene": k, "samples": options.samples, "size": options.size} | figures)
             print(json.dumps(rows[-1]), flush=True)
