@@ -41,17 +41,3 @@ def mean_and_variance(samples: Iterable) -> tuple:
 def calibration_key(num_inference_steps: int, ensemble_size: int) -> str:
     """Under which name an adapter keeps the scale fitted for a setting: 4 steps and 8 samples => "4x8"."""
     return f"{num_inference_steps}x{ensemble_size}"
-
-
-def calibrated_uncertainty(standard_deviation, scale: float):
-    """`scale` × `standard_deviation`, both in alpha units.
-
-    Samples of one model share its mistakes, so their spread is not the size of the error. The scale is fitted
-    on held-out renders and kept in the adapter.
-
-    Raises:
-        ValueError: a scale that is not positive.
-    """
-    if not scale > 0:
-        raise ValueError(f"calibration scale {scale} is not positive; fit it on held-out pictures")
-    return standard_deviation * scale

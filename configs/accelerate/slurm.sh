@@ -16,15 +16,17 @@
 #SBATCH --output=slurm-%j.log
 set -uo pipefail
 
+export first gpus
 first=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
 gpus=$((SLURM_NNODES * 8))
 config=${1:?give a config file}
 shift
 
-srun --kill-on-bad-exit=1 bash -c "exec accelerate launch --multi_gpu \
-  --num_machines $SLURM_NNODES --num_processes $gpus --machine_rank \$SLURM_NODEID \
-  --main_process_ip $first --main_process_port 29500 --rdzv_backend static \
-  train.py --config $config $*" &
+# shellcheck disable=SC2016  # each node's shell fills in its own SLURM_NODEID
+srun --kill-on-bad-exit=1 bash -c 'exec accelerate launch --multi_gpu \
+  --num_machines "$SLURM_NNODES" --num_processes "$gpus" --machine_rank "$SLURM_NODEID" \
+  --main_process_ip "$first" --main_process_port 29500 --rdzv_backend static \
+  train.py --config "$@"' train "$config" "$@" &
 steps=$!
 trap 'scancel --signal=TERM "$SLURM_JOB_ID.0"; wait $steps; scontrol requeue "$SLURM_JOB_ID"; exit 0' USR1
 wait $steps
