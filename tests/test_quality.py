@@ -200,7 +200,9 @@ def test_a_lead_that_does_not_hold_is_an_error(project):
 def test_renders_may_be_shown_and_a_rendered_set_is_kept(project):
     """What rendering leaves is laid down here, so that nothing is rendered: that is tested where it is at home."""
     made = {"recipe": "configs/recipes/fur_solids.yaml", "count": 3, "size": 32, "seed": 5}
-    key = made | {"recipe_digest": quality.digest(ROOT / made["recipe"]), "mitsuba": version("mitsuba")}
+    digests = {"recipe": made["recipe"], "renderer": "synth_data"}
+    code = {f"{name}_digest": quality.digest(ROOT / place) for name, place in digests.items()}
+    key = made | code | {"mitsuba": version("mitsuba")}
     folder = project.folder / "work" / "ours"
     for number in range(3):
         write_image(folder / "rendered" / "images" / f"{number}.png", picture(32, 32, number))
