@@ -169,7 +169,7 @@ def main(argv: list[str] | None = None) -> int:
             prog="python -m sdseg.doctor",
             description="Look over the pairs that a training config names: nothing is trained or written.",
         )
-        from sdseg.training import open_data
+        from sdseg.training_data import open_data
 
         pictures, held_out = open_data(config)
         findings = []

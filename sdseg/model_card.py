@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,8 @@ from sdseg.config import TrainingConfig
 if TYPE_CHECKING:
     from sdseg.model import Base
 
+# settings that say what was trained, told where they are not the usual ones
+NAMED_IF_SET = ("use_ema", "pixel_loss_share", "prediction_type", "timestep_power", "use_rslora", "use_dora")
 TITLES = {"alpha": "Matting", "mask": "Mask", "classes": "Segmentation"}
 ABOUT = (
     (
@@ -24,7 +27,10 @@ ABOUT = (
 )
 
 
-def write_adapter(output: Path, peft_model, base: Base, config: TrainingConfig, record: dict, pairs: int) -> None:
+def write_adapter(
+    output: Path, peft_model, base: Base, config: TrainingConfig, record: dict, pairs: int, held_out: int
+) -> None:
+    """Writes the folder of a finished adapter, trained on so many pairs and validated on so many held-out ones."""
     from sdseg.adapter import AdapterConfig, save_adapter
     from sdseg.imaging import read_image
     from sdseg.uncertainty import calibration_key
@@ -47,7 +53,7 @@ def write_adapter(output: Path, peft_model, base: Base, config: TrainingConfig, 
             class_colours=list(record.get("classes", {}).values()),
         ),
         base.prompt_embedding,
-        model_card(base, config, record, metrics, pairs, with_pictures=grid.is_file()),
+        model_card(base, config, record, metrics, pairs, held_out, with_pictures=grid.is_file()),
         {"validation.png": read_image(grid)} if grid.is_file() else {},
         prediction_type=config.prediction_type,
     )
@@ -74,7 +80,22 @@ def figures_table(metrics: dict[str, float]) -> list[str]:
     ]
 
 
-def model_card(base: Base, config: TrainingConfig, record: dict, metrics: dict, pairs: int, with_pictures: bool) -> str:
+def all_rendered(places: list[str] | str) -> bool:
+    """Whether every data set has the renderer's own record beside it."""
+    places = places if isinstance(places, list) else [places]
+    return all((Path(place) / "render.json").is_file() for place in places)
+
+
+def other_settings(config: TrainingConfig) -> list[str]:
+    """Those of NAMED_IF_SET that are not at their defaults, as `name: value`."""
+    defaults = {item.name: item.default for item in fields(TrainingConfig)}
+    values = {name: getattr(config, name) for name in NAMED_IF_SET}
+    return [f"`{name}: {str(value).lower()}`" for name, value in values.items() if value != defaults[name]]
+
+
+def model_card(
+    base: Base, config: TrainingConfig, record: dict, metrics: dict, pairs: int, held_out: int, with_pictures: bool
+) -> str:
     """README.md of an adapter: what it is, what it stands on, how it was trained, how well it does."""
     import yaml
 
@@ -85,7 +106,8 @@ def model_card(base: Base, config: TrainingConfig, record: dict, metrics: dict, 
         "pipeline_tag": "image-segmentation",
         "tags": ["sdseg", "matting", "lora"],
     }
-    held_out = f"the first {config.num_validation_images} held-out pairs"
+    rendered, others = all_rendered(config.train_data_dir), other_settings(config)
+    validated = min(config.num_validation_images, held_out)
     lines = [
         "---",
         yaml.safe_dump(front, sort_keys=True).strip(),
@@ -102,11 +124,12 @@ def model_card(base: Base, config: TrainingConfig, record: dict, metrics: dict, 
         "",
         f"- Base: `{base.name}`" + (f" at revision `{base.revision}`" if base.revision else ""),
         f"- Licence: {config.license} (an adapter inherits its base's)",
-        f"- Trained on {pairs} rendered pairs (digest `{record['data_digest']}`), {config.resolution} px, "
-        f"{config.max_train_steps} steps of {record['global_batch']}, seed {config.seed}",
+        f"- Trained on {pairs} {'rendered ' if rendered else ''}pairs (digest `{record['data_digest']}`), "
+        f"{config.resolution} px, {config.max_train_steps} steps of {record['global_batch']}, seed {config.seed}",
         *([f"- Went on from the adapter `{config.init_adapter}`"] if config.init_adapter else []),
         f"- LoRA rank {config.rank}, alpha {config.lora_alpha:g}, on {', '.join(config.lora_targets)}",
         f"- Learning rate {config.learning_rate:g}, {config.lr_scheduler}, {config.lr_warmup_steps} steps of warm-up",
+        *([f"- Further settings: {', '.join(others)}"] if others else []),
         f"- Default: {config.num_inference_steps} denoising steps",
         *([f"- Classes: {', '.join(record['classes'])}"] if "classes" in record else []),
         "",
@@ -115,7 +138,8 @@ def model_card(base: Base, config: TrainingConfig, record: dict, metrics: dict, 
     ]
     if metrics:
         lines += [
-            f"On {held_out}, {config.num_inference_steps} steps, {config.validation_ensemble_size} samples:",
+            f"On the first {validated} held-out pairs, {config.num_inference_steps} steps, "
+            f"{config.validation_ensemble_size} samples:",
             "",
             *figures_table(metrics),
         ]
@@ -132,6 +156,7 @@ def model_card(base: Base, config: TrainingConfig, record: dict, metrics: dict, 
         "",
         "## Where not to trust it",
         "",
-        "Trained on renders alone; the spread of its samples understates its error on photos unlike them.",
+        ("Trained on renders alone; the" if rendered else "The")
+        + " spread of its samples understates its error on photos unlike those it was trained on.",
     ]
     return "\n".join(lines) + "\n"

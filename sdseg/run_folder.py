@@ -1,6 +1,7 @@
 """The folder of a training run: settings, rows of figures, checkpoints.
 
-config.yaml            the resolved settings; a resumed run is compared with them
+config.yaml            the resolved settings, to start a run like it with --config; a resumed run is compared with them
+run.json               what else must stay as it is: global batch, digest of the data, colours of classes
 environment.jsonl      a row a start: versions, git revision, devices, command
 stats.jsonl            a row every `logging_steps` and at each validation
 logs/                  the tracker's files
@@ -14,6 +15,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,7 +27,10 @@ if TYPE_CHECKING:
 
 CHECKPOINT_FILES = ("lora.safetensors", "optimizer.safetensors", "state.json")
 AVERAGE_FILE = "ema.safetensors"
-VERSIONS = ("sdseg", "torch", "diffusers", "transformers", "peft", "accelerate", "datasets", "numpy")
+VERSIONS = ("torch", "diffusers", "transformers", "peft", "accelerate", "datasets", "numpy")
+RUN_NAMES = {  # tracker, as Accelerate calls it -> its own word for a run's name
+    "wandb": "name", "trackio": "name", "mlflow": "run_name", "swanlab": "experiment_name", "clearml": "task_name",
+}  # fmt: skip
 
 
 def step_to_resume(output: Path, config: TrainingConfig, record: dict) -> int:
@@ -34,65 +39,100 @@ def step_to_resume(output: Path, config: TrainingConfig, record: dict) -> int:
     Raises:
         ConfigError: the folder holds another run (names what differs), is no run, or cannot be written.
     """
-    import yaml
-
     from sdseg.outputs import check_writable
 
     if output.exists() and not output.is_dir():
         raise ConfigError(f"output_dir {output} is a file; name a folder")
     check_writable(output)
-    stored = output / "config.yaml"
-    if stored.is_file():
+    if stored := stored_run(output):
         if config.overwrite_output_dir:
             return 0
-        refuse_other_run(output, yaml.safe_load(stored.read_text(encoding="utf-8")), config, record)
+        refuse_other_run(output, stored, config, record)
     elif output.is_dir() and any(output.iterdir()):
         raise ConfigError(f"output_dir {output} is not empty and holds no run; name another folder")
     return latest_checkpoint(output)
 
 
-def stored_colours(output: Path) -> dict[str, list[int]] | None:
-    """The colours of the classes with which a run began, by name; they depend on the VAE's last bits."""
+def stored_run(output: Path) -> dict | None:
+    """Settings and record of the run that a folder holds; None where it holds none.
+
+    Runs of an earlier version have no run.json: their config.yaml holds both.
+    """
     import yaml
 
-    stored = output / "config.yaml"
-    return yaml.safe_load(stored.read_text(encoding="utf-8")).get("classes") if stored.is_file() else None
+    settings, record = output / "config.yaml", output / "run.json"
+    if not settings.is_file():
+        return None
+    stored = yaml.safe_load(settings.read_text(encoding="utf-8"))
+    return stored | (json.loads(record.read_text(encoding="utf-8")) if record.is_file() else {})
+
+
+def stored_colours(output: Path) -> dict[str, list[int]] | None:
+    """The colours of the classes with which a run began, by name; they depend on the VAE's last bits."""
+    return (stored_run(output) or {}).get("classes")
 
 
 def make_run_folder(output: Path, config: TrainingConfig, record: dict, first_step: int) -> None:
-    """Write config.yaml, and drop what is to be written again: all of it when overwriting, else later rows."""
+    """Write config.yaml and run.json, and drop what is to be written again: all of it when overwriting, else later
+    rows."""
     import yaml
+
+    from sdseg.imaging import replacing
 
     if config.overwrite_output_dir and (output / "config.yaml").is_file():
         shutil.rmtree(output)
-    output.mkdir(parents=True, exist_ok=True)
-    partial = output / ".config.yaml.partial"
-    partial.write_text(yaml.safe_dump(record, sort_keys=False), encoding="utf-8")
-    os.replace(partial, output / "config.yaml")
+    settings = asdict(config) | {"overwrite_output_dir": False}  # done once, not whenever the file is used again
+    with replacing(output / "run.json") as partial:
+        partial.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    with replacing(output / "config.yaml") as partial:
+        partial.write_text(yaml.safe_dump(settings, sort_keys=False), encoding="utf-8")
     forget_stats_after(output / "stats.jsonl", first_step)
 
 
+def tracker_names(report_to: str, output: Path) -> tuple[str, dict[str, dict[str, str]]]:
+    """Project and further words for `Accelerator.init_trackers`. TensorBoard's project is the folder it writes to."""
+    if report_to == "tensorboard":
+        return "logs", {}
+    word = RUN_NAMES.get(report_to)
+    return "sdseg", {report_to: {word: output.resolve().name}} if word else {}
+
+
 def write_environment(output: Path, accelerator: Accelerator, first_step: int) -> None:
-    """Append what a run was started with to environment.jsonl: no user, host or environment variable is kept."""
+    """Append what a run was started with to environment.jsonl: versions, devices, and the command with all its
+    arguments, places of data included; no user, host or environment variable."""
     import platform
-    import subprocess
     import sys
     from importlib.metadata import version
 
-    git = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=40"]
-    found = subprocess.run(git, capture_output=True, text=True).stdout.strip() if shutil.which("git") else ""
+    from sdseg import __version__
+
     row = {
         "first_step": first_step,
-        "command": sys.argv,
-        "git_revision": found or None,  # None where the package is not in a repository
+        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+        "git_revision": git_revision(Path(__file__).parent),
         "python": platform.python_version(),
-        "versions": {name: version(name) for name in VERSIONS},
+        "versions": {"sdseg": __version__} | {name: version(name) for name in VERSIONS},
         "distributed_type": accelerator.distributed_type.value,
         "num_processes": accelerator.num_processes,
         "device": device_name(accelerator),
     }
     with open(output / "environment.jsonl", "a", encoding="utf-8") as file:
         file.write(json.dumps(row) + "\n")
+
+
+def git_revision(package: Path) -> str | None:
+    """The commit of the repository that tracks a package's folder, with `-dirty` where it was changed since; None where
+    no repository does, though the folder may lie inside of one."""
+    import subprocess
+
+    if not shutil.which("git"):
+        return None
+    git = ["git", "-C", str(package)]
+    tracked = subprocess.run([*git, "ls-files", "--error-unmatch", "run_folder.py"], capture_output=True)
+    if tracked.returncode:
+        return None
+    described = [*git, "describe", "--always", "--dirty", "--abbrev=40"]
+    return subprocess.run(described, capture_output=True, text=True).stdout.strip() or None
 
 
 def device_name(accelerator: Accelerator) -> str:

@@ -4,29 +4,29 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
-import signal
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sdseg.config import ConfigError, TrainingConfig, parse_training_config
 from sdseg.doctor import examine
-from sdseg.dry_run import Stopwatch, dry_run_report, tried
-from sdseg.hub import check_hub, push
+from sdseg.dry_run import TRIED_STEPS, Stopwatch, Trial, dry_run_report
+from sdseg.hub import check_hub, first_line, push
 from sdseg.model_card import write_adapter
+from sdseg.processes import StopFlag, StoppedBySignal, ToldByMainProcess, on_main_process, refuse_sharding
 from sdseg.run_folder import (
     load_checkpoint,
     make_run_folder,
     save_checkpoint,
     step_to_resume,
     stored_colours,
+    tracker_names,
     write_environment,
 )
-from sdseg.targets import open_target
+from sdseg.training_data import open_data, refuse_errors
 from sdseg.validation import validate
 
 if TYPE_CHECKING:
@@ -35,7 +35,6 @@ if TYPE_CHECKING:
 
     from sdseg.adapter import Adapter
     from sdseg.data import Source
-    from sdseg.doctor import Finding
     from sdseg.model import Base
 
 
@@ -43,61 +42,34 @@ class NonFiniteLoss(ArithmeticError):
     """The loss became NaN or infinite; names the step and the samples."""
 
 
-class StoppedBySignal(Exception):
-    """The run was asked to stop, and has saved."""
-
-    def __init__(self, signal_number: int, step: int):
-        super().__init__(f"stopped by {signal.Signals(signal_number).name} at step {step}")
-        self.exit_code = 128 + signal_number
-
-
 def main(argv: list[str]) -> int:
     """Run `train.py`; returns the exit code: 0 done, 1 failed in training, 2 bad input, 128 + n signal n."""
     try:
-        config = parse_training_config(argv)
-        train(config)
+        train(parse_training_config(argv))
     except StoppedBySignal as stop:
         print(f"{stop}; a checkpoint is saved, run the same command to go on", file=sys.stderr)
         return stop.exit_code
-    except NonFiniteLoss as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except (ValueError, OSError) as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+    except ToldByMainProcess:
         return 2
+    except (NonFiniteLoss, FloatingPointError) as error:
+        return failed(error, 1)
+    except (ValueError, OSError) as error:
+        return failed(error, 2)
+    except ImportError as error:
+        return failed(f"{error}; install what is missing", 2)
+    except RuntimeError as error:
+        import torch
+
+        if not isinstance(error, torch.cuda.OutOfMemoryError):
+            raise
+        remedy = "lower train_batch_size or set gradient_checkpointing; --dry_run tells the largest batch that fits"
+        return failed(f"out of device memory ({first_line(error)}); {remedy}", 1)
     return 0
 
 
-class StopFlag:
-    """Turns SIGINT and SIGTERM into a flag that is acted on at a step boundary.
-
-    A launcher that is killed does not pass its signal on, so a process whose launcher is gone stops too.
-    A second SIGINT interrupts at once.
-    """
-
-    def __init__(self):
-        self.signal_number = 0
-        launched = "LOCAL_RANK" in os.environ or "ACCELERATE_DYNAMO_BACKEND" in os.environ
-        self._parent = os.getppid() if launched else None
-
-    @contextlib.contextmanager
-    def listening(self):
-        def note(signal_number, _frame):
-            if signal_number == signal.SIGINT and self.signal_number:
-                raise KeyboardInterrupt
-            self.signal_number = signal_number
-
-        before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            yield self
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
-
-    def value(self) -> int:
-        if not self.signal_number and self._parent is not None and os.getppid() != self._parent:
-            self.signal_number = signal.SIGTERM
-        return int(self.signal_number)
+def failed(error: Exception | str, exit_code: int) -> int:
+    print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+    return exit_code
 
 
 # ---------------------------------------------------------------------------------------------- the run
@@ -135,16 +107,16 @@ def train(config: TrainingConfig) -> None:
         raise ConfigError(f"report_to is {config.report_to}, which is not installed; install it, or report to none")
     samples_per_pass = config.train_batch_size * accelerator.num_processes
     global_batch = samples_per_pass * config.gradient_accumulation_steps
-    record = asdict(config) | {"global_batch": global_batch, "data_digest": pictures.digest()}
+    record = {"global_batch": global_batch, "data_digest": pictures.digest()}
     first_step = step_to_resume(output, config, record)
     accelerator.wait_for_everyone()  # all have looked before the first one writes
     if first_step >= config.max_train_steps and (config.dry_run or (output / "adapter").is_dir()):
         accelerator.print(f"{output} is finished: {first_step} steps; its adapter is {output / 'adapter'}")
-        if config.push_to_hub and accelerator.is_main_process and not config.dry_run:
-            print(f"adapter uploaded to {push(config, output / 'adapter')}")
+        if config.push_to_hub and not config.dry_run:
+            on_main_process(accelerator, lambda: print(f"adapter uploaded to {push(config, output / 'adapter')}"))
+        accelerator.end_training()
         return
-    if accelerator.is_main_process:
-        refuse_errors(examine(pictures))
+    on_main_process(accelerator, lambda: refuse_errors(examine(pictures)))
 
     base = load_base(config.pretrained_model_name_or_path, revision=config.revision)
     factor = base.vae_scale_factor
@@ -160,6 +132,8 @@ def train(config: TrainingConfig) -> None:
         base.unet.bfloat16()
     if config.gradient_checkpointing:
         base.unet.enable_gradient_checkpointing()
+        if config.pixel_loss_share:  # backward through the decoder too
+            base.vae.enable_gradient_checkpointing()
     peft_model = add_lora(
         base,
         rank=config.rank,
@@ -181,11 +155,15 @@ def train(config: TrainingConfig) -> None:
         weight_decay=config.adam_weight_decay,
         eps=config.adam_epsilon,
     )
-    if config.push_to_hub and accelerator.is_main_process:
-        check_hub(config)
-    if accelerator.is_main_process and not config.dry_run:
-        make_run_folder(output, config, record, first_step)
-        write_environment(output, accelerator, first_step)
+
+    def begin():
+        if config.push_to_hub:
+            check_hub(config)
+        if not config.dry_run:
+            make_run_folder(output, config, record, first_step)
+            write_environment(output, accelerator, first_step)
+
+    on_main_process(accelerator, begin)
     average = moving_average(lora, config.ema_decay) if config.use_ema else None
     if first_step:
         load_checkpoint(output / f"checkpoint-{first_step}", lora, optimizer, average)
@@ -199,7 +177,7 @@ def train(config: TrainingConfig) -> None:
     )
 
     source = pictures
-    if config.cache_latents:
+    if config.cache_latents and not config.dry_run:
         bar = lambda items, **words: tqdm(items, disable=not accelerator.is_main_process, **words)  # noqa: E731
         keep = config.pixel_loss_share > 0
         source = LatentSource(
@@ -231,7 +209,7 @@ def train(config: TrainingConfig) -> None:
         stream,
         batch_sampler=MicroBatches(
             first_step,
-            config.max_train_steps,
+            first_step + 1 + TRIED_STEPS if config.dry_run else config.max_train_steps,
             config.train_batch_size,
             config.gradient_accumulation_steps,
             accelerator.num_processes,
@@ -255,33 +233,58 @@ def train(config: TrainingConfig) -> None:
     prompt_embedding = base.prompt_embedding.to(accelerator.device)
     batches, waited = iter(loader), Stopwatch()
 
-    def accumulate() -> tuple[torch.Tensor, torch.Tensor]:
+    def on_device(batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        batch = {key: value.to(accelerator.device) for key, value in batch.items()}
+        return batch if "image_latents" in batch else encode_batch(batch, base.vae, accelerator.device, colours)
+
+    def sample_losses(network, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+        with accelerator.autocast():
+            return training_loss(network, base.vae, scheduler, batch, prompt_embedding, colours)
+
+    def accumulate(batches: Iterator[dict[str, torch.Tensor]]) -> tuple[torch.Tensor, torch.Tensor]:
         """One optimiser step's forward and backward passes: losses and pair indices of this process's samples."""
         losses, indices = [], []
         for micro in range(config.gradient_accumulation_steps):
             with waited:
                 batch = next(batches)
-            batch = {key: value.to(accelerator.device) for key, value in batch.items()}
-            if "image" in batch:
-                batch = encode_batch(batch, base.vae, accelerator.device, colours)
+            batch = on_device(batch)
             last = micro == config.gradient_accumulation_steps - 1
             with contextlib.nullcontext() if last else accelerator.no_sync(unet):
-                with accelerator.autocast():
-                    sample_losses = training_loss(unet, base.vae, scheduler, batch, prompt_embedding, colours)
-                accelerator.backward(sample_losses.mean())
-            losses.append(sample_losses.detach())
+                found = sample_losses(unet, batch)
+                accelerator.backward(found.mean())
+            losses.append(found.detach())
             indices.append(batch["index"])
         return torch.cat(losses), torch.cat(indices)
 
+    def update() -> None:
+        accelerator.clip_grad_norm_(lora.values(), config.max_grad_norm)
+        optimizer.step()
+        optimizer.zero_grad()
+
     if config.dry_run:
         unet.train()
-        found = tried(accelerator, accumulate, config.max_train_steps - first_step)
+        if not first_step:  # a step of nothing, so that AdamW has its moments from the first pass on
+            for value in lora.values():
+                value.grad = torch.zeros_like(value)
+            update()
+        trial = Trial(
+            accelerator,
+            prepared=on_device,
+            backward=lambda batch: accelerator.backward(sample_losses(accelerator.unwrap_model(unet), batch).mean()),
+            accumulate=accumulate,
+            update=update,
+            last_timestep=scheduler.config.num_train_timesteps - 1,
+        )
+        found = trial.run(config, batches)
         counts = {"trained": trained, "frozen UNet": sum(p.numel() for p in base.unet.parameters()) - trained}
         counts["frozen VAE"] = sum(p.numel() for p in base.vae.parameters())
-        accelerator.print(dry_run_report(record, accelerator, counts, len(pictures), first_step, found))
+        accelerator.print(dry_run_report(config, record, accelerator, counts, len(pictures), first_step, found))
+        accelerator.end_training()
         return
     if config.report_to != "none":
-        accelerator.init_trackers("logs", config={key: str(value) for key, value in record.items()})
+        project, words = tracker_names(config.report_to, output)
+        settings = {key: str(value) for key, value in (asdict(config) | record).items()}
+        accelerator.init_trackers(project, settings, words)
 
     progress = tqdm(
         total=config.max_train_steps,
@@ -292,24 +295,23 @@ def train(config: TrainingConfig) -> None:
     )
     unet.train()
     started, recent = time.monotonic(), []
-    with stop.listening():
+    with stop.listening(), progress:
         for step in range(first_step, config.max_train_steps):
-            losses, indices = accumulate()
+            losses, indices = accumulate(batches)
             flags = torch.full_like(losses, stop.value())
             gathered = accelerator.gather(torch.stack([losses, indices.to(losses), flags], dim=1)).cpu()
             refuse_non_finite(gathered, pictures, step)
-            accelerator.clip_grad_norm_(lora.values(), config.max_grad_norm)
             learning_rate = schedule.get_last_lr()[0]
-            optimizer.step()
+            update()
             schedule.step()
-            optimizer.zero_grad()
             if average:
                 average.step(lora.values())
 
             done = step + 1
             finished = done == config.max_train_steps
             loss = gathered[:, 0].mean().item()
-            recent.append(loss)
+            if accelerator.is_main_process:
+                recent.append(loss)
             rate = (done - first_step) * global_batch / (time.monotonic() - started)
             progress.update()
             progress.set_postfix(loss=f"{loss:.4f}", images_per_second=f"{rate:.1f}", refresh=False)
@@ -318,7 +320,7 @@ def train(config: TrainingConfig) -> None:
                 row |= {"learning_rate": learning_rate, "images_per_second": round(rate, 2)}
                 row["waiting_for_data"] = round(waited.seconds / (time.monotonic() - started), 4)
                 log(accelerator, output, row)
-                recent = []
+                recent.clear()
             if held_out and (done % config.validation_steps == 0 or finished) and accelerator.is_main_process:
                 with weights_of(average, lora):
                     last_metrics = validate(accelerator, unet, base, held_out, config, output, done, colours)
@@ -333,29 +335,18 @@ def train(config: TrainingConfig) -> None:
                     save_checkpoint(output, done, lora, optimizer, average, record, config.checkpoints_total_limit)
                 accelerator.wait_for_everyone()
             if stop_signal and not finished:
-                progress.close()
                 accelerator.end_training()
                 raise StoppedBySignal(stop_signal, done)
-    progress.close()
-    if accelerator.is_main_process:
+
+    def finish():
         with weights_of(average, lora):
-            write_adapter(output, peft_model, base, config, record, len(pictures))
+            write_adapter(output, peft_model, base, config, record, len(pictures), len(held_out or ()))
         print(f"adapter written to {output / 'adapter'}")
         if config.push_to_hub:
             print(f"adapter uploaded to {push(config, output / 'adapter')}")
-    accelerator.wait_for_everyone()
+
+    on_main_process(accelerator, finish)
     accelerator.end_training()
-
-
-def refuse_sharding(accelerator: Accelerator) -> None:
-    """FSDP and DeepSpeed shard what is trained; here that is some megabytes of LoRA, and checkpoints hold it whole."""
-    kind = accelerator.distributed_type.value
-    if kind not in ("NO", "MULTI_CPU", "MULTI_GPU", "MULTI_XPU", "MULTI_NPU", "MPS"):
-        raise ConfigError(
-            f"distributed_type {kind} is not supported: LoRA's gradients and moments take some hundred megabytes, so "
-            "there is little to shard; use plain data parallelism (configs/accelerate/ddp.yaml) with "
-            "gradient_checkpointing"
-        )
 
 
 def refuse_other_start(earlier: Adapter, base: Base, config: TrainingConfig) -> None:
@@ -405,66 +396,6 @@ def warnings_off():
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
-
-
-def open_data(config: TrainingConfig) -> tuple[Source, Source | None]:
-    """The pairs to train on, and those held out or None; no weight is loaded and nothing written.
-
-    Raises:
-        ValueError, OSError: see `sdseg.data.open_pictures`; or both hold the same pictures.
-    """
-    from sdseg.data import Augmentation, Columns, find_pairs, is_on_the_fly, open_pictures
-
-    places = config.train_data_dir if isinstance(config.train_data_dir, list) else [config.train_data_dir]
-    target = open_target(config.target, config.class_names, places)
-    column = config.target if config.alpha_column == "alpha" else config.alpha_column
-    pictures = open_pictures(
-        config.train_data_dir,
-        config.resolution,
-        Augmentation(config.random_flip, config.min_crop_scale),
-        weights=config.train_data_weights,
-        columns=Columns(config.image_column, column, config.train_split),
-        streaming=config.streaming,
-        window=config.shuffle_buffer_size,
-        target=target,
-    )
-    if not config.validation_data_dir:
-        return pictures, None
-    if is_on_the_fly(config.validation_data_dir):
-        find_pairs(config.validation_data_dir)  # says why not
-    columns = Columns(config.image_column, column, config.validation_split)
-    whole = Augmentation(False, 1)
-    held_out = open_pictures(config.validation_data_dir, config.resolution, whole, columns=columns, target=target)
-    refuse_overlap(pictures, held_out)
-    for place in places:
-        refuse_shared_foreground(place, config.validation_data_dir)
-    return pictures, held_out
-
-
-def refuse_errors(findings: Iterable[Finding]) -> None:
-    """Prints warnings, and raises ConfigError at the first error that examining the data finds."""
-    for finding in findings:
-        if finding.is_error:
-            raise ConfigError(f"{finding.place}: {finding.text} (python -m sdseg.doctor tells all that is found)")
-        print(finding, file=sys.stderr)
-
-
-def refuse_overlap(pictures: Source, held_out: Source) -> None:
-    """Validation on pictures that are trained on would say nothing."""
-    for shared in sorted(pictures.files() & held_out.files())[:1]:
-        raise ConfigError(f"validation_data_dir holds {shared}, which is also trained on; hold other pairs out")
-
-
-def refuse_shared_foreground(training: str, validation: str) -> None:
-    """A rendered foreground is known once trained on, before whatever background and in whichever folder it lies."""
-    from sdseg.data import shared_foreground
-
-    shared = shared_foreground(training, validation)
-    if shared is not None:
-        raise ConfigError(
-            f"validation_data_dir {validation} shows the same foreground {shared} as train_data_dir {training}; "
-            "render the validation set with another --seed"
-        )
 
 
 def refuse_non_finite(gathered: torch.Tensor, pictures: Source, step: int) -> None:

@@ -70,7 +70,8 @@ def test_every_setting_is_read_by_something():
 
     from sdseg.config import TrainingConfig
 
-    source = "".join((ROOT / "sdseg" / f"{name}.py").read_text() for name in ("training", "hub", "model_card", "run_folder"))
+    readers = ("training", "training_data", "hub", "model_card", "run_folder")
+    source = "".join((ROOT / "sdseg" / f"{name}.py").read_text() for name in readers)
     for item in fields(TrainingConfig):
         assert f"config.{item.name}" in source, item.name
 

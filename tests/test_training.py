@@ -137,6 +137,30 @@ def test_only_lora_changes_and_the_run_folder_is_whole(arguments, miniature, tmp
     assert [event.step for event in events.Images("validation")] == [3, 6]
 
 
+def test_card_says_what_is_known(miniature, pairs, tmp_path):
+    from sdseg.model import load_base
+    from sdseg.model_card import model_card
+
+    def card(**changes) -> str:
+        config = TrainingConfig(output_dir="x", **(dict(train_data_dir=str(pairs)) | changes))
+        return model_card(base, config, record, {"mad": 0.1}, 12, held_out=2, with_pictures=False)
+
+    base, record = load_base(str(miniature)), {"data_digest": "d", "global_batch": 4}
+    usual = card()
+    assert "Trained on 12 pairs" in usual and "render" not in usual and "Further settings" not in usual
+    assert "the first 2 held-out pairs" in usual and "the first 1 held-out pairs" in card(num_validation_images=1)
+    folder = shutil.copytree(pairs, tmp_path / "rendered")
+    (folder / "render.json").write_text("{}")
+    known = card(train_data_dir=str(folder))
+    assert "12 rendered pairs" in known and "Trained on renders alone" in known
+    assert "render" not in card(train_data_dir=[str(folder), str(pairs)])
+    special = card(use_ema=True, pixel_loss_share=0.5, prediction_type="sample", timestep_power=2.0, use_dora=True)
+    told = (
+        "`use_ema: true`, `pixel_loss_share: 0.5`, `prediction_type: sample`, `timestep_power: 2.0`, `use_dora: true`"
+    )
+    assert told in special and "use_rslora" not in special
+
+
 def test_adapter_goes_through_the_pipeline(arguments, tmp_path):
     from sdseg.pipeline import MattingPipeline
 
@@ -204,6 +228,24 @@ def test_second_stage_lowers_the_pixel_loss_of_one_step(arguments, tmp_path, cac
     assert main(arguments(**changes)) == 0
     losses = [row["loss"] for row in stats(tmp_path / "run") if "loss" in row]
     assert np.mean(losses[-15:]) < 0.8 * np.mean(losses[:5])
+
+
+def test_gradient_checkpointing_reaches_the_decoder(arguments, tmp_path, monkeypatch):
+    """The second stage with and without: the same losses, but blocks of the decoder are computed again."""
+    from torch.utils import checkpoint
+
+    run_again, blocks = checkpoint.checkpoint, []
+
+    def noted(function, *rest, **words):
+        blocks.append(type(getattr(function, "__self__", function)).__name__)
+        return run_again(function, *rest, **words)
+
+    monkeypatch.setattr(checkpoint, "checkpoint", noted)
+    common = dict(max_train_steps=2, pixel_loss_share=1)
+    for name in ("false", "true"):
+        assert main(arguments(output_dir=tmp_path / name, gradient_checkpointing=name, **common)) == 0
+    plain, recomputed = ([row["loss"] for row in stats(tmp_path / name)] for name in ("false", "true"))
+    assert "UpDecoderBlock2D" in blocks and recomputed == pytest.approx(plain, rel=1e-4)
 
 
 def test_share_of_the_pixel_loss_is_drawn_apart_from_all_else(pairs):
@@ -346,7 +388,10 @@ def test_two_processes_begin_and_one_ends_it(arguments, tmp_path):
     # what a run of six steps stopped at step 4 leaves; a constant learning rate does not know the length
     run = tmp_path / "run"
     shutil.rmtree(run / "adapter")
+    # (and a run of an earlier version keeps all in one file)
     config = yaml.safe_load((run / "config.yaml").read_text()) | {"max_train_steps": 6}
+    config |= json.loads((run / "run.json").read_text())
+    (run / "run.json").unlink()
     (run / "config.yaml").write_text(yaml.safe_dump(config))
     assert main(arguments(lr_scheduler="constant")) == 0
     assert main(arguments(lr_scheduler="constant", output_dir=tmp_path / "whole")) == 0
@@ -357,6 +402,64 @@ def test_two_processes_begin_and_one_ends_it(arguments, tmp_path):
     assert [(row["num_processes"], row["distributed_type"]) for row in starts] == [(2, "MULTI_CPU"), (1, "NO")]
     assert [row["first_step"] for row in starts] == [0, 4]
     assert starts[0]["versions"]["torch"].split("+")[0] == torch.__version__.split("+")[0]
+
+
+def test_settings_of_a_run_start_another(arguments, tmp_path):
+    from dataclasses import asdict
+
+    from sdseg.config import parse_training_config
+
+    flags = [*arguments(max_train_steps=1, lr_warmup_steps=0), "--overwrite_output_dir"]
+    assert main(flags) == 0
+    again = ["--config", str(tmp_path / "run" / "config.yaml"), "--output_dir", "other"]
+    changed = {"output_dir": "other", "overwrite_output_dir": False}  # what it once overwrote is overwritten once
+    assert asdict(parse_training_config(again)) == asdict(parse_training_config(flags)) | changed
+    facts = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert facts.keys() == {"global_batch", "data_digest"} and facts["global_batch"] == 4
+
+
+def test_the_revision_is_that_of_the_package(tmp_path):
+    """A package that was installed below somebody else's repository has none."""
+    from sdseg.run_folder import git_revision
+
+    package = tmp_path / "site-packages" / "sdseg"
+    package.mkdir(parents=True)
+    (package / "run_folder.py").write_text("")
+    assert git_revision(package) is None
+
+    def git(*words):
+        names = ["-c", "user.name=a", "-c", "user.email=a@b"]
+        subprocess.run(["git", "-C", str(tmp_path), *names, *words], check=True, capture_output=True)
+
+    git("init")
+    git("commit", "--allow-empty", "-m", "theirs")
+    assert git_revision(package) is None
+    git("add", ".")
+    git("commit", "-m", "ours")
+    assert len(git_revision(package)) == 40
+    (package / "run_folder.py").write_text("changed")
+    assert git_revision(package).endswith("-dirty")
+
+
+def test_the_command_is_kept_without_the_place_of_the_program(tmp_path, monkeypatch):
+    from accelerate import Accelerator
+
+    from sdseg import __version__
+    from sdseg.run_folder import write_environment
+
+    monkeypatch.setattr(sys, "argv", ["/home/somebody/train.py", "--config", "a b.yaml"])
+    write_environment(tmp_path, Accelerator(cpu=True), 0)
+    row = json.loads((tmp_path / "environment.jsonl").read_text())
+    assert row["command"] == ["train.py", "--config", "a b.yaml"] and row["versions"]["sdseg"] == __version__
+
+
+def test_trackers_are_told_project_and_run(tmp_path):
+    from sdseg.run_folder import tracker_names
+
+    assert tracker_names("tensorboard", tmp_path / "fur") == ("logs", {})
+    assert tracker_names("wandb", tmp_path / "fur") == ("sdseg", {"wandb": {"name": "fur"}})
+    assert tracker_names("mlflow", tmp_path / "fur") == ("sdseg", {"mlflow": {"run_name": "fur"}})
+    assert tracker_names("dvclive", tmp_path / "fur") == ("sdseg", {})
 
 
 def test_dry_run_tells_and_writes_nothing(arguments, tmp_path, capsys):
@@ -371,6 +474,71 @@ def test_dry_run_tells_and_writes_nothing(arguments, tmp_path, capsys):
     before = (tmp_path / "run" / "stats.jsonl").read_text()
     assert main([*arguments(max_train_steps=2), "--dry_run", "--overwrite_output_dir"]) == 0
     assert (tmp_path / "run" / "stats.jsonl").read_text() == before and (tmp_path / "run" / "adapter").is_dir()
+
+
+def test_dry_run_of_one_step_with_latents_to_be_kept(arguments, tmp_path, capsys):
+    """No latents are written, the pairs encoded are those tried, and the hours are known."""
+    cached = dict(cache_latents="true", latent_cache_dir=tmp_path / "latents", max_train_steps=1, lr_warmup_steps=0)
+    assert main([*arguments(**cached), "--dry_run"]) == 0
+    told = capsys.readouterr()
+    assert sorted(path.name for path in tmp_path.iterdir()) == []
+    assert "1 steps from step 0, about 0.0 hours" in told.out and "nan" not in told.out
+    assert "latent cache" not in told.err and "encoding pairs" not in told.err
+
+
+def test_dry_run_takes_the_steps_that_need_most(arguments, capsys, monkeypatch):
+    """AdamW holds its moments, and one batch goes through pixels as a whole."""
+    import sdseg.objective
+
+    seen, training_loss = [], sdseg.objective.training_loss
+    steps, adam_step = [], torch.optim.AdamW.step
+
+    def loss(unet, vae, scheduler, batch, *rest):
+        seen.append((bool(batch["through_pixels"].all()), batch["timestep"].tolist()))
+        return training_loss(unet, vae, scheduler, batch, *rest)
+
+    def counted(optimizer, *words):
+        adam_step(optimizer, *words)
+        steps.append(len(optimizer.state))
+
+    monkeypatch.setattr("sdseg.objective.training_loss", loss)
+    monkeypatch.setattr(torch.optim.AdamW, "step", counted)
+    assert main([*arguments(pixel_loss_share=0.01, cache_latents="true"), "--dry_run"]) == 0
+    assert [times for whole, times in seen if whole] == [[999] * 4] and len(seen) == 5
+    assert len(steps) == 6 and min(steps) > 0  # the first of them before any pass
+    assert "first loss" in capsys.readouterr().out
+
+
+def test_search_for_the_largest_batch_ends_within_a_tenth():
+    from sdseg.dry_run import largest_batch
+
+    tried = []
+
+    def attempt_with(room):
+        def attempt(samples):
+            tried.append(samples)
+            if samples > room:
+                raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+        return attempt
+
+    for room in (1, 7, 30):
+        found = largest_batch(attempt_with(room), most=48)
+        assert 0.9 * room - 1 < found <= room and tried[-1] == found
+    assert largest_batch(attempt_with(100), most=64) == 64 and largest_batch(attempt_with(0), most=4) == 0
+
+    def broken(samples):
+        raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
+
+    with pytest.raises(RuntimeError, match="mat1"):
+        largest_batch(broken)
+
+
+def test_batches_of_any_size_are_made_for_the_search():
+    from sdseg.dry_run import repeated
+
+    batch = {"index": torch.tensor([5, 6, 7]), "noise": torch.arange(6.0).view(3, 2)}
+    assert repeated(batch, 5)["index"].tolist() == [5, 6, 7, 5, 6] and repeated(batch, 2)["noise"].shape == (2, 2)
 
 
 def test_upload_goes_to_the_named_repository_or_is_refused_at_once(arguments, tmp_path, capsys, monkeypatch):
@@ -411,12 +579,12 @@ def test_sharded_training_is_refused_with_the_way_out():
     from types import SimpleNamespace
 
     from sdseg.config import ConfigError
-    from sdseg.training import refuse_sharding
+    from sdseg.processes import refuse_sharding
 
-    for kind in ("FSDP", "DEEPSPEED"):
+    for kind in ("FSDP", "DEEPSPEED", "MEGATRON_LM"):
         with pytest.raises(ConfigError, match=f"{kind} is not supported.*ddp.yaml"):
             refuse_sharding(SimpleNamespace(distributed_type=SimpleNamespace(value=kind)))
-    for kind in ("NO", "MULTI_CPU", "MULTI_GPU"):
+    for kind in ("NO", "MULTI_CPU", "MULTI_GPU", "MULTI_HPU", "XLA"):
         refuse_sharding(SimpleNamespace(distributed_type=SimpleNamespace(value=kind)))
 
 
@@ -480,7 +648,24 @@ def test_two_processes_train_as_one(arguments, tmp_path):
         assert a["loss"] == pytest.approx(b["loss"], abs=1e-4)
     rates = [row["learning_rate"] for row in left]
     assert rates[5] == max(rates) == pytest.approx(1e-3) and rates[-1] < 2e-5
-    assert yaml.safe_load((tmp_path / "two/config.yaml").read_text())["global_batch"] == 4
+    assert json.loads((tmp_path / "two/run.json").read_text())["global_batch"] == 4
+
+
+def test_what_the_main_process_refuses_ends_all_of_them(arguments, pairs, tmp_path):
+    """A pair that only the main process looks into. The shell tells each exit code, and keeps the launcher out."""
+    folder = shutil.copytree(pairs, tmp_path / "broken")
+    file = folder / "images/000003.png"
+    file.write_bytes(file.read_bytes()[:200])
+    shell = '"$0" "$@"; echo "process $RANK ends with $?" >&2'
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--standalone", "--no-python"]
+    command += ["bash", "-c", shell, sys.executable, "train.py", *arguments(train_data_dir=folder)]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
+    ended = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=280)
+    told = ended.stderr.splitlines()
+    assert {"process 0 ends with 2", "process 1 ends with 2"} <= set(told), ended.stderr
+    [error] = [line for line in told if line.startswith("error: ")]
+    assert "images/000003.png" in error and "Traceback" not in ended.stderr
+    assert not (tmp_path / "run").exists()
 
 
 # ---------------------------------------------------------------------------------------------- bad input
@@ -503,6 +688,28 @@ def test_non_finite_loss_names_step_and_samples(arguments, miniature, tmp_path, 
     error = capsys.readouterr().err
     assert "loss is nan at step 0" in error and "images/0000" in error
     assert not list((tmp_path / "run").glob("checkpoint-*")) and not (tmp_path / "run" / "adapter").exists()
+
+
+def test_failures_in_training_are_told_in_one_line(arguments, tmp_path, capsys, monkeypatch):
+    held_out = write_pairs(tmp_path / "held_out", 1, first_seed=100)
+    wild = dict(learning_rate=1e30, lr_warmup_steps=0, max_train_steps=1, validation_data_dir=held_out)
+    assert main(arguments(**wild)) == 1  # the one step's loss is finite, what validation draws after it is not
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error.startswith("error: ") and "finite" in error
+
+    def exhausted(*_):
+        raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.\nMore.")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("sdseg.objective.training_loss", exhausted)
+        assert main(arguments(output_dir=tmp_path / "exhausted")) == 1
+    error = capsys.readouterr().err.splitlines()[-1]
+    words = ["Tried to allocate 20.00 GiB", "train_batch_size", "gradient_checkpointing", "--dry_run"]
+    assert error.startswith("error: ") and all(word in error for word in words)
+    monkeypatch.setitem(sys.modules, "peft", None)
+    assert main(arguments(output_dir=tmp_path / "missing")) == 2
+    error = capsys.readouterr().err
+    assert "peft" in error and "install what is missing" in error and error.count("\n") == 1
 
 
 def test_bad_settings_and_data_are_told_in_one_line(arguments, pairs, tmp_path, capsys):
@@ -579,7 +786,7 @@ def test_a_foreground_is_not_both_trained_and_validated_on(arguments, tmp_path, 
 
 
 def test_other_foregrounds_may_be_validated_on(pairs, tmp_path):
-    from sdseg.training import refuse_shared_foreground
+    from sdseg.training_data import refuse_shared_foreground
 
     training = rendered(tmp_path / "training", [0, 1])
     unrecorded = shutil.copytree(training, tmp_path / "unrecorded")

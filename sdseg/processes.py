@@ -1,0 +1,90 @@
+"""One run on several processes: what the main one alone does, how all of them stop, what cannot be launched."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from sdseg.config import ConfigError
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+SHARDED = ("FSDP", "DEEPSPEED", "MEGATRON_LM")  # accelerate's names of what splits weights over processes
+
+
+class StoppedBySignal(Exception):
+    """The run was asked to stop, and has saved."""
+
+    def __init__(self, signal_number: int, step: int):
+        super().__init__(f"stopped by {signal.Signals(signal_number).name} at step {step}")
+        self.exit_code = 128 + signal_number
+
+
+class ToldByMainProcess(ConfigError):
+    """What the main process failed with, and tells; the others only end."""
+
+
+def on_main_process(accelerator: Accelerator, action: Callable[[], Any]) -> None:
+    """The main process runs `action` while the others wait; all go on, or all fail.
+
+    Raises:
+        ConfigError: `action` raised ValueError or OSError; ToldByMainProcess on the other processes.
+    """
+    from accelerate.utils import broadcast_object_list
+
+    message: list[str | None] = [None]
+    if accelerator.is_main_process:
+        try:
+            action()
+        except (ValueError, OSError) as error:
+            message = [str(error) or type(error).__name__]
+    broadcast_object_list(message)
+    if message[0] is not None:
+        raise (ConfigError if accelerator.is_main_process else ToldByMainProcess)(message[0])
+
+
+def refuse_sharding(accelerator: Accelerator) -> None:
+    """FSDP and DeepSpeed shard what is trained; here that is some megabytes of LoRA, and checkpoints hold it whole."""
+    kind = accelerator.distributed_type.value
+    if kind in SHARDED:
+        raise ConfigError(
+            f"distributed_type {kind} is not supported: LoRA's gradients and moments take some hundred megabytes, so "
+            "there is little to shard; use plain data parallelism (configs/accelerate/ddp.yaml) with "
+            "gradient_checkpointing"
+        )
+
+
+class StopFlag:
+    """Turns SIGINT and SIGTERM into a flag that is acted on at a step boundary.
+
+    A launcher that is killed does not pass its signal on, so a process whose launcher is gone stops too.
+    A second SIGINT interrupts at once.
+    """
+
+    def __init__(self):
+        self.signal_number = 0
+        launched = "LOCAL_RANK" in os.environ or "ACCELERATE_DYNAMO_BACKEND" in os.environ
+        self._parent = os.getppid() if launched else None
+
+    @contextlib.contextmanager
+    def listening(self):
+        def note(signal_number, _frame):
+            if signal_number == signal.SIGINT and self.signal_number:
+                raise KeyboardInterrupt
+            self.signal_number = signal_number
+
+        before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield self
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def value(self) -> int:
+        if not self.signal_number and self._parent is not None and os.getppid() != self._parent:
+            self.signal_number = signal.SIGTERM
+        return int(self.signal_number)
