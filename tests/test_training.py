@@ -272,7 +272,7 @@ def test_predicting_the_matte_itself_goes_into_the_adapter(arguments, tmp_path, 
     assert pipeline.scheduler.config.prediction_type == "sample"
     changes = dict(init_adapter=tmp_path / "run" / "adapter", output_dir=tmp_path / "next")
     message = error_of(arguments(**changes), capsys)
-    assert "predicts sample" in message and "set prediction_type to sample" in message
+    assert "adapter has sample" in message and "set prediction_type to sample" in message
 
 
 def test_cached_latents_train_like_fresh_ones(arguments, tmp_path):
