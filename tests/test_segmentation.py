@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-import yaml
 from PIL import Image
 from safetensors.torch import load_file
 
@@ -141,10 +140,11 @@ def test_a_run_on_classes_goes_on_bit_for_bit(trained, shapes, tmp_path):
     assert training.main(again) == 0
     one, other = (load_file(tmp_path / name / "adapter/adapter_model.safetensors") for name in ("whole", "killed"))
     assert all(torch.equal(one[key], other[key]) for key in one)
-    stored = yaml.safe_load((tmp_path / "whole" / "config.yaml").read_text())["classes"]
+    stored = json.loads((tmp_path / "whole" / "run.json").read_text())["classes"]
     assert list(stored) == NAMES and list(stored.values()) == read_adapter(trained / "adapter").config.class_colours
 
 
+@pytest.mark.slow
 def test_second_stage_lowers_the_pixel_loss_of_painted_classes(shapes, tmp_path):
     changes = dict(pixel_loss_share=1, logging_steps=1, max_train_steps=30, validation_steps=30, checkpointing_steps=30)
     assert training.main(arguments(shapes, tmp_path / "run", **changes)) == 0
