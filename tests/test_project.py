@@ -1,5 +1,6 @@
 """The package as installed, its configs, and how fast it answers."""
 
+import os
 import subprocess
 import sys
 import time
@@ -112,3 +113,24 @@ def test_help_loads_nothing_heavy(command):
 def test_unknown_word_is_refused():
     result = subprocess.run([sys.executable, "-m", "sdseg.cli", "trian"], cwd=ROOT, capture_output=True, text=True)
     assert result.returncode == 2 and result.stderr.startswith("error: unknown command 'trian'")
+
+
+def test_slurm_script_passes_arguments_on_as_they_are(tmp_path):
+    """Slurm and Accelerate are stood in for by scripts that run, or print, what they are given."""
+    stand_ins = {
+        "scontrol": "echo node1; echo node2",
+        "srun": 'shift; SLURM_NODEID=1 exec "$@"',
+        "accelerate": "printf '<%s>\\n' \"$@\"",
+    }
+    for name, text in stand_ins.items():
+        (tmp_path / name).write_text(f"#!/bin/bash\n{text}\n")
+        (tmp_path / name).chmod(0o755)
+    environment = os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    environment |= {"SLURM_NNODES": "2", "SLURM_JOB_NODELIST": "node[1-2]", "SLURM_JOB_ID": "7"}
+    given = ["my config.yaml", "--output_dir", "it's; a $run", "--class_names", "[a, b]"]
+    command = ["bash", "configs/accelerate/slurm.sh", *given]
+    told = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True).stdout
+    passed = [line[1:-1] for line in told.splitlines()]
+    assert passed[-len(given) - 2 :] == ["train.py", "--config", *given]
+    words = dict(zip(passed, passed[1:], strict=False))
+    assert words["--num_processes"] == "16" and words["--machine_rank"] == "1" and words["--main_process_ip"] == "node1"
