@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sdseg.config import ConfigError, TrainingConfig, settings_that_differ
+from sdseg.imaging import replacing
 
 if TYPE_CHECKING:
     import torch
@@ -76,8 +77,6 @@ def make_run_folder(output: Path, config: TrainingConfig, record: dict, first_st
     """Write config.yaml and run.json, and drop what is to be written again: all of it when overwriting, else later
     rows."""
     import yaml
-
-    from sdseg.imaging import replacing
 
     if config.overwrite_output_dir and (output / "config.yaml").is_file():
         shutil.rmtree(output)
@@ -160,9 +159,8 @@ def forget_stats_after(stats: Path, step: int) -> None:
     if stats.is_file():
         rows = stats.read_text(encoding="utf-8").splitlines()
         kept = [row for row in rows if row.endswith("}") and json.loads(row)["step"] <= step]
-        partial = stats.with_name(".stats.partial")
-        partial.write_text("".join(row + "\n" for row in kept), encoding="utf-8")
-        os.replace(partial, stats)
+        with replacing(stats) as partial:
+            partial.write_text("".join(row + "\n" for row in kept), encoding="utf-8")
 
 
 def checkpoint_steps(output: Path) -> list[int]:
