@@ -84,7 +84,7 @@ def compare(scene: Scene, size: int, samples: int, depth: int, seed: int) -> dic
     else:
         rendered = over_plate(scene, picture, size, samples, depth, seed, hidden=True)
         colour, alpha = rendered[..., :3], rendered[..., 3]
-        if any(subject.cut_out() for subject in scene.subjects):  # the plate is hidden, but not behind holes
+        if scene.cut_out():  # the plate is hidden, but not behind holes
             black = replace(scene, subjects=[blackened(subject) for subject in scene.subjects])
             colour = np.maximum(
                 colour - over_plate(black, picture, size, samples, depth, seed, hidden=True)[..., :3], 0
@@ -139,7 +139,7 @@ def main() -> None:
         only = parse_only(recipe, family, options.recipe)
         for k in range(options.scenes):
             scene = sharp_scene(only, options.seed, k)
-            through = scene.transmissive() or any(subject.cut_out() for subject in scene.subjects)
+            through = scene.transmissive() or scene.cut_out()
             depth = options.depth if through else only.max_depth  # every layer that is seen through takes a segment
             figures = compare(scene, options.size, options.samples, depth, options.seed + 10 * k)
             rows.append({"family": family, "scene": k, "samples": options.samples, "size": options.size} | figures)

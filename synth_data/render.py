@@ -461,7 +461,7 @@ def render_foreground(scene: Scene, size: int, samples: int, depth: int, seed: i
     marks = None
     if scene.subjects and (clear or scene.surroundings or len(scene.subjects) > 1):
         marks, opaque, far = _marks(scene, size, samples, sampler_seed)
-        if clear and _cut_out(scene):  # the marks count the holes as well
+        if clear and scene.cut_out():  # the marks count the holes as well
             parts = [opaque_part(subject) for subject in scene.subjects]
             kept = replace(scene, subjects=[part for part in parts if part.meshes or part.strands])
             opaque = 1 - _passed(kept, size, samples, depth, sampler_seed)
@@ -491,16 +491,12 @@ def _passed(scene: Scene, size: int, samples: int, depth: int, seed: int) -> np.
     return over_plate(black, np.ones(3), size, samples, depth, seed)[..., :3].mean(-1)
 
 
-def _cut_out(scene: Scene) -> bool:
-    return any(subject.cut_out() for subject in scene.subjects)
-
-
 def _before_nothing(scene: Scene, size: int, samples: int, depth: int, seed: int) -> np.ndarray:
     """Subjects and surroundings with the light hidden from the camera: float32 [size, size, 4], colour and coverage.
 
     Mitsuba hides emitters from the camera alone: through a hole it would see the sky, so there a dark plate is behind.
     """
-    if _cut_out(scene):
+    if scene.cut_out():
         depth = max(depth, TRANSMISSIVE_DEPTH)  # every layer of lace takes a segment
         rendered = over_plate(scene, BLACK, size, samples, depth, seed)
         rendered[..., 3] = 1 - _passed(scene, size, samples, depth, seed)

@@ -149,6 +149,10 @@ class Scene:
         """Whether coverage is not the matte."""
         return any(subject.transmissive() for subject in self.subjects)
 
+    def cut_out(self) -> bool:
+        """Whether a subject's texture has holes."""
+        return any(subject.cut_out() for subject in self.subjects)
+
 
 def stream(seed: int, kind: int, *position: int) -> np.random.Generator:
     """The generator of one stream at one foreground or sample; the only source of chance in this package."""
