@@ -144,6 +144,9 @@ class TrainingConfig:
     """AdamW's weight decay."""
     adam_epsilon: float = 1e-8
     """AdamW's epsilon."""
+    use_8bit_adam: bool = False
+    """AdamW of bitsandbytes, whose moments take 8 bits each (Dettmers et al. 2021): a quarter of their memory, which
+    with LoRA is little to begin with. Needs `pip install bitsandbytes`."""
     max_grad_norm: float = 1.0
     """Gradients are clipped to this norm."""
 

@@ -185,6 +185,7 @@ def save_checkpoint(
 
     Every draw and the learning rate are functions of the step, so there is no other state.
     """
+    import torch
     from safetensors.torch import save_file
 
     folder = output / f"checkpoint-{step}"
@@ -192,10 +193,11 @@ def save_checkpoint(
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir()
     weights = {name: value.detach().cpu().contiguous() for name, value in lora.items()}
-    moments = {}
-    for name, value in lora.items():
-        for key, moment in optimizer.state[value].items():
-            moments[f"{name}/{key}"] = moment.detach().cpu().contiguous()
+    moments = {
+        f"{name}/{key}": torch.as_tensor(moment).detach().cpu().clone(memory_format=torch.contiguous_format)
+        for name, value in lora.items()  # cloned, since bitsandbytes' tables are one tensor for all
+        for key, moment in optimizer.state[value].items()
+    }
     save_file(weights, partial / "lora.safetensors")
     save_file(moments, partial / "optimizer.safetensors")
     if average:
@@ -224,9 +226,12 @@ def load_checkpoint(folder: Path, lora: dict[str, torch.Tensor], optimizer: torc
     with torch.no_grad():
         for name, value in lora.items():
             value.copy_(weights[name])
-            keys = [key for key in moments if key.startswith(f"{name}/")]
-            optimizer.state[value] = {key.rsplit("/", 1)[1]: moments[key].to(value.device) for key in keys}
-            optimizer.state[value]["step"] = optimizer.state[value]["step"].cpu()
+    state: dict[int, dict] = {place: {} for place in range(len(lora))}
+    places = {name: place for place, name in enumerate(lora)}
+    for key, moment in moments.items():
+        name, word = key.rsplit("/", 1)
+        state[places[name]][word] = moment if moment.is_floating_point() or moment.dim() else moment.item()
+    optimizer.load_state_dict(optimizer.state_dict() | {"state": state})  # knows which of them lie on which device
     if average:
         shadows = load_file(folder / AVERAGE_FILE)
         state = json.loads((folder / "state.json").read_text(encoding="utf-8"))

@@ -95,6 +95,7 @@ def train(config: TrainingConfig) -> None:
 
     stop = StopFlag()
     output = Path(config.output_dir)
+    refuse_what_is_not_installed(config)
     pictures, held_out = open_data(config)
     accelerator = Accelerator(
         mixed_precision=config.mixed_precision,
@@ -148,13 +149,7 @@ def train(config: TrainingConfig) -> None:
         refuse_other_start(earlier, base, config)
         load_lora_weights(peft_model, earlier)
     lora = {name: value for name, value in peft_model.named_parameters() if value.requires_grad}
-    optimizer = torch.optim.AdamW(
-        lora.values(),
-        lr=config.learning_rate,
-        betas=(config.adam_beta1, config.adam_beta2),
-        weight_decay=config.adam_weight_decay,
-        eps=config.adam_epsilon,
-    )
+    optimizer = adamw(lora, config)
 
     def begin():
         if config.push_to_hub:
@@ -366,6 +361,32 @@ def refuse_other_start(earlier: Adapter, base: Base, config: TrainingConfig) -> 
                 f"{key} is {getattr(config, key)}, but init_adapter {config.init_adapter} has {had[key]}; set {key} to "
                 f"{had[key]}"
             )
+
+
+def refuse_what_is_not_installed(config: TrainingConfig) -> None:
+    from accelerate.utils import is_bnb_available
+
+    if config.use_8bit_adam and not is_bnb_available():
+        raise ConfigError(
+            "use_8bit_adam is true, but bitsandbytes is not installed; pip install bitsandbytes, or leave it out"
+        )
+
+
+def adamw(lora: dict[str, torch.nn.Parameter], config: TrainingConfig) -> torch.optim.Optimizer:
+    """AdamW (Loshchilov & Hutter 2019) in one kernel over all LoRA weights, or bitsandbytes' with 8-bit moments."""
+    import torch
+
+    words = dict(
+        lr=config.learning_rate,
+        betas=(config.adam_beta1, config.adam_beta2),
+        weight_decay=config.adam_weight_decay,
+        eps=config.adam_epsilon,
+    )
+    if config.use_8bit_adam:
+        from bitsandbytes.optim import AdamW8bit
+
+        return AdamW8bit(lora.values(), **words)
+    return torch.optim.AdamW(lora.values(), fused=True, **words)
 
 
 def moving_average(lora: dict[str, torch.nn.Parameter], decay: float):

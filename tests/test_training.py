@@ -355,6 +355,60 @@ def test_resume_is_bit_identical(arguments, tmp_path):
     assert [row["loss"] for row in stats(tmp_path / "killed")] == [row["loss"] for row in stats(tmp_path / "whole")]
 
 
+def test_eight_bit_moments_train_alike_and_are_resumed_bit_for_bit(arguments, tmp_path):
+    """Of layers of 4096 numbers and more bitsandbytes keeps the moments in 8 bits, of the others in 32."""
+    pytest.importorskip("bitsandbytes")
+    settings = dict(use_8bit_adam="true", rank=32, lora_alpha=32)
+    assert main(arguments(output_dir=tmp_path / "whole", **settings)) == 0
+    moments = load_file(tmp_path / "whole" / "checkpoint-6" / "optimizer.safetensors")
+    assert {moments[key].dtype for key in moments if key.endswith("/state1")} == {torch.uint8, torch.float32}
+    shutil.copytree(tmp_path / "whole", tmp_path / "killed")
+    shutil.rmtree(tmp_path / "killed" / "adapter")
+    shutil.rmtree(tmp_path / "killed" / "checkpoint-6")
+    assert main(arguments(output_dir=tmp_path / "killed", **settings)) == 0
+    whole, resumed = lora_of(tmp_path / "whole/adapter"), lora_of(tmp_path / "killed/adapter")
+    assert all(torch.equal(whole[key], resumed[key]) for key in whole)
+    assert main(arguments(output_dir=tmp_path / "plain", **settings | dict(use_8bit_adam="false"))) == 0
+    plain = lora_of(tmp_path / "plain/adapter")
+    apart = torch.cat([(whole[key] - plain[key]).flatten() for key in plain if "lora_B" in key]).norm()
+    assert 0 < apart < 0.1 * torch.cat([plain[key].flatten() for key in plain if "lora_B" in key]).norm()
+
+
+def test_eight_bit_moments_need_bitsandbytes(arguments, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("accelerate.utils.is_bnb_available", lambda: False)
+    message = error_of(arguments(use_8bit_adam="true"), capsys)
+    assert "bitsandbytes is not installed; pip install bitsandbytes" in message and not (tmp_path / "run").exists()
+
+
+def test_moments_of_an_optimiser_in_one_kernel_or_many_are_the_same_file(tmp_path):
+    """What AdamW kept in a loop over tensors is resumed by the one kernel, and the update is that of the loop."""
+    from sdseg.run_folder import load_checkpoint, save_checkpoint
+
+    generator = torch.Generator().manual_seed(0)
+    values = [torch.randn(shape, generator=generator) for shape in ((40, 3), (7,))]
+    gradients = [[torch.randn(value.shape, generator=generator) for value in values] for _ in range(4)]
+
+    def steps(optimizer, lora, which):
+        for step in which:
+            for value, gradient in zip(lora.values(), gradients[step], strict=True):
+                value.grad = gradient
+            optimizer.step()
+
+    def fresh(**words):
+        lora = {f"layer{k}/weight": torch.nn.Parameter(value.clone()) for k, value in enumerate(values)}
+        return lora, torch.optim.AdamW(lora.values(), lr=1e-2, **words)
+
+    looped, loop = fresh(foreach=False)
+    steps(loop, looped, range(2))
+    save_checkpoint(tmp_path, 2, looped, loop, None, {"global_batch": 1}, 1)
+    fused, kernel = fresh(fused=True)
+    load_checkpoint(tmp_path / "checkpoint-2", fused, kernel, None)
+    steps(loop, looped, range(2, 4))
+    steps(kernel, fused, range(2, 4))
+    for name, value in looped.items():
+        assert torch.allclose(value, fused[name], rtol=0, atol=1e-7) and not torch.equal(value, values[0][0, 0])
+
+
 def test_killed_in_mid_run_and_started_again(arguments, tmp_path):
     """SIGKILL at a moment of the scheduler's choosing, accumulation in flight, latents cached."""
     settings = dict(
