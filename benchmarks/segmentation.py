@@ -1,0 +1,391 @@
+"""Class maps: the miniature with LoRA against a plain U-Net with as many trainable parameters, in one table.
+
+    python benchmarks/segmentation.py --seeds 0 1 --output runs/segmentation --sheet docs/pictures/segmentation.jpg
+
+Pictures are rendered with configs/recipes/classes.yaml, those held out with another seed. Both methods see the same
+crops and mirrors of the same pictures in the same order, for as many steps of as many pictures: first at 32 px, then at
+64 px. LoRA is trained by train.py with the settings of configs/demo_half.yaml and configs/demo.yaml; the U-Net with
+cross-entropy and AdamW, under the same schedules of its own learning rate: each of --unet_learning_rates is tried
+with the first seed, and the one with the best mean IoU on the held-out pictures is kept, in the U-Net's favour.
+Beside them stand the background everywhere, and the truth painted, encoded and decoded, which LoRA cannot surpass.
+What is there already is not done again.
+"""
+
+import argparse
+import statistics
+import subprocess
+import sys
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+
+NAMES = ["background", "fur", "hair", "feathers", "foliage", "lattice", "wires", "solids", "lettering"]
+RECIPE = ROOT / "configs" / "recipes" / "classes.yaml"
+SIZE = 64
+WIDTHS = (16, 32, 64, 128)  # of the U-Net's levels above the lowest, whose width makes up the number of parameters
+SHOWN = range(0, 16, 2)  # held-out pictures in the sheet: the first of each foreground
+
+
+def run(*command: object) -> None:
+    """Run `python command...` from the project's root; a command that fails ends the benchmark."""
+    words = [sys.executable, *(str(word) for word in command)]
+    print("+", " ".join(words[1:]), flush=True)
+    subprocess.run(words, cwd=ROOT, check=True)
+
+
+def render(folder: Path, count: int, seed: int, workers: int) -> Path:
+    """Pairs of the recipe for classes; what is there is kept."""
+    if not (folder / "metadata.jsonl").is_file() or len((folder / "metadata.jsonl").read_text().splitlines()) < count:
+        words = ["--recipe", RECIPE, "--count", count, "--size", SIZE, "--seed", seed]
+        run("-m", "synth_data", "render", *words, "--workers", workers, "--output", folder)
+    return folder
+
+
+# ------------------------------------------------------------------------------------------------- LoRA
+
+
+def stages(data: Path, seed: int, steps: tuple[int, int]) -> list[list[object]]:
+    """What train.py is told in each of the two stages, but for output and start."""
+    common = ["--train_data_dir", data, "--target", "classes", "--class_names", f"[{','.join(NAMES)}]", "--seed", seed]
+    configs = [ROOT / "configs" / name for name in ("demo_half.yaml", "demo.yaml")]
+    return [
+        ["--config", config, *common, "--max_train_steps", number]
+        for config, number in zip(configs, steps, strict=True)
+    ]
+
+
+def train_lora(folder: Path, data: Path, seed: int, steps: tuple[int, int]) -> Path:
+    """The adapter of one seed."""
+    first, second = stages(data, seed, steps)
+    if not (folder / "half" / "adapter").is_dir():
+        run("train.py", *first, "--output_dir", folder / "half")
+    if not (folder / "full" / "adapter").is_dir():
+        run("train.py", *second, "--output_dir", folder / "full", "--init_adapter", folder / "half" / "adapter")
+    return folder / "full" / "adapter"
+
+
+def draw_lora(folder: Path, adapter: Path, images: Path, samples: int) -> Path:
+    """Class maps of an adapter, each by vote of `samples`, and with several their entropy."""
+    if not (folder / "run.json").is_file():
+        words = ["--adapter", adapter, "--input", images, "--output", folder, "--seed", 0, "--batch_size", 16]
+        words += ["--output_uncertainty"] if samples > 1 else []
+        run("infer.py", *words, "--num_inference_steps", 4, "--ensemble_size", samples)
+    return folder
+
+
+def number_of_parameters(adapter: Path) -> int:
+    from safetensors.torch import load_file
+
+    return sum(value.numel() for value in load_file(adapter / "adapter_model.safetensors").values())
+
+
+# ------------------------------------------------------------------------------------------------- U-Net
+
+
+def plain_unet(lowest: int) -> "torch.nn.Module":
+    """A U-Net (Ronneberger et al. 2015) of a quarter of its widths: image [B, 3, H, W] in [-1, 1] => logits
+    [B, classes, H, W], H and W multiples of 16.
+
+    Two 3x3 convolutions a level, each with batch normalisation; `lowest` is the width of the fifth level.
+    """
+    from torch import cat, nn
+
+    def convolutions(before: int, after: int) -> nn.Sequential:
+        layers = []
+        for channels in (before, after):
+            layers += [nn.Conv2d(channels, after, 3, padding=1, bias=False), nn.BatchNorm2d(after), nn.ReLU()]
+        return nn.Sequential(*layers)
+
+    class UNet(nn.Module):
+        def __init__(self):
+            super().__init__()
+            widths = [*WIDTHS, lowest]
+            self.down = nn.ModuleList(convolutions(*pair) for pair in pairwise([3, *widths]))
+            self.grow = nn.ModuleList(nn.ConvTranspose2d(b, a, 2, stride=2) for a, b in pairwise(widths))
+            self.up = nn.ModuleList(convolutions(2 * width, width) for width in WIDTHS)
+            self.out = nn.Conv2d(WIDTHS[0], len(NAMES), 1)
+
+        def forward(self, image):
+            passed = [self.down[0](image)]
+            for level in self.down[1:]:
+                passed.append(level(nn.functional.max_pool2d(passed[-1], 2)))
+            below = passed.pop()
+            for grow, up in zip(reversed(self.grow), reversed(self.up), strict=True):
+                below = up(cat([passed.pop(), grow(below)], dim=1))
+            return self.out(below)
+
+    return UNet()
+
+
+def fitted_unet(parameters: int, seed: int) -> "torch.nn.Module":
+    """The U-Net whose number of parameters comes closest to `parameters`."""
+    import torch
+
+    def distance(lowest: int) -> int:
+        with torch.device("meta"):
+            return abs(sum(value.numel() for value in plain_unet(lowest).parameters()) - parameters)
+
+    lowest = min(range(8, 513), key=distance)
+    torch.manual_seed(seed)
+    return plain_unet(lowest)
+
+
+class Variants:
+    """Pictures in the augmented variants that `LatentSource` would encode, drawn as it draws them."""
+
+    def __init__(self, pictures, variants: int, seed: int):
+        self.pictures, self.variants, self.seed = pictures, variants, seed
+
+    def order(self, *key: int) -> "torch.Tensor":
+        return self.pictures.order(*key)
+
+    def fetch(self, index: int, generator: "torch.Generator") -> dict[str, "torch.Tensor"]:
+        import torch
+
+        from sdseg.data.augmentation import PERMUTATION, draw_generator
+
+        variant = torch.randint(self.variants, (), generator=generator).item()
+        return self.pictures.fetch(index, draw_generator(self.seed, PERMUTATION, index, variant))
+
+
+def batches(words: list[object]) -> Iterator[dict[str, "torch.Tensor"]]:
+    """The pixels that train.py trains on when told `words`: one batch an optimiser step."""
+    import torch
+
+    from sdseg.config import parse_training_config
+    from sdseg.data import MicroBatches, TrainingStream
+    from sdseg.training_data import open_data
+
+    config = parse_training_config([str(word) for word in [*words, "--output_dir", "none"]])
+    pictures, _ = open_data(config)
+    stream = TrainingStream(
+        Variants(pictures, config.cached_variants, config.seed),
+        len(pictures),
+        seed=config.seed,
+        latent_shape=(1, 4, 4),
+        num_train_timesteps=1000,
+        timestep_power=config.timestep_power,
+        noise_strength=0,
+    )
+    sampler = MicroBatches(0, config.max_train_steps, config.train_batch_size, 1, 1, 0)
+    return iter(torch.utils.data.DataLoader(stream, batch_sampler=sampler))
+
+
+def train_unet(folder: Path, data: Path, seed: int, steps: tuple[int, int], parameters: int, rate: float):
+    """The U-Net of one seed and learning rate, trained or as it was trained."""
+    import torch
+    from diffusers.optimization import get_scheduler
+    from safetensors.torch import load_file, save_file
+    from tqdm.auto import tqdm
+
+    from sdseg.imaging import replacing
+    from sdseg.targets import NO_CLASS
+
+    network = fitted_unet(parameters, seed)
+    file = folder / "unet.safetensors"
+    if file.is_file():
+        network.load_state_dict(load_file(file))
+        return network.eval()
+    optimizer = torch.optim.AdamW(network.parameters(), rate, betas=(0.9, 0.99), weight_decay=1e-2)
+    schedules = [("constant_with_warmup", 30), ("linear", 10)]  # as in the two configs
+    for words, number, (kind, warmup) in zip(stages(data, seed, steps), steps, schedules, strict=True):
+        for group in optimizer.param_groups:
+            group["lr"] = group["initial_lr"] = rate
+        schedule = get_scheduler(kind, optimizer, min(warmup, number), number)
+        for batch in tqdm(batches(words), total=number, desc=f"U-Net, {rate:g}, seed {seed}", unit="step"):
+            logits = network(batch["image"])
+            truth = batch["classes"][:, 0].long()
+            loss = torch.nn.functional.cross_entropy(logits, truth, ignore_index=NO_CLASS)
+            optimizer.zero_grad()
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+            optimizer.step()
+            schedule.step()
+        print(f"U-Net, {rate:g}, seed {seed}: last loss {loss.item():.4f}", flush=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    with replacing(file) as partial:
+        save_file(network.state_dict(), partial)
+    return network.eval()
+
+
+# ------------------------------------------------------------------------------------------------- maps
+
+
+def write_map(folder: Path, photo: Path, ids: "np.ndarray") -> None:
+    """ids, integers [H, W]."""
+    import numpy as np
+    from PIL import Image
+
+    folder.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(ids.astype(np.uint8)).save(folder / photo.name)
+
+
+def draw_unet(folder: Path, network: "torch.nn.Module", images: Path) -> Path:
+    import torch
+
+    from sdseg.imaging import image_to_tensor, list_images, read_image
+
+    for photo in list_images(images):
+        with torch.no_grad():
+            write_map(folder, photo, network(image_to_tensor(read_image(photo)))[0].argmax(dim=0).numpy())
+    return folder
+
+
+def draw_background(folder: Path, images: Path) -> Path:
+    import numpy as np
+
+    from sdseg.imaging import list_images, read_image
+
+    for photo in list_images(images):
+        write_map(folder, photo, np.zeros(read_image(photo).shape[:2]))
+    return folder
+
+
+def draw_survivors(folder: Path, truths: Path) -> Path:
+    """The truth, painted, through the miniature's VAE, and read."""
+    import numpy as np
+    import torch
+    from diffusers import AutoencoderKL
+
+    from sdseg.imaging import list_images
+    from sdseg.model import EMBEDDED_BASE, decode_colour, encode_image
+    from sdseg.targets import Target, nearest_class, paint
+
+    vae, target = AutoencoderKL.from_pretrained(EMBEDDED_BASE, subfolder="vae"), Target("classes", tuple(NAMES))
+    colours = np.array(list(target.painted(vae).values()), np.uint8)
+    for truth in list_images(truths):
+        with torch.no_grad():
+            painted = paint(torch.from_numpy(target.read(truth))[None], colours)
+            write_map(folder, truth, nearest_class(decode_colour(vae, encode_image(vae, painted)), colours)[0].numpy())
+    return folder
+
+
+def judge(maps: Path, truths: Path) -> dict:
+    """Accuracy and IoU of all pixels together, and the IoU of all subjects as one class."""
+    import numpy as np
+    from PIL import Image
+
+    from sdseg.evaluate import evaluate_folder
+    from sdseg.imaging import list_images
+
+    result = evaluate_folder(maps, truths, kind="classes", classes=NAMES, resamples=1)
+    both = either = 0
+    for truth in list_images(truths):
+        drawn, wanted = (np.asarray(Image.open(folder / truth.name)) > 0 for folder in (maps, truths))
+        both, either = both + (drawn & wanted).sum(), either + (drawn | wanted).sum()
+    figures = {key: result["set"][key] for key in ("mean_iou", "accuracy")} | {"subject_iou": float(both / either)}
+    return figures | {"iou": {row["name"]: row["iou"] for row in result["classes"] if row["true_pixels"]}}
+
+
+def sheet(photos: list[Path], truths: Path, lora: Path, unet: Path) -> "np.ndarray":
+    """Picture, truth, LoRA, its entropy and U-Net in a row, in two columns of rows; uint8 [H, W, 3]."""
+    import numpy as np
+    from PIL import Image
+
+    from sdseg.imaging import read_grey16, read_image
+
+    palette = Image.open(lora / photos[0].name).getpalette()
+    colours = np.array(palette, np.uint8).reshape(-1, 3)
+
+    def row(photo: Path) -> "np.ndarray":
+        maps = [colours[np.asarray(Image.open(folder / photo.name))] for folder in (truths, lora, unet)]
+        entropy = read_grey16(lora / f"{photo.stem}.uncertainty.png")
+        grey = np.repeat((entropy * 255).round().astype(np.uint8)[..., None], 3, axis=2)
+        cells = [read_image(photo), *maps[:2], grey, maps[2]]
+        return np.pad(np.concatenate(cells, axis=1), ((0, 4), (0, 8), (0, 0)), constant_values=255)
+
+    rows = [row(photo) for photo in photos]
+    half = -(-len(rows) // 2)
+    columns = [np.concatenate(rows[:half]), np.concatenate(rows[half:])]
+    return np.concatenate(columns, axis=1).repeat(2, axis=0).repeat(2, axis=1)
+
+
+def table(results: dict[str, list[dict]]) -> str:
+    """Markdown: a row a method, means over its seeds, and half the range of the mean IoU where there are several."""
+    lines = ["| | parameters | mean IoU | accuracy | all subjects | " + " | ".join(NAMES) + " |"]
+    lines.append("|---|" + "---|" * (4 + len(NAMES)))
+
+    def mean(values: Iterator[float]) -> str:
+        return f"{statistics.mean(values):.3f}".removeprefix("0")
+
+    for method, rows in results.items():
+        found = [row["mean_iou"] for row in rows]
+        spread = f" ± {(max(found) - min(found)) / 2:.3f}".replace("0.", ".") if len(found) > 1 else ""
+        parameters = f"{rows[0]['parameters'] / 1e6:.2f} M" if "parameters" in rows[0] else ""
+        cells = [mean(row["accuracy"] for row in rows), mean(row["subject_iou"] for row in rows)]
+        cells += [mean(row["iou"][name] for row in rows) for name in NAMES]
+        lines.append(f"| {method} | {parameters} | {mean(iter(found))}{spread} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1])
+    parser.add_argument("--counts", nargs=2, type=int, default=[1200, 240], help="pictures to train on, and held out")
+    parser.add_argument("--steps", nargs=2, type=int, default=[300, 150], help="at 32 px of 64 pictures, 64 px of 32")
+    parser.add_argument("--unet_learning_rates", nargs="+", type=float, default=[1e-3, 3e-3, 1e-2])
+    parser.add_argument("--samples", type=int, default=8, help="votes of LoRA, beside a single one (default 8)")
+    parser.add_argument("--workers", type=int, default=1, help="processes that render")
+    parser.add_argument("--output", type=Path, required=True)
+    parser.add_argument("--sheet", type=Path, help="picture of some predictions to write")
+    options = parser.parse_args()
+
+    from PIL import Image
+
+    from sdseg.imaging import list_images
+    from sdseg.outputs import write_json
+
+    output, steps = options.output.resolve(), tuple(options.steps)
+    train, held_out = (
+        render(output / name, count, seed, options.workers)
+        for name, count, seed in zip(("train", "held_out"), options.counts, (1, 2), strict=True)
+    )
+    images, truths = held_out / "images", held_out / "classes"
+    results: dict[str, list[dict]] = {}
+
+    def keep(method: str, maps: Path, **more: object) -> dict:
+        row = more | judge(maps, truths)
+        results.setdefault(method, []).append(row)
+        write_json(output / "results.json", results)
+        print(f"{method} {more}: mean IoU {row['mean_iou']:.4f}, accuracy {row['accuracy']:.4f}", flush=True)
+        return row
+
+    keep("background everywhere", draw_background(output / "background", images))
+    keep("truth through the VAE", draw_survivors(output / "survivors", truths))
+    best = None
+    for seed in options.seeds:
+        folder = output / f"lora_{seed}"
+        adapter = train_lora(folder, train, seed, steps)
+        parameters = number_of_parameters(adapter)
+        for samples in (1, options.samples):
+            name = f"LoRA, {samples} sample{'s' * (samples > 1)}"
+            maps = draw_lora(folder / f"maps_{samples}", adapter, images, samples)
+            keep(name, maps, seed=seed, parameters=parameters)
+        tried = []
+        for rate in [best] if best else options.unet_learning_rates:
+            place = output / f"unet_{rate:g}_{seed}"
+            network = train_unet(place, train, seed, steps, parameters, rate)
+            own = sum(value.numel() for value in network.parameters())
+            drawn = draw_unet(place / "maps", network, images)
+            row = keep(f"U-Net, {rate:g}", drawn, seed=seed, parameters=own, learning_rate=rate)
+            tried.append((row["mean_iou"], rate))
+        best = best or max(tried)[1]
+    print(table(results), flush=True)
+    if options.sheet:
+        first = options.seeds[0]
+        photos = [photo for number, photo in enumerate(list_images(images)) if number in SHOWN]
+        drawn = sheet(photos, truths, output / f"lora_{first}" / f"maps_{options.samples}",
+                      output / f"unet_{best:g}_{first}" / "maps")  # fmt: skip
+        Image.fromarray(drawn).save(options.sheet, quality=88)
+
+
+if __name__ == "__main__":
+    main()
