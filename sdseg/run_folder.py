@@ -14,7 +14,11 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
+import sys
+import zlib
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -49,7 +53,8 @@ def step_to_resume(output: Path, config: TrainingConfig, record: dict) -> int:
         if config.overwrite_output_dir:
             return 0
         refuse_other_run(output, stored, config, record)
-    elif output.is_dir() and any(output.iterdir()):
+    elif output.is_dir() and any(path.name != "run.json" and path.suffix != ".tmp" for path in output.iterdir()):
+        # (these two a run leaves that was killed while beginning)
         raise ConfigError(f"output_dir {output} is not empty and holds no run; name another folder")
     return latest_checkpoint(output)
 
@@ -86,6 +91,7 @@ def make_run_folder(output: Path, config: TrainingConfig, record: dict, first_st
     with replacing(output / "config.yaml") as partial:
         partial.write_text(yaml.safe_dump(settings, sort_keys=False), encoding="utf-8")
     forget_stats_after(output / "stats.jsonl", first_step)
+    forget_checkpoints_after(output, first_step)
 
 
 def tracker_names(report_to: str, output: Path) -> tuple[str, dict[str, dict[str, str]]]:
@@ -100,7 +106,6 @@ def write_environment(output: Path, accelerator: Accelerator, first_step: int) -
     """Append what a run was started with to environment.jsonl: versions, devices, and the command with all its
     arguments, places of data included; no user, host or environment variable."""
     import platform
-    import sys
     from importlib.metadata import version
 
     from sdseg import __version__
@@ -163,7 +168,18 @@ def forget_stats_after(stats: Path, step: int) -> None:
             partial.write_text("".join(row + "\n" for row in kept), encoding="utf-8")
 
 
+def forget_checkpoints_after(output: Path, step: int) -> None:
+    """Drop checkpoints that were passed over, and what a killed run left half written or half removed."""
+    kept = {f"checkpoint-{number}" for number in checkpoint_steps(output) if number <= step}
+    for folder in sorted(output.iterdir()):
+        if folder.name not in kept and re.fullmatch(r"checkpoint-\d+|\.checkpoint-\d+\.partial", folder.name):
+            if not folder.name.startswith("."):
+                print(f"{folder} is not whole; removed", file=sys.stderr)
+            shutil.rmtree(folder)
+
+
 def checkpoint_steps(output: Path) -> list[int]:
+    """Steps of the checkpoints that have all their files, oldest first."""
     steps = []
     for folder in output.glob("checkpoint-*"):
         number = folder.name.removeprefix("checkpoint-")
@@ -173,15 +189,44 @@ def checkpoint_steps(output: Path) -> list[int]:
 
 
 def latest_checkpoint(output: Path) -> int:
-    """Step of the newest whole checkpoint; 0 when there is none."""
-    return max(checkpoint_steps(output), default=0)
+    """Step of the newest whole checkpoint; 0 when there are no checkpoints.
+
+    Raises:
+        ConfigError: all there are are damaged.
+    """
+    steps = checkpoint_steps(output)
+    for step in reversed(steps):
+        if is_whole(output / f"checkpoint-{step}"):
+            return step
+    if steps:
+        raise ConfigError(
+            f"{output} holds no whole checkpoint (steps {', '.join(map(str, steps))} are damaged); restore one from a "
+            "copy, or pass --overwrite_output_dir to start afresh"
+        )
+    return 0
+
+
+def is_whole(folder: Path) -> bool:
+    """Whether a checkpoint's files hold what was written to them; those of an earlier version have no checksums."""
+    try:
+        sums = json.loads((folder / "state.json").read_text(encoding="utf-8")).get("crc32", {})
+        return all(zlib.crc32((folder / name).read_bytes()) == value for name, value in sums.items())
+    except (OSError, ValueError):
+        return False
 
 
 def save_checkpoint(
-    output: Path, step: int, lora: dict[str, torch.Tensor], optimizer, average, record: dict, total_limit: int
+    output: Path,
+    step: int,
+    lora: dict[str, torch.Tensor],
+    optimizer,
+    average,
+    record: dict,
+    total_limit: int,
+    recent: Sequence[float] = (),
 ) -> None:
-    """LoRA weights, AdamW's moments, the moving average (or None) and the step; then remove the oldest beyond
-    `total_limit`.
+    """LoRA weights, AdamW's moments, the moving average (or None), the step and the losses since the last row of
+    stats.jsonl; then remove the oldest beyond `total_limit`.
 
     Every draw and the learning rate are functions of the step, so there is no other state.
     """
@@ -207,6 +252,8 @@ def save_checkpoint(
         "step": step,
         "global_batch": record["global_batch"],
         "samples_seen": step * record["global_batch"],
+        "recent_losses": list(recent),
+        "crc32": {file.name: zlib.crc32(file.read_bytes()) for file in sorted(partial.iterdir())},
     }
     (partial / "state.json").write_text(json.dumps(state, indent=2) + "\n", encoding="utf-8")
     shutil.rmtree(folder, ignore_errors=True)
@@ -215,8 +262,11 @@ def save_checkpoint(
         shutil.rmtree(output / f"checkpoint-{old}")
 
 
-def load_checkpoint(folder: Path, lora: dict[str, torch.Tensor], optimizer: torch.optim.Optimizer, average) -> None:
-    """Read what `save_checkpoint` wrote into LoRA weights, optimiser and moving average (or None)."""
+def load_checkpoint(
+    folder: Path, lora: dict[str, torch.Tensor], optimizer: torch.optim.Optimizer, average
+) -> list[float]:
+    """Read what `save_checkpoint` wrote into LoRA weights, optimiser and moving average (or None); gives the losses
+    since the last row of stats.jsonl."""
     import torch
     from safetensors.torch import load_file
 
@@ -232,8 +282,9 @@ def load_checkpoint(folder: Path, lora: dict[str, torch.Tensor], optimizer: torc
         name, word = key.rsplit("/", 1)
         state[places[name]][word] = moment if moment.is_floating_point() or moment.dim() else moment.item()
     optimizer.load_state_dict(optimizer.state_dict() | {"state": state})  # knows which of them lie on which device
+    counters = json.loads((folder / "state.json").read_text(encoding="utf-8"))
     if average:
         shadows = load_file(folder / AVERAGE_FILE)
-        state = json.loads((folder / "state.json").read_text(encoding="utf-8"))
         average.shadow_params = [shadows[name].to(value.device) for name, value in lora.items()]
-        average.optimization_step = state["step"]  # one update of the average a step
+        average.optimization_step = counters["step"]  # one update of the average a step
+    return counters.get("recent_losses", [])

@@ -160,8 +160,9 @@ def train(config: TrainingConfig) -> None:
 
     on_main_process(accelerator, begin)
     average = moving_average(lora, config.ema_decay) if config.use_ema else None
+    recent: list[float] = []  # losses since the last row
     if first_step:
-        load_checkpoint(output / f"checkpoint-{first_step}", lora, optimizer, average)
+        recent = load_checkpoint(output / f"checkpoint-{first_step}", lora, optimizer, average)
         accelerator.print(f"going on from {output / f'checkpoint-{first_step}'}")
 
     trained = sum(value.numel() for value in lora.values())
@@ -289,7 +290,7 @@ def train(config: TrainingConfig) -> None:
         disable=not accelerator.is_main_process,
     )
     unet.train()
-    started, recent = time.monotonic(), []
+    started = time.monotonic()
     with stop.listening(), progress:
         for step in range(first_step, config.max_train_steps):
             losses, indices = accumulate(batches)
@@ -327,7 +328,9 @@ def train(config: TrainingConfig) -> None:
             stop_signal = int(gathered[:, 2].max())
             if done % config.checkpointing_steps == 0 or finished or stop_signal:
                 if accelerator.is_main_process:
-                    save_checkpoint(output, done, lora, optimizer, average, record, config.checkpoints_total_limit)
+                    save_checkpoint(
+                        output, done, lora, optimizer, average, record, config.checkpoints_total_limit, recent
+                    )
                 accelerator.wait_for_everyone()
             if stop_signal and not finished:
                 accelerator.end_training()
