@@ -4,16 +4,13 @@ import hashlib
 import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-import yaml
 from safetensors.torch import load_file, save_file
 
 from sdseg.config import TrainingConfig
@@ -342,19 +339,6 @@ def test_fitting_keeps_image_and_alpha_together():
 # ---------------------------------------------------------------------------------------------- resume
 
 
-def test_resume_is_bit_identical(arguments, tmp_path):
-    assert main(arguments(output_dir=tmp_path / "whole")) == 0
-    # a run killed after checkpoint 4 leaves this: no adapter, no later checkpoint, rows of steps after it
-    shutil.copytree(tmp_path / "whole", tmp_path / "killed")
-    shutil.rmtree(tmp_path / "killed" / "adapter")
-    shutil.rmtree(tmp_path / "killed" / "checkpoint-6")
-    (tmp_path / "killed" / "checkpoint-9").mkdir()  # not whole: must never be chosen
-    assert main(arguments(output_dir=tmp_path / "killed")) == 0
-    whole, resumed = lora_of(tmp_path / "whole/adapter"), lora_of(tmp_path / "killed/adapter")
-    assert all(torch.equal(whole[key], resumed[key]) for key in whole)
-    assert [row["loss"] for row in stats(tmp_path / "killed")] == [row["loss"] for row in stats(tmp_path / "whole")]
-
-
 def test_eight_bit_moments_train_alike_and_are_resumed_bit_for_bit(arguments, tmp_path):
     """Of layers of 4096 numbers and more bitsandbytes keeps the moments in 8 bits, of the others in 32."""
     pytest.importorskip("bitsandbytes")
@@ -407,55 +391,6 @@ def test_moments_of_an_optimiser_in_one_kernel_or_many_are_the_same_file(tmp_pat
     steps(kernel, fused, range(2, 4))
     for name, value in looped.items():
         assert torch.allclose(value, fused[name], rtol=0, atol=1e-7) and not torch.equal(value, values[0][0, 0])
-
-
-def test_killed_in_mid_run_and_started_again(arguments, tmp_path):
-    """SIGKILL at a moment of the scheduler's choosing, accumulation in flight, latents cached."""
-    settings = dict(
-        max_train_steps=30, checkpointing_steps=5, gradient_accumulation_steps=2, train_batch_size=2,
-        cache_latents="true", random_flip="true",
-    )  # fmt: skip
-    whole = launch(arguments(output_dir=tmp_path / "whole", **settings))
-    assert whole.wait(timeout=240) == 0, whole.stdout.read()
-    run = tmp_path / "run"
-    killed = launch(arguments(**settings))
-    deadline = time.monotonic() + 120
-    while not list(run.glob("checkpoint-*")) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    time.sleep(0.3)
-    killed.kill()
-    killed.wait()
-    assert not (run / "adapter").exists(), "the run ended before it could be killed"
-    again = launch(arguments(**settings))
-    output, _ = again.communicate(timeout=240)
-    assert again.returncode == 0, output
-    assert "going on from" in output
-    one, other = lora_of(tmp_path / "whole/adapter"), lora_of(run / "adapter")
-    assert all(torch.equal(one[key], other[key]) for key in one)
-
-
-def test_two_processes_begin_and_one_ends_it(arguments, tmp_path):
-    """A checkpoint of two processes is resumed by one, with the same samples a step: the run is what one would do."""
-    half = dict(train_batch_size=2, max_train_steps=4, lr_scheduler="constant")
-    started = launch(arguments(**half), processes=2)
-    assert started.wait(timeout=240) == 0, started.stdout.read()
-    # what a run of six steps stopped at step 4 leaves; a constant learning rate does not know the length
-    run = tmp_path / "run"
-    shutil.rmtree(run / "adapter")
-    # (and a run of an earlier version keeps all in one file)
-    config = yaml.safe_load((run / "config.yaml").read_text()) | {"max_train_steps": 6}
-    config |= json.loads((run / "run.json").read_text())
-    (run / "run.json").unlink()
-    (run / "config.yaml").write_text(yaml.safe_dump(config))
-    assert main(arguments(lr_scheduler="constant")) == 0
-    assert main(arguments(lr_scheduler="constant", output_dir=tmp_path / "whole")) == 0
-    resumed, whole = stats(run), stats(tmp_path / "whole")
-    assert [row["step"] for row in resumed] == [1, 2, 3, 4, 5, 6]
-    assert [row["loss"] for row in resumed] == pytest.approx([row["loss"] for row in whole], rel=1e-4)
-    starts = [json.loads(line) for line in (run / "environment.jsonl").read_text().splitlines()]
-    assert [(row["num_processes"], row["distributed_type"]) for row in starts] == [(2, "MULTI_CPU"), (1, "NO")]
-    assert [row["first_step"] for row in starts] == [0, 4]
-    assert starts[0]["versions"]["torch"].split("+")[0] == torch.__version__.split("+")[0]
 
 
 def test_settings_of_a_run_start_another(arguments, tmp_path):
@@ -672,54 +607,7 @@ def test_changed_settings_are_refused_by_name_or_allowed(arguments, tmp_path, ca
     assert main([*arguments(max_train_steps=2, rank=8), "--overwrite_output_dir"]) == 0
 
 
-def test_sigterm_saves_and_says_so(arguments, tmp_path):
-    settings = dict(max_train_steps=4000, checkpointing_steps=4000)
-    process = launch(arguments(**settings))
-    deadline = time.monotonic() + 120
-    while not (tmp_path / "run" / "stats.jsonl").exists() and time.monotonic() < deadline:
-        time.sleep(0.1)
-    process.send_signal(signal.SIGTERM)
-    output, _ = process.communicate(timeout=60)
-    assert process.returncode == 128 + signal.SIGTERM, output
-    assert "stopped by SIGTERM" in output
-    assert len(list((tmp_path / "run").glob("checkpoint-*"))) == 1
-
-
 # ---------------------------------------------------------------------------------------------- processes
-
-
-def test_two_processes_train_as_one(arguments, tmp_path):
-    settings = dict(max_train_steps=20, lr_warmup_steps=5, learning_rate=1e-3, checkpointing_steps=20)
-    one = launch(arguments(output_dir=tmp_path / "one", **settings))
-    assert one.wait(timeout=240) == 0, one.stdout.read()
-    two = launch(arguments(output_dir=tmp_path / "two", **settings, train_batch_size=2), processes=2)
-    output, _ = two.communicate(timeout=240)
-    assert two.returncode == 0, output
-    left, right = stats(tmp_path / "one"), stats(tmp_path / "two")
-    assert len(left) == len(right) == 20
-    for a, b in zip(left, right, strict=True):
-        assert a["learning_rate"] == b["learning_rate"]
-        assert a["loss"] == pytest.approx(b["loss"], abs=1e-4)
-    rates = [row["learning_rate"] for row in left]
-    assert rates[5] == max(rates) == pytest.approx(1e-3) and rates[-1] < 2e-5
-    assert json.loads((tmp_path / "two/run.json").read_text())["global_batch"] == 4
-
-
-def test_what_the_main_process_refuses_ends_all_of_them(arguments, pairs, tmp_path):
-    """A pair that only the main process looks into. The shell tells each exit code, and keeps the launcher out."""
-    folder = shutil.copytree(pairs, tmp_path / "broken")
-    file = folder / "images/000003.png"
-    file.write_bytes(file.read_bytes()[:200])
-    shell = '"$0" "$@"; echo "process $RANK ends with $?" >&2'
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--standalone", "--no-python"]
-    command += ["bash", "-c", shell, sys.executable, "train.py", *arguments(train_data_dir=folder)]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
-    ended = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=280)
-    told = ended.stderr.splitlines()
-    assert {"process 0 ends with 2", "process 1 ends with 2"} <= set(told), ended.stderr
-    [error] = [line for line in told if line.startswith("error: ")]
-    assert "images/000003.png" in error and "Traceback" not in ended.stderr
-    assert not (tmp_path / "run").exists()
 
 
 # ---------------------------------------------------------------------------------------------- bad input
@@ -898,32 +786,3 @@ def test_gradient_checkpointing_changes_nothing_and_bf16_little(arguments, tmp_p
     assert recomputed == pytest.approx(plain, rel=1e-5)
     assert half == pytest.approx(plain, rel=0.03) and half != plain
     assert all(value.dtype == torch.float32 for value in lora_of(tmp_path / "bf16" / "adapter").values())
-
-
-def test_trainer_stops_when_its_launcher_is_gone(arguments, tmp_path):
-    """`accelerate launch` dies of SIGKILL without a word to its child."""
-    settings = dict(max_train_steps=4000, checkpointing_steps=4000)
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
-    command = [
-        sys.executable,
-        "-m",
-        "accelerate.commands.accelerate_cli",
-        "launch",
-        "--cpu",
-        "--num_processes=1",
-        "train.py",
-    ]
-    with open(tmp_path / "log", "w") as log:
-        launcher = subprocess.Popen(
-            [*command, *arguments(**settings)], cwd=ROOT, env=environment, stdout=log, stderr=log
-        )
-    run, deadline = tmp_path / "run", time.monotonic() + 180
-    while not (run / "stats.jsonl").exists() and time.monotonic() < deadline:
-        time.sleep(0.1)
-    launcher.kill()
-    while not list(run.glob("checkpoint-*")) and time.monotonic() < deadline:
-        time.sleep(0.1)
-    assert len(list(run.glob("checkpoint-*"))) == 1, (tmp_path / "log").read_text()
-    while "stopped by SIGTERM" not in (tmp_path / "log").read_text() and time.monotonic() < deadline:
-        time.sleep(0.1)
-    assert "stopped by SIGTERM" in (tmp_path / "log").read_text()
