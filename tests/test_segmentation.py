@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +17,12 @@ from sdseg.adapter import read_adapter
 from sdseg.evaluate import evaluate_folder, read_class_names
 from sdseg.imaging import read_alpha, read_grey16, write_image
 from sdseg.pipeline import MattingPipeline
+
+ROOT = Path(__file__).parent.parent
+SCRIPT = ROOT / "benchmarks" / "segmentation.py"
+sys.path.insert(0, str(SCRIPT.parent))
+
+import segmentation  # noqa: E402
 
 NAMES = ["background", "disc", "square"]
 
@@ -189,3 +197,79 @@ def test_what_does_not_fit_is_refused(shapes, trained, tmp_path, capsys):
     assert inference.main([*photos, "--output", str(tmp_path / "out"), "--output_overlay"]) == 2
     assert "--output_overlay: this adapter was trained on target alpha" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+# ---------------------------------------------------------------- benchmarks/segmentation.py
+
+
+def test_the_unet_sees_the_pictures_that_lora_sees(shapes):
+    """Order, crops and mirrors: its batches, encoded, are the latents that train.py keeps for the same settings."""
+    from sdseg.config import parse_training_config
+    from sdseg.data import LatentSource, TrainingStream
+    from sdseg.model import encode_image, load_base
+    from sdseg.training_data import open_data
+
+    words = [str(word) for word in segmentation.stages(shapes[0], 3, (2, 2))[0]] + ["--lr_warmup_steps", "1"]
+    config = parse_training_config([*words, "--output_dir", "none"])
+    vae = load_base("embedded").vae
+    pictures, _ = open_data(config)
+    colours = np.array(list(pictures.target.painted(vae).values()), np.uint8)
+    source = LatentSource(
+        pictures, vae, config.cached_variants, config.seed, "cpu", lambda shards, **_: shards, colours=colours
+    )
+    stream = TrainingStream(
+        source, len(pictures), seed=config.seed, latent_shape=(4, 8, 8), num_train_timesteps=1000,
+        timestep_power=config.timestep_power, noise_strength=config.multires_noise_strength,
+    )  # fmt: skip
+    for number, batch in enumerate(segmentation.batches(words)):
+        assert len(batch["image"]) == config.train_batch_size
+        for place in (0, 23, 63):  # of several epochs: there are 24 pictures
+            item = stream[number * config.train_batch_size + place]
+            assert batch["index"][place] == item["index"] and batch["timestep"][place] == item["timestep"]
+            with torch.no_grad():
+                encoded = encode_image(vae, batch["image"][place : place + 1])[0]
+            torch.testing.assert_close(encoded, item["image_latents"], atol=1e-4, rtol=1e-4)
+    assert number == 1
+
+
+@pytest.mark.parametrize("parameters", [1_500_000, 2_228_736])
+def test_the_unet_is_as_large_as_the_adapter(parameters):
+    network = segmentation.fitted_unet(parameters, 0)
+    assert sum(value.numel() for value in network.parameters()) == pytest.approx(parameters, rel=0.005)
+    logits = network(torch.zeros(2, 3, 32, 48))
+    assert logits.shape == (2, len(segmentation.NAMES), 32, 48)
+    assert not torch.equal(logits[:, :, :16], network(torch.ones(2, 3, 32, 48))[:, :, :16])
+
+
+def test_floor_and_ceiling_of_the_benchmark(shapes, tmp_path):
+    truths = shapes[1] / "classes"
+    floor = segmentation.judge(segmentation.draw_background(tmp_path / "floor", shapes[1] / "images"), truths)
+    truth = np.stack([np.asarray(Image.open(path)) for path in sorted(truths.iterdir())])
+    share = (truth == 0).sum() / (truth != 255).sum()
+    assert floor["accuracy"] == pytest.approx(share) and floor["mean_iou"] == pytest.approx(share / 3)
+    assert list(floor["iou"]) == ["background", "fur", "hair"] and floor["iou"]["fur"] == floor["subject_iou"] == 0
+    ceiling = segmentation.judge(segmentation.draw_survivors(tmp_path / "ceiling", truths), truths)
+    assert floor["accuracy"] + 0.1 < ceiling["accuracy"] < 1  # colours for nine classes, at 32 px
+
+
+@pytest.mark.slow
+def test_recipe_to_table(tmp_path):
+    """Pictures of the shipped recipe, both methods trained, drawn and judged; a second run finds all of it."""
+    command = [sys.executable, SCRIPT, "--output", tmp_path / "out", "--counts", "32", "8", "--steps", "60", "30"]
+    command += ["--seeds", "0", "--unet_learning_rates", "3e-3", "--samples", "4", "--sheet", tmp_path / "sheet.jpg"]
+    table = None
+    for _ in range(2):
+        done = subprocess.run([str(word) for word in command], capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        lines = [line for line in done.stdout.splitlines() if line.startswith("|")]
+        assert table in (None, lines)
+        table = lines
+    assert "+ " not in done.stdout
+    assert len(table) == 2 + 5
+    rows = json.loads((tmp_path / "out" / "results.json").read_text())
+    sizes = [rows[name][0]["parameters"] for name in ("LoRA, 4 samples", "U-Net, 0.003")]
+    assert sizes[0] == pytest.approx(sizes[1], rel=0.02)
+    floor = rows["background everywhere"][0]["mean_iou"]
+    for name in ("LoRA, 4 samples", "U-Net, 0.003"):
+        assert floor < rows[name][0]["mean_iou"] < rows["truth through the VAE"][0]["mean_iou"]
+    assert Image.open(tmp_path / "sheet.jpg").size == (2 * 2 * (5 * 64 + 8), 2 * 2 * 68)
