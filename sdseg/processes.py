@@ -47,6 +47,28 @@ def on_main_process(accelerator: Accelerator, action: Callable[[], Any]) -> None
         raise (ConfigError if accelerator.is_main_process else ToldByMainProcess)(message[0])
 
 
+def told_already(message: str) -> bool:
+    """Whether another process of this launch has asked this of the same message, so that all of them tell it once.
+
+    What is asked is the store of torchrun, which `accelerate launch` starts as well: a setting is refused before there
+    is a process group. Without that store every process tells.
+    """
+    if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
+        return False
+    from datetime import timedelta
+
+    from torch.distributed import TCPStore
+
+    start = os.environ.get("TORCHELASTIC_RESTART_COUNT")
+    try:
+        store = TCPStore(
+            os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), is_master=False, timeout=timedelta(seconds=5)
+        )
+        return store.add(f"sdseg/told/{start}/{message}", 1) > 1
+    except RuntimeError:  # the launcher is gone
+        return False
+
+
 def refuse_sharding(accelerator: Accelerator) -> None:
     """FSDP and DeepSpeed shard what is trained; here that is some megabytes of LoRA, and checkpoints hold it whole."""
     kind = accelerator.distributed_type.value

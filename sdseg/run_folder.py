@@ -95,11 +95,20 @@ def make_run_folder(output: Path, config: TrainingConfig, record: dict, first_st
 
 
 def tracker_names(report_to: str, output: Path) -> tuple[str, dict[str, dict[str, str]]]:
-    """Project and further words for `Accelerator.init_trackers`. TensorBoard's project is the folder it writes to."""
+    """Project and further words for `Accelerator.init_trackers`, as its trackers take them.
+
+    TensorBoard's project is the folder it writes to, Aim's the name of the run; DVCLive would write beside the run
+    folder. Comet takes a run's name in an object of its own only, so it gives one itself.
+    """
+    name = output.resolve().name
     if report_to == "tensorboard":
         return "logs", {}
+    if report_to == "aim":
+        return name, {}
+    if report_to == "dvclive":
+        return "sdseg", {"dvclive": {"dir": str(output / "logs")}}
     word = RUN_NAMES.get(report_to)
-    return "sdseg", {report_to: {word: output.resolve().name}} if word else {}
+    return "sdseg", {report_to: {word: name}} if word else {}
 
 
 def write_environment(output: Path, accelerator: Accelerator, first_step: int) -> None:

@@ -16,7 +16,7 @@ from sdseg.doctor import examine
 from sdseg.dry_run import TRIED_STEPS, Stopwatch, Trial, dry_run_report
 from sdseg.hub import check_hub, first_line, push
 from sdseg.model_card import write_adapter
-from sdseg.processes import StopFlag, StoppedBySignal, ToldByMainProcess, on_main_process, refuse_sharding
+from sdseg.processes import StopFlag, StoppedBySignal, ToldByMainProcess, on_main_process, refuse_sharding, told_already
 from sdseg.run_folder import (
     load_checkpoint,
     make_run_folder,
@@ -47,8 +47,7 @@ def main(argv: list[str]) -> int:
     try:
         train(parse_training_config(argv))
     except StoppedBySignal as stop:
-        print(f"{stop}; a checkpoint is saved, run the same command to go on", file=sys.stderr)
-        return stop.exit_code
+        return told(f"{stop}; a checkpoint is saved, run the same command to go on", stop.exit_code)
     except ToldByMainProcess:
         return 2
     except (NonFiniteLoss, FloatingPointError) as error:
@@ -68,7 +67,12 @@ def main(argv: list[str]) -> int:
 
 
 def failed(error: Exception | str, exit_code: int) -> int:
-    print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+    return told(f"error: {' '.join(str(error).split())}", exit_code)
+
+
+def told(message: str, exit_code: int) -> int:
+    if not told_already(message):
+        print(message, file=sys.stderr)
     return exit_code
 
 

@@ -448,7 +448,41 @@ def test_trackers_are_told_project_and_run(tmp_path):
     assert tracker_names("tensorboard", tmp_path / "fur") == ("logs", {})
     assert tracker_names("wandb", tmp_path / "fur") == ("sdseg", {"wandb": {"name": "fur"}})
     assert tracker_names("mlflow", tmp_path / "fur") == ("sdseg", {"mlflow": {"run_name": "fur"}})
-    assert tracker_names("dvclive", tmp_path / "fur") == ("sdseg", {})
+    assert tracker_names("comet_ml", tmp_path / "fur") == ("sdseg", {})
+
+
+def test_trackers_that_are_not_installed_get_words_that_accelerate_passes_on(tmp_path, monkeypatch):
+    """Accelerate's own trackers are started on stand-ins of their libraries, which note what they are given."""
+    from types import ModuleType, SimpleNamespace
+
+    from accelerate import Accelerator
+    from accelerate.tracking import LOGGER_TYPE_TO_CLASS
+
+    from sdseg.run_folder import tracker_names
+
+    Accelerator(cpu=True)
+    given = {}
+
+    def started(tracker: str, module: str, entry: str) -> dict:
+        def note(*_, **words):
+            given[tracker] = SimpleNamespace(**words)
+            return given[tracker]
+
+        library = ModuleType(module)
+        setattr(library, entry, note)
+        library.config = {}  # which SwanLab has
+        monkeypatch.setitem(sys.modules, module, library)
+        project, words = tracker_names(tracker, tmp_path / "fur")
+        kind = LOGGER_TYPE_TO_CLASS[tracker]
+        folder = [str(tmp_path / "fur")] if kind.requires_logging_directory else []
+        kind(project, *folder, **words.get(tracker, {})).start()
+        return vars(given[tracker])
+
+    assert started("aim", "aim", "Run") == {"repo": str(tmp_path / "fur"), "name": "fur"}
+    assert started("dvclive", "dvclive", "Live") == {"dir": str(tmp_path / "fur" / "logs")}
+    assert started("wandb", "wandb", "init") == {"project": "sdseg", "name": "fur"}
+    assert started("trackio", "trackio", "init") == {"project": "sdseg", "name": "fur"}
+    assert started("swanlab", "swanlab", "init") == {"project": "sdseg", "experiment_name": "fur"}
 
 
 def test_dry_run_tells_and_writes_nothing(arguments, tmp_path, capsys):
@@ -608,6 +642,29 @@ def test_changed_settings_are_refused_by_name_or_allowed(arguments, tmp_path, ca
 
 
 # ---------------------------------------------------------------------------------------------- processes
+
+
+def test_a_bad_setting_is_told_once_and_what_one_process_alone_meets_as_well(arguments, pairs, tmp_path):
+    """Two processes refuse the same before they know each other; then only the second one's data are missing."""
+
+    def errors_of(script: str, settings: list[str]) -> list[str]:
+        command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--standalone", "--no-python"]
+        command += ["bash", "-c", script, sys.executable, "train.py", *settings]
+        environment = os.environ | {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
+        ended = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=280)
+        assert ended.returncode != 0 and "Traceback" not in ended.stderr.split("torch/distributed")[0], ended.stderr
+        return [line for line in ended.stderr.splitlines() if line.startswith("error: ")]
+
+    together = (
+        '"$0" "$@"; echo ended > "$FOLDER/$RANK"; until [ -e "$FOLDER/0" -a -e "$FOLDER/1" ]; do sleep .1; done; exit 2'
+    )
+    (tmp_path / "ends").mkdir()
+    together = together.replace("$FOLDER", str(tmp_path / "ends"))  # torchrun ends the others when one has failed
+    [error] = errors_of(together, arguments(rank=0))
+    assert "rank is 0" in error
+    alone = '[ $RANK = 1 ] && set -- "$@" --train_data_dir=missing; exec "$0" "$@"'
+    [error] = errors_of(alone, arguments())
+    assert "missing does not exist" in error
 
 
 # ---------------------------------------------------------------------------------------------- bad input
