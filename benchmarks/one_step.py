@@ -1,6 +1,6 @@
 """What the second stage brings: one adapter before and after it, in one step and in many, and its uncertainty.
 
-    python benchmarks/one_step.py --adapter sdseg/embedded/adapter --train_data_dir runs/pretrain_data \
+    python benchmarks/one_step.py --adapter sdseg/embedded/adapter --train_data_dir runs/fur_solids \
         --held_out runs/validation_data --output runs/one_step
 
 The adapter is trained on twice for the same steps: with no share of pixel loss, so that more training is not taken for
