@@ -199,7 +199,7 @@ def train_unet(folder: Path, data: Path, seed: int, steps: tuple[int, int], para
     for words, number, (kind, warmup) in zip(stages(data, seed, steps), steps, schedules, strict=True):
         for group in optimizer.param_groups:
             group["lr"] = group["initial_lr"] = rate
-        schedule = get_scheduler(kind, optimizer, min(warmup, number), number)
+        schedule = get_scheduler(kind, optimizer, num_warmup_steps=min(warmup, number), num_training_steps=number)
         for batch in tqdm(batches(words), total=number, desc=f"U-Net, {rate:g}, seed {seed}", unit="step"):
             logits = network(batch["image"])
             truth = batch["classes"][:, 0].long()
