@@ -3,6 +3,7 @@
 All of it on processors, over gloo. What a GPU's launchers do differently (NCCL, one device a process) is not seen here.
 """
 
+import faulthandler
 import json
 import os
 import random
@@ -256,7 +257,7 @@ def test_sigterm_saves_and_says_so(endless, tmp_path, processes):
     # the bound in steps holds however slow the machine is, the one in seconds needs an idle one
     assert seen <= step <= seen + 3 and step == last_step(run)
     assert saved < 30 or processes == 1
-    assert told.count(f"stopped by SIGTERM at step {step}") == processes
+    assert told.count(f"stopped by SIGTERM at step {step}") == 1
 
 
 def test_trainer_stops_when_its_launcher_is_gone(endless, tmp_path):
@@ -394,6 +395,7 @@ def assert_whole(folder: Path) -> None:
 @pytest.mark.slow
 def test_killed_at_twenty_random_moments(tiny, tmp_path):
     """SIGKILL, five times while starting or soon after and else in training: the run ends as an undisturbed one."""
+    faulthandler.cancel_dump_traceback_later()  # every wait below has its own end; together they may take longer
     changes = dict(max_train_steps=240, checkpointing_steps=1, checkpoints_total_limit=2, use_ema="true")
     changes |= CACHED | ACCUMULATED | dict(dataloader_num_workers=1)
     log = tmp_path / "whole.log"
@@ -407,7 +409,7 @@ def test_killed_at_twenty_random_moments(tiny, tmp_path):
         log = tmp_path / f"life-{life:02}.log"
         process = start(log, arguments)
         if life in blind:
-            time.sleep(rng.uniform(0, 20))
+            time.sleep(rng.uniform(0, 8))
         else:
             wanted, pause = before + rng.randint(1, 6), rng.uniform(0, 0.2)
             until(lambda wanted=wanted: last_step(run) >= wanted, process, log)
