@@ -70,6 +70,7 @@ def save_adapter(
     card: str,
     pictures: dict[str, object] | None = None,
     prediction_type: str = "v_prediction",
+    weights: dict[str, torch.Tensor] | None = None,
 ) -> None:
     """Write the whole folder under a temporary name, then put it in place.
 
@@ -79,6 +80,7 @@ def save_adapter(
         card: README.md, Markdown with front matter.
         pictures: file name -> uint8 [H, W, 3] sRGB for the card, written to pictures/.
         prediction_type: what the UNet was trained to predict, kept in the scheduler.
+        weights: of the LoRA layers, by the names of the model's parameters; None takes those that the layers hold.
     """
     from safetensors.torch import save_file
 
@@ -93,7 +95,7 @@ def save_adapter(
     lora_config.base_model_name_or_path = config.pretrained_model_name_or_path
     lora_config.revision = config.revision
     # PEFT would ask the Hub whether the base's vocabulary was resized
-    peft_model.save_pretrained(partial, save_embedding_layers=False)
+    peft_model.save_pretrained(partial, save_embedding_layers=False, state_dict=weights)
     _sort_target_modules(partial / "adapter_config.json")
     _write_json(partial / "sdseg_config.json", asdict(config) | {"format_version": config.format_version})
     inference_scheduler(prediction_type=prediction_type).save_pretrained(partial / "scheduler")

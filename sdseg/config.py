@@ -18,7 +18,8 @@ FREE_ON_RESUME = {
     "output_dir", "overwrite_output_dir", "report_to", "logging_steps", "validation_data_dir", "validation_steps",
     "num_validation_images", "validation_ensemble_size", "checkpointing_steps", "checkpoints_total_limit",
     "dataloader_num_workers", "train_batch_size", "gradient_accumulation_steps", "gradient_checkpointing", "license",
-    "dry_run", "push_to_hub", "hub_model_id", "validation_split", "latent_cache_dir",
+    "dry_run", "push_to_hub", "hub_model_id", "validation_split", "latent_cache_dir", "enable_slicing", "channels_last",
+    "torch_compile",
 }  # fmt: skip
 
 
@@ -128,6 +129,12 @@ class TrainingConfig:
     """Forward passes per optimiser step."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, about a third slower."""
+    enable_slicing: bool = False
+    """Send pictures through the VAE one by one: less memory where a batch is encoded in the step."""
+    channels_last: bool = False
+    """Keep the UNet's convolutions channels-last (NHWC) in memory, as tensor cores want them."""
+    torch_compile: bool = False
+    """Compile the UNet with `torch.compile`. The first step takes minutes, the others less time each."""
     mixed_precision: str = "no"
     """`no` (float32) or `bf16`: the frozen UNet in bfloat16, LoRA weights in float32."""
     learning_rate: float = 1e-4

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 from sdseg.config import TrainingConfig
 
 if TYPE_CHECKING:
+    import torch
+
     from sdseg.model import Base
 
 # settings that say what was trained, told where they are not the usual ones
@@ -28,9 +30,17 @@ ABOUT = (
 
 
 def write_adapter(
-    output: Path, peft_model, base: Base, config: TrainingConfig, record: dict, pairs: int, held_out: int
+    output: Path,
+    peft_model,
+    base: Base,
+    config: TrainingConfig,
+    record: dict,
+    pairs: int,
+    held_out: int,
+    weights: dict[str, torch.Tensor],
 ) -> None:
-    """Writes the folder of a finished adapter, trained on so many pairs and validated on so many held-out ones."""
+    """Writes the folder of a finished adapter, trained on so many pairs and validated on so many held-out ones;
+    `weights` are those of the LoRA layers, by the names of the model's parameters."""
     from sdseg.adapter import AdapterConfig, save_adapter
     from sdseg.imaging import read_image
     from sdseg.uncertainty import calibration_key
@@ -56,6 +66,7 @@ def write_adapter(
         model_card(base, config, record, metrics, pairs, held_out, with_pictures=grid.is_file()),
         {"validation.png": read_image(grid)} if grid.is_file() else {},
         prediction_type=config.prediction_type,
+        weights=weights,
     )
 
 

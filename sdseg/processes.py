@@ -1,4 +1,4 @@
-"""One run on several processes: what the main one alone does, how all of them stop, what cannot be launched."""
+"""One run on several processes: what the main one alone does, what each holds, how all stop, what is refused."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 from sdseg.config import ConfigError
 
 if TYPE_CHECKING:
+    import torch
     from accelerate import Accelerator
 
-SHARDED = ("FSDP", "DEEPSPEED", "MEGATRON_LM")  # accelerate's names of what splits weights over processes
+    from sdseg.config import TrainingConfig
 
 
 class StoppedBySignal(Exception):
@@ -69,15 +70,48 @@ def told_already(message: str) -> bool:
         return False
 
 
-def refuse_sharding(accelerator: Accelerator) -> None:
-    """FSDP and DeepSpeed shard what is trained; here that is some megabytes of LoRA, and checkpoints hold it whole."""
+def check_launch(accelerator: Accelerator, config: TrainingConfig) -> None:
+    """Refuses launches that cannot do what a run promises, and tells of those that became another than was asked for.
+
+    DeepSpeed and Megatron-LM do the optimiser's step themselves and keep its moments in files of their own, for as many
+    processes as wrote them.
+    """
     kind = accelerator.distributed_type.value
-    if kind in SHARDED:
+    for other in ("FSDP", "DEEPSPEED"):
+        if os.environ.get(f"ACCELERATE_USE_{other}", "false").lower() == "true" and kind != other:
+            accelerator.print(
+                f"{other} was asked for, but Accelerate gives distributed_type {kind}; nothing is sharded"
+            )
+    if kind in ("DEEPSPEED", "MEGATRON_LM"):
         raise ConfigError(
-            f"distributed_type {kind} is not supported: LoRA's gradients and moments take some hundred megabytes, so "
-            "there is little to shard; use plain data parallelism (configs/accelerate/ddp.yaml) with "
-            "gradient_checkpointing"
+            f"distributed_type {kind} is not supported: its checkpoints could not be resumed on another number of "
+            "processes; use configs/accelerate/fsdp.yaml, which shards more, or ddp.yaml"
         )
+    if kind != "FSDP":
+        return
+    if not accelerator.is_fsdp2:
+        raise ConfigError("fsdp_version is 1; set it to 2, as in configs/accelerate/fsdp.yaml")
+    for name in ("use_8bit_adam", "torch_compile"):
+        if getattr(config, name):
+            raise ConfigError(f"{name} is true, but is not supported under FSDP; set it to false, or use ddp.yaml")
+
+
+def whole_copy(tensor: torch.Tensor) -> torch.Tensor:
+    """All of a tensor that FSDP may have spread over the processes, in the memory of each. Every process has to ask."""
+    import torch
+
+    tensor = tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
+    return tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
+
+
+def spread_like(other: torch.Tensor, tensor: torch.Tensor) -> torch.Tensor:
+    """A whole tensor on the device of another, spread over the processes where that one is, and it is of its shape."""
+    tensor = tensor.to(other.device)
+    if not hasattr(other, "full_tensor") or tensor.shape != other.shape:
+        return tensor
+    from torch.distributed.tensor import distribute_tensor
+
+    return distribute_tensor(tensor, other.device_mesh, other.placements)
 
 
 class StopFlag:

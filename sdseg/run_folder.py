@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING
 
 from sdseg.config import ConfigError, TrainingConfig, settings_that_differ
 from sdseg.imaging import replacing
+from sdseg.processes import spread_like, whole_copy
 
 if TYPE_CHECKING:
     import torch
@@ -224,39 +225,48 @@ def is_whole(folder: Path) -> bool:
         return False
 
 
+def checkpoint_tensors(
+    lora: dict[str, torch.Tensor], optimizer: torch.optim.Optimizer, average
+) -> dict[str, dict[str, torch.Tensor]]:
+    """What a checkpoint holds beside its counters, by file: LoRA weights, AdamW's moments, the moving average where
+    there is one. Every process has to ask, see `sdseg.processes.whole_copy`."""
+    import torch
+
+    tensors = {
+        "lora.safetensors": {name: whole_copy(value) for name, value in lora.items()},
+        "optimizer.safetensors": {
+            f"{name}/{key}": whole_copy(torch.as_tensor(moment))
+            for name, value in lora.items()  # copied also since bitsandbytes' tables are one tensor for all layers
+            for key, moment in optimizer.state[value].items()
+        },
+    }
+    if average:
+        shadows = zip(lora, average.shadow_params, strict=True)
+        tensors[AVERAGE_FILE] = {name: whole_copy(value) for name, value in shadows}
+    return tensors
+
+
 def save_checkpoint(
     output: Path,
     step: int,
-    lora: dict[str, torch.Tensor],
-    optimizer,
-    average,
+    tensors: dict[str, dict[str, torch.Tensor]],
     record: dict,
     total_limit: int,
     recent: Sequence[float] = (),
 ) -> None:
-    """LoRA weights, AdamW's moments, the moving average (or None), the step and the losses since the last row of
-    stats.jsonl; then remove the oldest beyond `total_limit`.
+    """What `checkpoint_tensors` gave, the step and the losses since the last row of stats.jsonl; then remove the oldest
+    beyond `total_limit`.
 
     Every draw and the learning rate are functions of the step, so there is no other state.
     """
-    import torch
     from safetensors.torch import save_file
 
     folder = output / f"checkpoint-{step}"
     partial = output / f".checkpoint-{step}.partial"
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir()
-    weights = {name: value.detach().cpu().contiguous() for name, value in lora.items()}
-    moments = {
-        f"{name}/{key}": torch.as_tensor(moment).detach().cpu().clone(memory_format=torch.contiguous_format)
-        for name, value in lora.items()  # cloned, since bitsandbytes' tables are one tensor for all
-        for key, moment in optimizer.state[value].items()
-    }
-    save_file(weights, partial / "lora.safetensors")
-    save_file(moments, partial / "optimizer.safetensors")
-    if average:
-        shadows = zip(lora, average.shadow_params, strict=True)
-        save_file({name: value.cpu().contiguous() for name, value in shadows}, partial / AVERAGE_FILE)
+    for name, content in tensors.items():
+        save_file(content, partial / name)
     state = {
         "step": step,
         "global_batch": record["global_batch"],
@@ -274,8 +284,8 @@ def save_checkpoint(
 def load_checkpoint(
     folder: Path, lora: dict[str, torch.Tensor], optimizer: torch.optim.Optimizer, average
 ) -> list[float]:
-    """Read what `save_checkpoint` wrote into LoRA weights, optimiser and moving average (or None); gives the losses
-    since the last row of stats.jsonl."""
+    """Read what `save_checkpoint` wrote into LoRA weights, optimiser and moving average (or None), spread over the
+    processes as they are; gives the losses since the last row of stats.jsonl."""
     import torch
     from safetensors.torch import load_file
 
@@ -284,16 +294,17 @@ def load_checkpoint(
         raise ConfigError(f"{folder} does not hold this run's LoRA layers; pass --overwrite_output_dir to start afresh")
     with torch.no_grad():
         for name, value in lora.items():
-            value.copy_(weights[name])
+            value.copy_(spread_like(value, weights[name]))
     state: dict[int, dict] = {place: {} for place in range(len(lora))}
     places = {name: place for place, name in enumerate(lora)}
     for key, moment in moments.items():
         name, word = key.rsplit("/", 1)
-        state[places[name]][word] = moment if moment.is_floating_point() or moment.dim() else moment.item()
+        number = not moment.dim() and not moment.is_floating_point()  # bitsandbytes counts its steps so
+        state[places[name]][word] = moment.item() if number else spread_like(lora[name], moment)
     optimizer.load_state_dict(optimizer.state_dict() | {"state": state})  # knows which of them lie on which device
     counters = json.loads((folder / "state.json").read_text(encoding="utf-8"))
     if average:
         shadows = load_file(folder / AVERAGE_FILE)
-        average.shadow_params = [shadows[name].to(value.device) for name, value in lora.items()]
+        average.shadow_params = [spread_like(value, shadows[name]) for name, value in lora.items()]
         average.optimization_step = counters["step"]  # one update of the average a step
     return counters.get("recent_losses", [])

@@ -16,8 +16,17 @@ from sdseg.doctor import examine
 from sdseg.dry_run import TRIED_STEPS, Stopwatch, Trial, dry_run_report
 from sdseg.hub import check_hub, first_line, push
 from sdseg.model_card import write_adapter
-from sdseg.processes import StopFlag, StoppedBySignal, ToldByMainProcess, on_main_process, refuse_sharding, told_already
+from sdseg.processes import (
+    StopFlag,
+    StoppedBySignal,
+    ToldByMainProcess,
+    check_launch,
+    on_main_process,
+    told_already,
+    whole_copy,
+)
 from sdseg.run_folder import (
+    checkpoint_tensors,
     load_checkpoint,
     make_run_folder,
     save_checkpoint,
@@ -59,6 +68,8 @@ def main(argv: list[str]) -> int:
     except RuntimeError as error:
         import torch
 
+        if isinstance(error, torch._dynamo.exc.TorchDynamoException):
+            return failed(f"torch_compile: {first_line(error)}; set torch_compile to false", 1)
         if not isinstance(error, torch.cuda.OutOfMemoryError):
             raise
         remedy = "lower train_batch_size or set gradient_checkpointing; --dry_run tells the largest batch that fits"
@@ -107,7 +118,7 @@ def train(config: TrainingConfig) -> None:
         log_with=None if config.report_to == "none" else config.report_to,
         project_dir=str(output),
     )
-    refuse_sharding(accelerator)
+    check_launch(accelerator, config)
     if config.report_to != "none" and not accelerator.log_with:  # Accelerate passes over it without a word
         raise ConfigError(f"report_to is {config.report_to}, which is not installed; install it, or report to none")
     samples_per_pass = config.train_batch_size * accelerator.num_processes
@@ -135,6 +146,10 @@ def train(config: TrainingConfig) -> None:
     base.unet.to(accelerator.device)
     if config.mixed_precision == "bf16":
         base.unet.bfloat16()
+    if config.enable_slicing:
+        base.vae.enable_slicing()
+    if config.channels_last:  # before LoRA's layers, whose weights and moments have one layout in memory and in files
+        base.unet.to(memory_format=torch.channels_last)
     if config.gradient_checkpointing:
         base.unet.enable_gradient_checkpointing()
         if config.pixel_loss_share:  # backward through the decoder too
@@ -152,8 +167,10 @@ def train(config: TrainingConfig) -> None:
         earlier = read_adapter(config.init_adapter)
         refuse_other_start(earlier, base, config)
         load_lora_weights(peft_model, earlier)
-    lora = {name: value for name, value in peft_model.named_parameters() if value.requires_grad}
+    lora = trained_parameters(peft_model)
     optimizer = adamw(lora, config)
+    if config.torch_compile:
+        base.unet.compile()  # in place, so that no name changes
 
     def begin():
         if config.push_to_hub:
@@ -163,15 +180,10 @@ def train(config: TrainingConfig) -> None:
             write_environment(output, accelerator, first_step)
 
     on_main_process(accelerator, begin)
-    average = moving_average(lora, config.ema_decay) if config.use_ema else None
-    recent: list[float] = []  # losses since the last row
-    if first_step:
-        recent = load_checkpoint(output / f"checkpoint-{first_step}", lora, optimizer, average)
-        accelerator.print(f"going on from {output / f'checkpoint-{first_step}'}")
-
     trained = sum(value.numel() for value in lora.values())
     accelerator.print(
-        f"device {accelerator.device}, {accelerator.num_processes} process(es), global batch {global_batch}; "
+        f"device {accelerator.device}, {accelerator.num_processes} process(es), distributed_type "
+        f"{accelerator.distributed_type.value}, global batch {global_batch}; "
         f"{len(pictures)} pairs; training {trained / 1e6:.2f} M LoRA parameters of "
         f"{config.pretrained_model_name_or_path}"
     )
@@ -230,6 +242,12 @@ def train(config: TrainingConfig) -> None:
         for _ in range(first_step):
             schedule.step()
     unet, optimizer = accelerator.prepare(base.unet, optimizer)
+    lora = trained_parameters(peft_model)  # which FSDP has put in place of those that were
+    average = moving_average(lora, config.ema_decay) if config.use_ema else None
+    recent: list[float] = []  # losses since the last row
+    if first_step:
+        recent = load_checkpoint(output / f"checkpoint-{first_step}", lora, optimizer, average)
+        accelerator.print(f"going on from {output / f'checkpoint-{first_step}'}")
     prompt_embedding = base.prompt_embedding.to(accelerator.device)
     batches, waited = iter(loader), Stopwatch()
 
@@ -321,28 +339,32 @@ def train(config: TrainingConfig) -> None:
                 row["waiting_for_data"] = round(waited.seconds / (time.monotonic() - started), 4)
                 log(accelerator, output, row)
                 recent.clear()
-            if held_out and (done % config.validation_steps == 0 or finished) and accelerator.is_main_process:
-                with weights_of(average, lora):
+            # under FSDP no process can draw alone
+            drawing = accelerator.is_main_process or accelerator.is_fsdp2
+            if held_out and (done % config.validation_steps == 0 or finished) and drawing:
+                with weights_of(average, lora), not_compiled(config):
                     last_metrics = validate(accelerator, unet, base, held_out, config, output, done, colours)
-                log(
-                    accelerator,
-                    output,
-                    {"step": done} | {f"validation_{k}": v for k, v in last_metrics.items()},
-                )
+                if accelerator.is_main_process:
+                    log(
+                        accelerator,
+                        output,
+                        {"step": done} | {f"validation_{k}": v for k, v in last_metrics.items()},
+                    )
             stop_signal = int(gathered[:, 2].max())
             if done % config.checkpointing_steps == 0 or finished or stop_signal:
+                tensors = checkpoint_tensors(lora, optimizer, average)
                 if accelerator.is_main_process:
-                    save_checkpoint(
-                        output, done, lora, optimizer, average, record, config.checkpoints_total_limit, recent
-                    )
+                    save_checkpoint(output, done, tensors, record, config.checkpoints_total_limit, recent)
                 accelerator.wait_for_everyone()
             if stop_signal and not finished:
                 accelerator.end_training()
                 raise StoppedBySignal(stop_signal, done)
 
+    with weights_of(average, lora):
+        weights = {name: whole_copy(value) for name, value in lora.items()}
+
     def finish():
-        with weights_of(average, lora):
-            write_adapter(output, peft_model, base, config, record, len(pictures), len(held_out or ()))
+        write_adapter(output, peft_model, base, config, record, len(pictures), len(held_out or ()), weights)
         print(f"adapter written to {output / 'adapter'}")
         if config.push_to_hub:
             print(f"adapter uploaded to {push(config, output / 'adapter')}")
@@ -377,6 +399,10 @@ def refuse_what_is_not_installed(config: TrainingConfig) -> None:
         raise ConfigError(
             "use_8bit_adam is true, but bitsandbytes is not installed; pip install bitsandbytes, or leave it out"
         )
+
+
+def trained_parameters(peft_model) -> dict[str, torch.nn.Parameter]:
+    return {name: value for name, value in peft_model.named_parameters() if value.requires_grad}
 
 
 def adamw(lora: dict[str, torch.nn.Parameter], config: TrainingConfig) -> torch.optim.Optimizer:
@@ -415,6 +441,13 @@ def weights_of(average, lora: dict[str, torch.nn.Parameter]):
         yield
     finally:
         average.restore(lora.values())
+
+
+def not_compiled(config: TrainingConfig):
+    """Validation takes pictures of many shapes, each of which would be compiled for."""
+    import torch
+
+    return torch.compiler.set_stance("force_eager") if config.torch_compile else contextlib.nullcontext()
 
 
 @contextlib.contextmanager

@@ -34,8 +34,8 @@ def validate(
 
     Returns mean `mad`, `mse`, `iou` and, with two samples or more, the `calibration_scale` of the uncertainty; of
     target classes, painted in `colours` uint8 [classes, 3], `accuracy` and `mean_iou` of all pixels together.
-    Writes validation/step-<step>.png and shows the same grid in TensorBoard: photo, truth, prediction, uncertainty
-    (black 0, white 0.5 of alpha or an entropy of 1) of the first few.
+    The main process writes validation/step-<step>.png and shows the same grid in TensorBoard: photo, truth,
+    prediction, uncertainty (black 0, white 0.5 of alpha or an entropy of 1) of the first few.
     """
     import numpy as np
     import torch
@@ -72,11 +72,12 @@ def validate(
                 picture_row([image, *scores.shown(result.prediction[0], truth, uncertainty)], config.resolution)
             )
     network.train()
-    grid = np.concatenate(rows)
-    write_image(output / "validation" / f"step-{step:06d}.png", grid)
-    for tracker in accelerator.trackers:
-        if tracker.name == "tensorboard":
-            tracker.writer.add_image("validation", grid, step, dataformats="HWC")
+    if accelerator.is_main_process:
+        grid = np.concatenate(rows)
+        write_image(output / "validation" / f"step-{step:06d}.png", grid)
+        for tracker in accelerator.trackers:
+            if tracker.name == "tensorboard":
+                tracker.writer.add_image("validation", grid, step, dataformats="HWC")
     return scores.figures()
 
 

@@ -62,7 +62,7 @@ def test_accelerate_reads_its_configs(file):
     from accelerate.commands.config.config_args import ClusterConfig
 
     config = ClusterConfig.from_yaml_file(str(file))  # an unknown key is an error there
-    wanted = {"single_gpu": "NO", "ddp": "MULTI_GPU", "two_hosts": "MULTI_GPU"}
+    wanted = {"single_gpu": "NO", "ddp": "MULTI_GPU", "two_hosts": "MULTI_GPU", "fsdp": "FSDP"}
     assert config.distributed_type.value == wanted[file.stem] and not config.use_cpu
 
 

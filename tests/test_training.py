@@ -366,7 +366,7 @@ def test_eight_bit_moments_need_bitsandbytes(arguments, tmp_path, capsys, monkey
 
 def test_moments_of_an_optimiser_in_one_kernel_or_many_are_the_same_file(tmp_path):
     """What AdamW kept in a loop over tensors is resumed by the one kernel, and the update is that of the loop."""
-    from sdseg.run_folder import load_checkpoint, save_checkpoint
+    from sdseg.run_folder import checkpoint_tensors, load_checkpoint, save_checkpoint
 
     generator = torch.Generator().manual_seed(0)
     values = [torch.randn(shape, generator=generator) for shape in ((40, 3), (7,))]
@@ -384,7 +384,7 @@ def test_moments_of_an_optimiser_in_one_kernel_or_many_are_the_same_file(tmp_pat
 
     looped, loop = fresh(foreach=False)
     steps(loop, looped, range(2))
-    save_checkpoint(tmp_path, 2, looped, loop, None, {"global_batch": 1}, 1)
+    save_checkpoint(tmp_path, 2, checkpoint_tensors(looped, loop, None), {"global_batch": 1}, 1)
     fused, kernel = fresh(fused=True)
     load_checkpoint(tmp_path / "checkpoint-2", fused, kernel, None)
     steps(loop, looped, range(2, 4))
@@ -598,17 +598,34 @@ def test_upload_goes_to_the_named_repository_or_is_refused_at_once(arguments, tm
     assert repository == "me/mattes" and "adapter_model.safetensors" in files and "README.md" in files
 
 
-def test_sharded_training_is_refused_with_the_way_out():
+def test_launches_that_cannot_work_are_refused_with_the_way_out(capsys, monkeypatch):
+    """The state of a launch is made by hand: there are no GPUs to launch on, and no DeepSpeed."""
     from types import SimpleNamespace
 
     from sdseg.config import ConfigError
-    from sdseg.processes import refuse_sharding
+    from sdseg.processes import check_launch
 
-    for kind in ("FSDP", "DEEPSPEED", "MEGATRON_LM"):
-        with pytest.raises(ConfigError, match=f"{kind} is not supported.*ddp.yaml"):
-            refuse_sharding(SimpleNamespace(distributed_type=SimpleNamespace(value=kind)))
+    def launched(kind: str, version: int = 2, **settings) -> None:
+        state = SimpleNamespace(distributed_type=SimpleNamespace(value=kind), is_fsdp2=version == 2, print=print)
+        check_launch(state, TrainingConfig(output_dir="x", train_data_dir="y", **settings))
+
+    for kind in ("DEEPSPEED", "MEGATRON_LM"):
+        with pytest.raises(ConfigError, match=f"{kind} is not supported.*fsdp.yaml"):
+            launched(kind)
+    with pytest.raises(ConfigError, match="fsdp_version is 1; set it to 2"):
+        launched("FSDP", version=1)
+    for name in ("use_8bit_adam", "torch_compile"):
+        with pytest.raises(ConfigError, match=f"{name} is true, but is not supported under FSDP"):
+            launched("FSDP", **{name: True})
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    launched("FSDP")
+    assert capsys.readouterr().out == ""
+    launched("MULTI_CPU")
+    assert "FSDP was asked for, but Accelerate gives distributed_type MULTI_CPU" in capsys.readouterr().out
+    monkeypatch.delenv("ACCELERATE_USE_FSDP")
     for kind in ("NO", "MULTI_CPU", "MULTI_GPU", "MULTI_HPU", "XLA"):
-        refuse_sharding(SimpleNamespace(distributed_type=SimpleNamespace(value=kind)))
+        launched(kind, use_8bit_adam=True, torch_compile=True)
+    assert capsys.readouterr().out == ""
 
 
 def test_a_tracker_that_is_not_installed_is_refused(arguments, tmp_path, capsys, monkeypatch):
@@ -642,6 +659,47 @@ def test_changed_settings_are_refused_by_name_or_allowed(arguments, tmp_path, ca
 
 
 # ---------------------------------------------------------------------------------------------- processes
+
+
+def test_two_processes_that_shard_the_network_train_as_one(arguments, tmp_path):
+    """FSDP 2, see train_sharded.py: it goes on from a checkpoint of one process, and one process from one of its."""
+    held_out = write_pairs(tmp_path / "held_out", 2, first_seed=100)
+    settings = dict(max_train_steps=4, checkpointing_steps=1, checkpoints_total_limit=9, use_ema="true", ema_decay=0.5)
+    settings |= dict(validation_data_dir=held_out, gradient_accumulation_steps=2, train_batch_size=2)
+    assert main(arguments(output_dir=tmp_path / "whole", **settings)) == 0
+
+    def cut(run: str, copy: str, steps: tuple[int, ...]) -> Path:
+        shutil.copytree(tmp_path / run, tmp_path / copy)
+        for name in ("adapter", "validation", *(f"checkpoint-{step}" for step in steps)):
+            shutil.rmtree(tmp_path / copy / name)
+        return tmp_path / copy
+
+    sharded = cut("whole", "sharded", (2, 3, 4))
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--standalone"]
+    command += ["tests/train_sharded.py", *arguments(output_dir=sharded, **settings | dict(train_batch_size=1))]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
+    ended = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=280)
+    assert ended.returncode == 0, ended.stderr
+    shares = [float(line.split()[1]) for line in ended.stdout.splitlines() if line.startswith("holds ")]
+    assert len(shares) == 6 and all(0.3 < share < 0.7 for share in shares), (
+        ended.stdout
+    )  # three checkpoints, two of them
+    rows = [json.loads(line) for line in (sharded / "environment.jsonl").read_text().splitlines()]
+    assert [(row["num_processes"], row["distributed_type"]) for row in rows] == [(1, "NO"), (2, "FSDP")]
+    assert (sharded / "validation" / "step-000004.png").is_file()
+    assert main(arguments(output_dir=cut("sharded", "again", (4,)), **settings)) == 0
+
+    for name in ("sharded", "again"):
+        for one, other in zip(stats(tmp_path / "whole"), stats(tmp_path / name), strict=True):
+            for key in one.keys() & {"step", "loss", "learning_rate", "validation_mad"}:
+                assert other[key] == pytest.approx(one[key], abs=1e-4), (name, key)
+        for file in ("lora", "ema", "optimizer"):
+            one, other = (load_file(tmp_path / run / f"checkpoint-4/{file}.safetensors") for run in ("whole", name))
+            assert one.keys() == other.keys()
+            assert all(torch.allclose(one[key], other[key], rtol=0, atol=1e-4) for key in one), (name, file)
+        one, other = lora_of(tmp_path / "whole/adapter"), lora_of(tmp_path / name / "adapter")
+        assert one.keys() == other.keys()
+        assert all(torch.allclose(one[key], other[key], rtol=0, atol=1e-4) for key in one), name
 
 
 def test_a_bad_setting_is_told_once_and_what_one_process_alone_meets_as_well(arguments, pairs, tmp_path):
