@@ -72,6 +72,8 @@ GPU_RESOLUTIONS = (512, 768)
 
 def build(config: "TrainingConfig", device: "torch.device") -> tuple["Base", dict[str, "torch.nn.Parameter"]]:
     """The base on its device, LoRA layers in its UNet, as `sdseg.training.train` sets them up; the LoRA weights."""
+    import torch
+
     from sdseg.model import add_lora, load_base
 
     base = load_base(config.pretrained_model_name_or_path)
@@ -81,9 +83,13 @@ def build(config: "TrainingConfig", device: "torch.device") -> tuple["Base", dic
         base.unet.bfloat16()
     if config.gradient_checkpointing:
         base.unet.enable_gradient_checkpointing()
+    if config.channels_last:
+        base.unet.to(memory_format=torch.channels_last)
     peft_model = add_lora(
         base, rank=config.rank, lora_alpha=config.lora_alpha, targets=config.lora_targets, seed=config.seed
     )
+    if config.torch_compile:
+        base.unet.compile()
     base.unet.train()
     return base, {name: value for name, value in peft_model.named_parameters() if value.requires_grad}
 
@@ -160,14 +166,10 @@ def ours(
     base: "Base",
     lora: dict[str, "torch.nn.Parameter"],
     pictures: "Source",
-    network: "torch.nn.Module | None" = None,
 ) -> Iterator[tuple[float, float]]:
     """Each `next` is one optimiser step as `sdseg.training.train` takes it; gives its loss, and seconds spent waiting.
 
     Encodes all pairs first where `config.cache_latents`.
-
-    Args:
-        network: what is called in the UNet's place, such as a compiled one.
     """
     import torch
     from diffusers.optimization import get_scheduler
@@ -179,7 +181,6 @@ def ours(
     from sdseg.training import adamw
 
     device, source = accelerator.device, pictures
-    network = network or base.unet
     if config.cache_latents:
         show = lambda items, **_: items  # noqa: E731
         source = LatentSource(pictures, base.vae, config.cached_variants, config.seed, device, show)
@@ -212,7 +213,7 @@ def ours(
         if "image_latents" not in batch:
             batch = encode_batch(batch, base.vae, device)
         with precision:
-            losses = training_loss(network, base.vae, scheduler, batch, prompt_embedding)
+            losses = training_loss(base.unet, base.vae, scheduler, batch, prompt_embedding)
         accelerator.backward(losses.mean())
         loss = accelerator.gather(losses.detach()).cpu().mean().item()
         accelerator.clip_grad_norm_(lora.values(), config.max_grad_norm)
@@ -389,23 +390,17 @@ def measure_cell(base_name: str, resolution: int, batch: int, options: argparse.
         flops = {name: flops_of(steps) for name, steps in loops.items()}
         precision, left_out = dict.fromkeys(loops, "no"), {}
         began = time.perf_counter()
-        foreseen = flops["ours"] / peaks["bf16"]
-        if foreseen > options.limit:
-            left_out["ours, bf16"] = f"not run: about {foreseen:.0f} s a step"
-        else:
-            half = replace(cached, mixed_precision="bf16")
-            half_base, half_lora = build(half, device)
-            loops["ours, bf16"] = ours(half, accelerator, half_base, half_lora, pictures)
-            flops["ours, bf16"], precision["ours, bf16"] = flops["ours"], "bf16"
-        if options.compile:
-            best = "ours, bf16" if peaks["bf16"] > peaks["no"] and "ours, bf16" in loops else "ours"
-            chosen = (half, half_base, half_lora) if best != "ours" else (cached, base, lora)
-            name = f"{best}, compiled"
-            network = torch.compile(chosen[1].unet)
-            loops[name] = ours(chosen[0], accelerator, *chosen[1:], pictures, network)
-            flops[name], precision[name] = flops[best], precision[best]
-        else:
-            left_out["ours, compiled"] = "not run: without --compile"
+        best = "bf16" if peaks["bf16"] > peaks["no"] else "no"
+        on_top = {"ours, bf16": {"mixed_precision": "bf16"}}
+        on_top |= {f"ours, {key}": {"mixed_precision": best, key: True} for key in options.on_top}
+        for name, changes in on_top.items():
+            changed = replace(cached, **changes)
+            foreseen = flops["ours"] / peaks[changed.mixed_precision]
+            if foreseen > options.limit:
+                left_out[name] = f"not run: at least {foreseen:.0f} s a step"
+                continue
+            loops[name] = ours(changed, accelerator, *build(changed, device), pictures)
+            flops[name], precision[name] = flops["ours"], changed.mixed_precision
         found = take_turns(loops, options.rounds, device)
         for name, one in found.items():
             one |= {"flops": flops[name], "precision": precision[name]}
@@ -613,7 +608,9 @@ def main() -> None:
     parser.add_argument("--largest", type=int, default=64, help="largest batch tried on a GPU (default 64)")
     parser.add_argument("--rounds", type=int, default=5, help="turns of each loop (default 5)")
     parser.add_argument("--pairs", type=int, default=PAIRS, help=f"pictures to train on (default {PAIRS})")
-    parser.add_argument("--compile", action="store_true", help="time torch.compile as well; it takes minutes to start")
+    parser.add_argument(
+        "--on_top", nargs="*", default=[], choices=["channels_last", "torch_compile"], help="settings to time as well"
+    )
     parser.add_argument("--limit", type=float, default=60, help="seconds a step from which a loop is left out")
     parser.add_argument("--output", type=Path, help="JSON file of the figures; what is in it already is kept")
     options = parser.parse_args()
@@ -641,7 +638,7 @@ def main() -> None:
                 row = {"setting": name, "resolution": resolution, "batch": 1}
                 foreseen = FLOPS_AT_256 * (resolution / 256) ** 2 / rate
                 if "bf16" in name and foreseen > options.limit:
-                    keep("memory", row | {"error": f"not run: about {foreseen:.0f} s a step"})
+                    keep("memory", row | {"error": f"not run: at least {foreseen:.0f} s a step"})
                     continue
                 keep("memory", measure_memory(name, options.memory, resolution, device.type == "cuda"))
     if options.gpu and device.type == "cuda":
