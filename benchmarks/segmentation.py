@@ -331,7 +331,7 @@ def main() -> None:
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1])
     parser.add_argument("--counts", nargs=2, type=int, default=[1200, 240], help="pictures to train on, and held out")
     parser.add_argument("--steps", nargs=2, type=int, default=[300, 150], help="at 32 px of 64 pictures, 64 px of 32")
-    parser.add_argument("--unet_learning_rates", nargs="+", type=float, default=[1e-3, 3e-3, 1e-2])
+    parser.add_argument("--unet_learning_rates", nargs="+", type=float, default=[3e-3, 1e-3, 1e-2])
     parser.add_argument("--samples", type=int, default=8, help="votes of LoRA, beside a single one (default 8)")
     parser.add_argument("--workers", type=int, default=1, help="processes that render")
     parser.add_argument("--output", type=Path, required=True)
