@@ -443,7 +443,8 @@ def config_of(base_name: str, pairs: Path, **changes: Any) -> "TrainingConfig":
 
 
 def measure_memory(name: str, base_name: str, resolution: int, gpu: bool, batch: int = 1) -> dict[str, Any]:
-    """Peak memory of `train.py` under one of MEMORY_SETTINGS, in GiB: of its process, or of the GPU's memory.
+    """Peak memory of `train.py` under one of MEMORY_SETTINGS, in GiB: of its process, as a whole and from the second
+    step on, when all that is loaded once is gone again; or of the GPU's memory.
 
     On a GPU it is what `--dry_run` tells, with the largest batch that fits and the seconds of a step.
     """
@@ -458,6 +459,7 @@ def measure_memory(name: str, base_name: str, resolution: int, gpu: bool, batch:
         began, log = time.perf_counter(), Path(folder) / "log.txt"
         with open(log, "w") as output:
             process = subprocess.Popen([sys.executable, "train.py", *words], cwd=ROOT, stdout=output, stderr=output)
+            loading = peak_until(process.pid, Path(folder) / "run" / "stats.jsonl")
             _, status, usage = os.wait4(process.pid, 0)  # the peak of this process alone
         process.returncode = os.waitstatus_to_exitcode(status)
         row = {"setting": name, "resolution": resolution, "batch": batch, "seconds": time.perf_counter() - began}
@@ -467,7 +469,22 @@ def measure_memory(name: str, base_name: str, resolution: int, gpu: bool, batch:
         if gpu:
             return row | told_by_dry_run(text)
         losses = [json.loads(line)["loss"] for line in (Path(folder) / "run" / "stats.jsonl").read_text().splitlines()]
-        return row | {"peak_process": usage.ru_maxrss / 2**20, "losses": losses}
+        training = usage.ru_maxrss / 2**20
+        return row | {"peak_process": max(training, loading or 0), "peak_training": training, "losses": losses}
+
+
+def peak_until(process: int, sign: Path) -> float | None:
+    """Waits until the file `sign` holds something; the process's peak resident memory up to then, in GiB, from where on
+    the kernel counts it anew (Linux: /proc/PID/clear_refs). None where it ends before."""
+    while os.waitid(os.P_PID, process, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
+        if sign.is_file() and sign.stat().st_size:
+            peak = re.search(r"VmHWM:\s+(\d+)", Path(f"/proc/{process}/status").read_text())
+            if peak is None:  # it has ended just now
+                return None
+            Path(f"/proc/{process}/clear_refs").write_text("5")
+            return int(peak[1]) / 2**20
+        time.sleep(0.01)
+    return None
 
 
 def told_by_dry_run(text: str) -> dict[str, Any]:
@@ -578,10 +595,15 @@ def tables(found: dict[str, Any]) -> str:
         rows = [
             [row["setting"], row["resolution"], row["batch"],
              row.get("error") or (f"{row['peak_process']:.2f}" if "peak_process" in row else "-"),
+             f"{row['peak_training']:.2f}" if "peak_training" in row else "-",
              f"{row['peak_device']:.2f}" if "peak_device" in row else "not run (no GPU)", row.get("largest_batch", "-")]
             for row in memory
         ]  # fmt: skip
-        parts.append(table(["settings", "px", "batch", "process, GiB", "GPU, GiB", "largest batch there"], rows))
+        parts.append(
+            table(
+                ["settings", "px", "batch", "process, GiB", "from step 2, GiB", "GPU, GiB", "largest batch there"], rows
+            )
+        )
     rows = []
     for row in found.get("gpu", []):
         label = [row["resolution"], row["batch"], "yes" if row["gradient_checkpointing"] else "no"]
