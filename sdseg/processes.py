@@ -91,7 +91,7 @@ def check_launch(accelerator: Accelerator, config: TrainingConfig) -> None:
         return
     if not accelerator.is_fsdp2:
         raise ConfigError("fsdp_version is 1; set it to 2, as in configs/accelerate/fsdp.yaml")
-    for name in ("use_8bit_adam", "torch_compile"):
+    for name in ("use_8bit_adam", "torch_compile", "channels_last"):
         if getattr(config, name):
             raise ConfigError(f"{name} is true, but is not supported under FSDP; set it to false, or use ddp.yaml")
 

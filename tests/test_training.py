@@ -614,7 +614,7 @@ def test_launches_that_cannot_work_are_refused_with_the_way_out(capsys, monkeypa
             launched(kind)
     with pytest.raises(ConfigError, match="fsdp_version is 1; set it to 2"):
         launched("FSDP", version=1)
-    for name in ("use_8bit_adam", "torch_compile"):
+    for name in ("use_8bit_adam", "torch_compile", "channels_last"):
         with pytest.raises(ConfigError, match=f"{name} is true, but is not supported under FSDP"):
             launched("FSDP", **{name: True})
     monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
@@ -901,3 +901,48 @@ def test_gradient_checkpointing_changes_nothing_and_bf16_little(arguments, tmp_p
     assert recomputed == pytest.approx(plain, rel=1e-5)
     assert half == pytest.approx(plain, rel=0.03) and half != plain
     assert all(value.dtype == torch.float32 for value in lora_of(tmp_path / "bf16" / "adapter").values())
+
+
+def test_settings_of_speed_and_memory_change_nothing(arguments, tmp_path):
+    common = dict(max_train_steps=3, pixel_loss_share=0.5)
+    assert main(arguments(output_dir=tmp_path / "plain", **common)) == 0
+    other = dict(enable_slicing="true", channels_last="true")
+    assert main(arguments(output_dir=tmp_path / "run", **common, **other)) == 0
+    plain, changed = ([row["loss"] for row in stats(tmp_path / name)] for name in ("plain", "run"))
+    assert changed == pytest.approx(plain, rel=1e-4)
+    one, other = (load_file(tmp_path / name / "checkpoint-2/optimizer.safetensors") for name in ("plain", "run"))
+    assert all(torch.allclose(one[key], other[key], rtol=0, atol=1e-4) for key in one)  # one layout in files
+
+
+@pytest.mark.slow
+def test_a_compiled_network_trains_alike_and_is_resumed(arguments, tmp_path):
+    """Two processes, a moving average and validation among it; then one that goes on without compiling."""
+    held_out = write_pairs(tmp_path / "held_out", 1, first_seed=100)
+    common = dict(max_train_steps=4, validation_data_dir=held_out, use_ema="true", gradient_accumulation_steps=2)
+    plain = dict(common, train_batch_size=2, torch_compile="false")
+    assert main(arguments(output_dir=tmp_path / "plain", **plain)) == 0
+    compiled = launch(arguments(**common, train_batch_size=1, torch_compile="true"), processes=2)
+    output, _ = compiled.communicate(timeout=1800)
+    assert compiled.returncode == 0, output
+    run = tmp_path / "run"
+    shutil.copytree(run, tmp_path / "again")
+    for name in ("adapter", "checkpoint-4"):
+        shutil.rmtree(tmp_path / "again" / name)
+    assert main(arguments(output_dir=tmp_path / "again", **plain)) == 0
+    for other in (run, tmp_path / "again"):
+        for left, right in zip(stats(tmp_path / "plain"), stats(other), strict=True):
+            for key in left.keys() & {"loss", "validation_mad"}:
+                assert right[key] == pytest.approx(left[key], abs=1e-4)
+        one, two = lora_of(tmp_path / "plain" / "adapter"), lora_of(other / "adapter")
+        assert one.keys() == two.keys()
+        assert all(torch.allclose(one[key], two[key], rtol=0, atol=1e-4) for key in one)
+
+
+@pytest.mark.slow
+def test_compiling_without_a_compiler_is_told_in_one_line(arguments, monkeypatch):
+    monkeypatch.setenv("CXX", "/nowhere/g++")
+    process = launch(arguments(torch_compile="true"))
+    output, _ = process.communicate(timeout=900)
+    assert process.returncode == 1 and "Traceback" not in output
+    [error] = [line for line in output.splitlines() if line.startswith("error: ")]
+    assert "torch_compile: InvalidCxxCompiler" in error and error.endswith("set torch_compile to false")
