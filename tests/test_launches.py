@@ -398,6 +398,7 @@ def life(arguments: list[str], log: Path) -> None:
     with open(log, "w") as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
+    multiprocessing.set_start_method("fork", force=True)  # of its loader's processes, as where train.py is the program
     sys.exit(main(arguments))
 
 
@@ -450,7 +451,7 @@ def test_killed_at_twenty_random_moments(tiny, tmp_path, monkeypatch):
         assert "Error" not in told and ("going on from" not in told or f"checkpoint-{before}\n" in told), told
         half_saved += any(run.glob(".checkpoint-*.partial"))
         after = latest_checkpoint(run)
-        assert after >= before and (after > before or number in blind), told
+        assert after >= before and (number in blind or after >= wanted - 1), told  # a step's row comes before its save
         for step in checkpoint_steps(run):
             assert_whole(run / f"checkpoint-{step}")
         before = after
