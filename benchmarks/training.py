@@ -522,11 +522,13 @@ def measure_gpu(base_name: str, resolution: int, options: argparse.Namespace) ->
                 row = {"resolution": resolution, "batch": batch, "gradient_checkpointing": checkpointing}
                 if gpu:
                     torch.cuda.empty_cache()
-                    torch.cuda.reset_peak_memory_stats()
                 steps = ours(replace(config, train_batch_size=batch), accelerator, base, lora, pictures)
                 try:
+                    next(steps)  # encodes the pairs
                     if not checkpointing and not flops_of_one:  # what is recomputed is no useful work
                         flops_of_one = flops_of(steps)
+                    if gpu:  # neither counts in the peak
+                        torch.cuda.reset_peak_memory_stats()
                     found = take_turns({"ours": steps}, options.rounds, device)["ours"]
                     if "error" in found:
                         raise RuntimeError(found["error"])
