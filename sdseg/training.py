@@ -68,12 +68,12 @@ def main(argv: list[str]) -> int:
     except RuntimeError as error:
         import torch
 
+        if isinstance(error, torch.cuda.OutOfMemoryError):
+            remedy = "lower train_batch_size or set gradient_checkpointing; --dry_run tells the largest batch that fits"
+            return failed(f"out of device memory ({first_line(error)}); {remedy}", 1)
         if isinstance(error, torch._dynamo.exc.TorchDynamoException):
             return failed(f"torch_compile: {first_line(error)}; set torch_compile to false", 1)
-        if not isinstance(error, torch.cuda.OutOfMemoryError):
-            raise
-        remedy = "lower train_batch_size or set gradient_checkpointing; --dry_run tells the largest batch that fits"
-        return failed(f"out of device memory ({first_line(error)}); {remedy}", 1)
+        raise
     return 0
 
 
