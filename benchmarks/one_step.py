@@ -22,7 +22,7 @@ STEPS = (1, 2, 4, 10)
 STEPS_OF_UNCERTAINTY, SAMPLES_OF_UNCERTAINTY = 4, 8
 
 
-def judge(adapter: Path, held_out: Path, samples: int, resolution: int) -> dict:
+def judge(adapter: Path, held_out: Path, pictures: int, samples: int, resolution: int) -> dict:
     """MAD by number of steps, of single samples and of their mean, and the uncertainty's rank correlation."""
     import numpy as np
     import torch
@@ -33,7 +33,7 @@ def judge(adapter: Path, held_out: Path, samples: int, resolution: int) -> dict:
 
     pipeline = MattingPipeline.from_adapter(str(adapter))
     pipeline.set_progress_bar_config(disable=True)
-    pairs = find_pairs(held_out)
+    pairs = find_pairs(held_out)[:pictures]
     single = {steps: [] for steps in STEPS}
     ensemble = {steps: [] for steps in STEPS}
     deviation, correlations = [], []
@@ -94,8 +94,9 @@ def main() -> None:
     parser.add_argument("--train_data_dir", type=Path, required=True)
     parser.add_argument("--held_out", type=Path, required=True, help="pairs that nothing was trained on")
     parser.add_argument("--shares", type=float, nargs="+", default=[0.0, 0.5], help="of pixel loss")
-    parser.add_argument("--steps", type=int, default=400, help="optimiser steps of the second stage")
+    parser.add_argument("--steps", type=int, default=300, help="optimiser steps of the second stage")
     parser.add_argument("--learning_rate", type=float, default=5e-4)
+    parser.add_argument("--pictures", type=int, default=48, help="judged: the first ones held out")
     parser.add_argument("--samples", type=int, default=4, help="drawn for each picture and number of steps")
     parser.add_argument("--resolution", type=int, default=64)
     parser.add_argument("--output", type=Path, required=True, help="folder for the runs and results.json")
@@ -105,7 +106,7 @@ def main() -> None:
     for name, share in [("before", None), *((f"{share:g} of pixel loss", share) for share in arguments.shares)]:
         if name not in rows:
             adapter = arguments.adapter if share is None else second_stage(arguments, share)
-            rows[name] = judge(adapter, arguments.held_out, arguments.samples, arguments.resolution)
+            rows[name] = judge(adapter, arguments.held_out, arguments.pictures, arguments.samples, arguments.resolution)
             arguments.output.mkdir(parents=True, exist_ok=True)
             partial = results.with_suffix(".partial")
             partial.write_text(json.dumps(rows, indent=1))
