@@ -397,7 +397,7 @@ def measure_cell(base_name: str, resolution: int, batch: int, options: argparse.
             changed = replace(cached, **changes)
             foreseen = flops["ours"] / peaks[changed.mixed_precision]
             if foreseen > options.limit:
-                left_out[name] = f"not run: at least {foreseen:.0f} s a step"
+                left_out[name] = f"not run: about {foreseen:.0f} s a step"
                 continue
             loops[name] = ours(changed, accelerator, *build(changed, device), pictures)
             flops[name], precision[name] = flops["ours"], changed.mixed_precision
@@ -662,7 +662,7 @@ def main() -> None:
                 row = {"setting": name, "resolution": resolution, "batch": 1}
                 foreseen = FLOPS_AT_256 * (resolution / 256) ** 2 / rate
                 if "bf16" in name and foreseen > options.limit:
-                    keep("memory", row | {"error": f"not run: at least {foreseen:.0f} s a step"})
+                    keep("memory", row | {"error": f"not run: about {foreseen:.0f} s a step"})
                     continue
                 keep("memory", measure_memory(name, options.memory, resolution, device.type == "cuda"))
     if options.gpu and device.type == "cuda":
