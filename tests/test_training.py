@@ -661,11 +661,13 @@ def test_changed_settings_are_refused_by_name_or_allowed(arguments, tmp_path, ca
 # ---------------------------------------------------------------------------------------------- processes
 
 
+@pytest.mark.slow
 def test_two_processes_that_shard_the_network_train_as_one(arguments, tmp_path):
     """FSDP 2, see train_sharded.py: it goes on from a checkpoint of one process, and one process from one of its."""
     held_out = write_pairs(tmp_path / "held_out", 2, first_seed=100)
     settings = dict(max_train_steps=4, checkpointing_steps=1, checkpoints_total_limit=9, use_ema="true", ema_decay=0.5)
     settings |= dict(validation_data_dir=held_out, gradient_accumulation_steps=2, train_batch_size=2)
+    settings |= dict(num_validation_images=1, validation_ensemble_size=2, num_inference_steps=2)
     assert main(arguments(output_dir=tmp_path / "whole", **settings)) == 0
 
     def cut(run: str, copy: str, steps: tuple[int, ...]) -> Path:
@@ -678,7 +680,7 @@ def test_two_processes_that_shard_the_network_train_as_one(arguments, tmp_path):
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--standalone"]
     command += ["tests/train_sharded.py", *arguments(output_dir=sharded, **settings | dict(train_batch_size=1))]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
-    ended = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=280)
+    ended = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=550)
     assert ended.returncode == 0, ended.stderr
     shares = [float(line.split()[1]) for line in ended.stdout.splitlines() if line.startswith("holds ")]
     assert len(shares) == 6 and all(0.3 < share < 0.7 for share in shares), (
@@ -922,7 +924,7 @@ def test_a_compiled_network_trains_alike_and_is_resumed(arguments, tmp_path):
     plain = dict(common, train_batch_size=2, torch_compile="false")
     assert main(arguments(output_dir=tmp_path / "plain", **plain)) == 0
     compiled = launch(arguments(**common, train_batch_size=1, torch_compile="true"), processes=2)
-    output, _ = compiled.communicate(timeout=1800)
+    output, _ = compiled.communicate(timeout=550)
     assert compiled.returncode == 0, output
     run = tmp_path / "run"
     shutil.copytree(run, tmp_path / "again")
@@ -942,7 +944,7 @@ def test_a_compiled_network_trains_alike_and_is_resumed(arguments, tmp_path):
 def test_compiling_without_a_compiler_is_told_in_one_line(arguments, monkeypatch):
     monkeypatch.setenv("CXX", "/nowhere/g++")
     process = launch(arguments(torch_compile="true"))
-    output, _ = process.communicate(timeout=900)
+    output, _ = process.communicate(timeout=550)
     assert process.returncode == 1 and "Traceback" not in output
     [error] = [line for line in output.splitlines() if line.startswith("error: ")]
     assert "torch_compile: InvalidCxxCompiler" in error and error.endswith("set torch_compile to false")
