@@ -115,7 +115,7 @@ def model_card(
         "library_name": "peft",
         "license": config.license,
         "pipeline_tag": "image-segmentation",
-        "tags": ["sdseg", "matting", "lora"],
+        "tags": ["sdseg", "matting" if config.target == "alpha" else "segmentation", "lora"],
     }
     rendered, others = all_rendered(config.train_data_dir), other_settings(config)
     validated = min(config.num_validation_images, held_out)
@@ -129,7 +129,7 @@ def model_card(
         *ABOUT[config.target == "classes"],
         "",
         "```bash",
-        "python infer.py --adapter THIS_FOLDER --input photo.jpg --output mattes \\",
+        "python infer.py --adapter THIS_FOLDER --input photo.jpg --output output \\",
         "    --ensemble_size 8 --output_uncertainty",
         "```",
         "",

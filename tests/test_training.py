@@ -144,6 +144,7 @@ def test_card_says_what_is_known(miniature, pairs, tmp_path):
 
     base, record = load_base(str(miniature)), {"data_digest": "d", "global_batch": 4}
     usual = card()
+    assert "- matting\n" in usual and "- segmentation\n" in card(target="mask")
     assert "Trained on 12 pairs" in usual and "render" not in usual and "Further settings" not in usual
     assert "the first 2 held-out pairs" in usual and "the first 1 held-out pairs" in card(num_validation_images=1)
     folder = shutil.copytree(pairs, tmp_path / "rendered")
