@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from sdseg.config import TrainingConfig
 
 
+_kept: list[Any] = []  # process groups, see `keep_process_group`
+
+
 class StoppedBySignal(Exception):
     """The run was asked to stop, and has saved."""
 
@@ -46,6 +49,15 @@ def on_main_process(accelerator: Accelerator, action: Callable[[], Any]) -> None
     broadcast_object_list(message)
     if message[0] is not None:
         raise (ConfigError if accelerator.is_main_process else ToldByMainProcess)(message[0])
+
+
+def keep_process_group(group: torch.distributed.ProcessGroup) -> None:
+    """Holds a process group until Python ends.
+
+    Otherwise DDP's reducer is the last to let go of it. It does so with Python's lock held, and waits for the thread of
+    gloo, which may be waiting for that lock to free a tensor: a process that has done its work never ends (torch 2.13).
+    """
+    _kept.append(group)
 
 
 def told_already(message: str) -> bool:

@@ -21,6 +21,7 @@ from sdseg.processes import (
     StoppedBySignal,
     ToldByMainProcess,
     check_launch,
+    keep_process_group,
     on_main_process,
     told_already,
     whole_copy,
@@ -119,6 +120,8 @@ def train(config: TrainingConfig) -> None:
         project_dir=str(output),
     )
     check_launch(accelerator, config)
+    if torch.distributed.is_initialized():
+        keep_process_group(torch.distributed.group.WORLD)
     if config.report_to != "none" and not accelerator.log_with:  # Accelerate passes over it without a word
         raise ConfigError(f"report_to is {config.report_to}, which is not installed; install it, or report to none")
     samples_per_pass = config.train_batch_size * accelerator.num_processes

@@ -213,6 +213,36 @@ def test_two_hosts_train_as_one_process(run_by, pairs, tmp_path, launcher):
     assert_agree(run, run_by(1))
 
 
+MANY_GROUPS = """
+import os
+import torch
+from torch.distributed import broadcast_object_list, destroy_process_group, init_process_group, new_group
+from sdseg.processes import keep_process_group
+
+init_process_group("gloo")
+for _ in range(60):
+    group = new_group()
+    keep_process_group(group)
+    network = torch.nn.parallel.DistributedDataParallel(torch.nn.Linear(200, 200), process_group=group)
+    network(torch.ones(4, 200)).sum().backward()
+    broadcast_object_list([None], group=group)
+    destroy_process_group(group)
+    del group, network
+print("ended", flush=True)
+os._exit(0)
+"""
+
+
+@pytest.mark.slow
+def test_processes_end_while_gloo_frees_its_tensors(tmp_path):
+    """Without `keep_process_group` this hangs within a few dozen rounds."""
+    (tmp_path / "many.py").write_text(MANY_GROUPS)
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, *several(2), str(tmp_path / "many.py")]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+    assert done.stdout.count("ended") == 2, done.stderr
+
+
 def test_what_the_main_process_refuses_ends_all_of_them(pairs, tmp_path):
     """A pair that only the main process looks into. The shell tells each exit code, and keeps the launcher out."""
     folder = shutil.copytree(pairs, tmp_path / "broken")
