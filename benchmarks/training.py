@@ -174,27 +174,18 @@ def ours(
     import torch
     from diffusers.optimization import get_scheduler
 
-    from sdseg.data import LatentSource, MicroBatches, TrainingStream, encode_batch
+    from sdseg.data import LatentSource, MicroBatches, encode_batch
     from sdseg.dry_run import Stopwatch
     from sdseg.model import inference_scheduler
     from sdseg.objective import training_loss
-    from sdseg.training import adamw
+    from sdseg.training import adamw, training_stream
 
     device, source = accelerator.device, pictures
     if config.cache_latents:
         show = lambda items, **_: items  # noqa: E731
         source = LatentSource(pictures, base.vae, config.cached_variants, config.seed, device, show)
     scheduler = inference_scheduler(prediction_type=config.prediction_type)
-    size = config.resolution // base.vae_scale_factor
-    stream = TrainingStream(
-        source,
-        len(pictures),
-        seed=config.seed,
-        latent_shape=(base.vae.config.latent_channels, size, size),
-        num_train_timesteps=scheduler.config.num_train_timesteps,
-        timestep_power=config.timestep_power,
-        noise_strength=config.multires_noise_strength,
-    )
+    stream = training_stream(config, source, len(pictures), base, scheduler)
     loader = torch.utils.data.DataLoader(
         stream,
         batch_sampler=MicroBatches(0, config.max_train_steps, config.train_batch_size, 1, 1, 0),

@@ -42,9 +42,10 @@ from sdseg.validation import validate
 if TYPE_CHECKING:
     import torch
     from accelerate import Accelerator
+    from diffusers import DDIMScheduler
 
     from sdseg.adapter import Adapter
-    from sdseg.data import Source
+    from sdseg.data import LatentSource, Source, TrainingStream
     from sdseg.model import Base
 
 
@@ -105,7 +106,7 @@ def train(config: TrainingConfig) -> None:
     from tqdm.auto import tqdm
 
     from sdseg.adapter import load_lora_weights, read_adapter
-    from sdseg.data import LatentSource, MicroBatches, TrainingStream, encode_batch
+    from sdseg.data import LatentSource, MicroBatches, encode_batch
     from sdseg.model import add_lora, inference_scheduler, load_base
     from sdseg.objective import training_loss
 
@@ -209,17 +210,7 @@ def train(config: TrainingConfig) -> None:
             colours=colours,
         )
     scheduler = inference_scheduler(prediction_type=config.prediction_type)
-    size = config.resolution // factor
-    stream = TrainingStream(
-        source,
-        len(pictures),
-        seed=config.seed,
-        latent_shape=(base.vae.config.latent_channels, size, size),
-        num_train_timesteps=scheduler.config.num_train_timesteps,
-        timestep_power=config.timestep_power,
-        noise_strength=config.multires_noise_strength,
-        pixel_loss_share=config.pixel_loss_share,
-    )
+    stream = training_stream(config, source, len(pictures), base, scheduler)
     loader = torch.utils.data.DataLoader(
         stream,
         batch_sampler=MicroBatches(
@@ -402,6 +393,25 @@ def refuse_what_is_not_installed(config: TrainingConfig) -> None:
         raise ConfigError(
             "use_8bit_adam is true, but bitsandbytes is not installed; pip install bitsandbytes, or leave it out"
         )
+
+
+def training_stream(
+    config: TrainingConfig, source: Source | LatentSource, pairs: int, base: Base, scheduler: DDIMScheduler
+) -> TrainingStream:
+    """The endless stream of a run's samples; an epoch is `pairs` long."""
+    from sdseg.data import TrainingStream
+
+    size = config.resolution // base.vae_scale_factor
+    return TrainingStream(
+        source,
+        pairs,
+        seed=config.seed,
+        latent_shape=(base.vae.config.latent_channels, size, size),
+        num_train_timesteps=scheduler.config.num_train_timesteps,
+        timestep_power=config.timestep_power,
+        noise_strength=config.multires_noise_strength,
+        pixel_loss_share=config.pixel_loss_share,
+    )
 
 
 def trained_parameters(peft_model) -> dict[str, torch.nn.Parameter]:
