@@ -13,12 +13,13 @@ What is there already is not done again.
 
 import argparse
 import statistics
-import subprocess
 import sys
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from recipes import run
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
@@ -32,13 +33,6 @@ RECIPE = ROOT / "configs" / "recipes" / "classes.yaml"
 SIZE = 64
 WIDTHS = (16, 32, 64, 128)  # of the U-Net's levels above the lowest, whose width makes up the number of parameters
 SHOWN = range(0, 16, 2)  # held-out pictures in the sheet: the first of each foreground
-
-
-def run(*command: object) -> None:
-    """Run `python command...` from the project's root; a command that fails ends the benchmark."""
-    words = [sys.executable, *(str(word) for word in command)]
-    print("+", " ".join(words[1:]), flush=True)
-    subprocess.run(words, cwd=ROOT, check=True)
 
 
 def render(folder: Path, count: int, seed: int, workers: int) -> Path:
