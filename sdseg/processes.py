@@ -85,8 +85,8 @@ def told_already(message: str) -> bool:
 def check_launch(accelerator: Accelerator, config: TrainingConfig) -> None:
     """Refuses launches that cannot do what a run promises, and tells of those that became another than was asked for.
 
-    DeepSpeed and Megatron-LM do the optimiser's step themselves and keep its moments in files of their own, for as many
-    processes as wrote them.
+    Megatron-LM takes the optimiser's step itself and keeps its moments in files of its own, for as many processes as
+    wrote them.
     """
     kind = accelerator.distributed_type.value
     for other in ("FSDP", "DEEPSPEED"):
@@ -94,18 +94,30 @@ def check_launch(accelerator: Accelerator, config: TrainingConfig) -> None:
             accelerator.print(
                 f"{other} was asked for, but Accelerate gives distributed_type {kind}; nothing is sharded"
             )
-    if kind in ("DEEPSPEED", "MEGATRON_LM"):
+    if kind == "MEGATRON_LM":
         raise ConfigError(
             f"distributed_type {kind} is not supported: its checkpoints could not be resumed on another number of "
             "processes; use configs/accelerate/fsdp.yaml, which shards more, or ddp.yaml"
         )
-    if kind != "FSDP":
+    if kind not in ("FSDP", "DEEPSPEED"):
         return
-    if not accelerator.is_fsdp2:
+    if kind == "FSDP" and not accelerator.is_fsdp2:
         raise ConfigError("fsdp_version is 1; set it to 2, as in configs/accelerate/fsdp.yaml")
+    if kind == "DEEPSPEED":
+        plugin = accelerator.deepspeed_plugin
+        if plugin.zero_stage not in (1, 2):
+            raise ConfigError(
+                f"zero_stage is {plugin.zero_stage}; set it to 2, as in configs/accelerate/deepspeed_zero2.yaml, or "
+                "shard the frozen weights as well with fsdp.yaml"
+            )
+        if plugin.offload_optimizer_device != "none":
+            raise ConfigError(
+                f"offload_optimizer_device is {plugin.offload_optimizer_device}; set it to none: the moments of LoRA "
+                "are small, and DeepSpeed would take its own AdamW for them"
+            )
     for name in ("use_8bit_adam", "torch_compile", "channels_last"):
         if getattr(config, name):
-            raise ConfigError(f"{name} is true, but is not supported under FSDP; set it to false, or use ddp.yaml")
+            raise ConfigError(f"{name} is true, but is not supported under {kind}; set it to false, or use ddp.yaml")
 
 
 def whole_copy(tensor: torch.Tensor) -> torch.Tensor:
@@ -124,6 +136,82 @@ def spread_like(other: torch.Tensor, tensor: torch.Tensor) -> torch.Tensor:
     from torch.distributed.tensor import distribute_tensor
 
     return distribute_tensor(tensor, other.device_mesh, other.placements)
+
+
+class ZeroOptimizer:
+    """AdamW on LoRA weights under DeepSpeed, whose ZeRO gives each process its part of moments and gradients.
+
+    `state` and `load_state_dict` speak of whole moments by weight, as torch's optimisers do, so that checkpoints are
+    those of any other launch. Every process has to ask. The engine's own `backward` and `step` are used, since those of
+    Accelerate are one: the step would be taken before the losses of all processes have been looked at.
+    """
+
+    def __init__(self, engine, adamw: torch.optim.Optimizer, lora: dict[str, torch.nn.Parameter]):
+        self.engine, self.adamw, self.weights = engine, adamw, list(lora.values())
+
+    @staticmethod
+    def settings(config: TrainingConfig) -> dict[str, Any]:
+        """What DeepSpeed has to know of a run; bfloat16 by autocast, which leaves LoRA and its gradients in float32."""
+        return {
+            "train_micro_batch_size_per_gpu": config.train_batch_size,
+            "gradient_accumulation_steps": config.gradient_accumulation_steps,
+            "gradient_clipping": config.max_grad_norm,
+            "bf16": {"enabled": False},
+            "torch_autocast": {
+                "enabled": config.mixed_precision == "bf16",
+                "dtype": "bfloat16",
+                "lower_precision_safe_modules": [],  # whose gradients would be sent in bfloat16
+            },
+        }
+
+    def backward(self, loss: torch.Tensor, last: bool) -> None:
+        """loss: mean over a micro-batch, of which this is the `last` of an optimiser step or not."""
+        self.engine.set_gradient_accumulation_boundary(last)
+        self.engine.backward(loss)
+
+    def step(self) -> None:
+        self.engine.step()
+
+    def zero_grad(self) -> None:
+        """The engine's step has done it."""
+
+    def take_empty_step(self) -> None:
+        """A step with gradients of zero: before the first one there are no moments."""
+        self.backward(sum((value * 0).sum() for value in self.weights), last=True)
+        self.step()
+
+    @property
+    def state(self) -> dict[torch.nn.Parameter, dict[str, torch.Tensor]]:
+        from deepspeed.utils import safe_get_full_optimizer_state
+
+        own = next(iter(self.adamw.state.values()))  # a flat part of many weights
+        shared = {key: value for key, value in own.items() if not value.dim()}
+        spread = [key for key, value in own.items() if value.dim()]
+        return {
+            weight: shared | {key: safe_get_full_optimizer_state(weight, key) for key in spread}
+            for weight in self.weights
+        }
+
+    def state_dict(self) -> dict:
+        return {}
+
+    def load_state_dict(self, given: dict) -> None:
+        """given: `state`, moments by place; the weights have been loaded already."""
+        import torch
+        from deepspeed.utils import safe_set_full_fp32_param, safe_set_full_optimizer_state
+
+        weights = [weight.detach().clone() for weight in self.weights]
+        self.take_empty_step()
+        for place, (weight, value) in enumerate(zip(self.weights, weights, strict=True)):
+            with torch.no_grad():
+                weight.copy_(value)
+            safe_set_full_fp32_param(weight, value)
+            for key, moment in given["state"][place].items():
+                if moment.dim():
+                    safe_set_full_optimizer_state(weight, moment, key)
+                    continue
+                for own in self.adamw.state.values():
+                    own[key].copy_(moment)
 
 
 class StopFlag:

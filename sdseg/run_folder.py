@@ -232,12 +232,13 @@ def checkpoint_tensors(
     there is one. Every process has to ask, see `sdseg.processes.whole_copy`."""
     import torch
 
+    state = optimizer.state  # once: under DeepSpeed it is gathered when asked for
     tensors = {
         "lora.safetensors": {name: whole_copy(value) for name, value in lora.items()},
         "optimizer.safetensors": {
             f"{name}/{key}": whole_copy(torch.as_tensor(moment))
             for name, value in lora.items()  # copied also since bitsandbytes' tables are one tensor for all layers
-            for key, moment in optimizer.state[value].items()
+            for key, moment in state[value].items()
         },
     }
     if average:

@@ -20,6 +20,7 @@ from sdseg.processes import (
     StopFlag,
     StoppedBySignal,
     ToldByMainProcess,
+    ZeroOptimizer,
     check_launch,
     keep_process_group,
     on_main_process,
@@ -102,6 +103,7 @@ def train(config: TrainingConfig) -> None:
     import numpy as np
     import torch
     from accelerate import Accelerator
+    from accelerate.utils import DistributedType
     from diffusers.optimization import get_scheduler
     from tqdm.auto import tqdm
 
@@ -121,6 +123,9 @@ def train(config: TrainingConfig) -> None:
         project_dir=str(output),
     )
     check_launch(accelerator, config)
+    zero = accelerator.distributed_type == DistributedType.DEEPSPEED
+    if zero:
+        accelerator.deepspeed_plugin.deepspeed_config |= ZeroOptimizer.settings(config)
     if torch.distributed.is_initialized():
         keep_process_group(torch.distributed.group.WORLD)
     if config.report_to != "none" and not accelerator.log_with:  # Accelerate passes over it without a word
@@ -235,8 +240,10 @@ def train(config: TrainingConfig) -> None:
     with warnings_off():  # one call per resumed step, before the optimiser's first
         for _ in range(first_step):
             schedule.step()
-    unet, optimizer = accelerator.prepare(base.unet, optimizer)
+    unet, prepared = accelerator.prepare(base.unet, optimizer)
     lora = trained_parameters(peft_model)  # which FSDP has put in place of those that were
+    optimizer = ZeroOptimizer(unet, optimizer, lora) if zero else prepared
+    backward = optimizer.backward if zero else lambda loss, last: accelerator.backward(loss)
     average = moving_average(lora, config.ema_decay) if config.use_ema else None
     recent: list[float] = []  # losses since the last row
     if first_step:
@@ -250,7 +257,7 @@ def train(config: TrainingConfig) -> None:
         return batch if "image_latents" in batch else encode_batch(batch, base.vae, accelerator.device, colours)
 
     def sample_losses(network, batch: dict[str, torch.Tensor]) -> torch.Tensor:
-        with accelerator.autocast():
+        with torch.autocast(accelerator.device.type, torch.bfloat16, enabled=config.mixed_precision == "bf16"):
             return training_loss(network, base.vae, scheduler, batch, prompt_embedding, colours)
 
     def accumulate(batches: Iterator[dict[str, torch.Tensor]]) -> tuple[torch.Tensor, torch.Tensor]:
@@ -263,7 +270,7 @@ def train(config: TrainingConfig) -> None:
             last = micro == config.gradient_accumulation_steps - 1
             with contextlib.nullcontext() if last else accelerator.no_sync(unet):
                 found = sample_losses(unet, batch)
-                accelerator.backward(found.mean())
+                backward(found.mean(), last)
             losses.append(found.detach())
             indices.append(batch["index"])
         return torch.cat(losses), torch.cat(indices)
@@ -275,7 +282,9 @@ def train(config: TrainingConfig) -> None:
 
     if config.dry_run:
         unet.train()
-        if not first_step:  # a step of nothing, so that AdamW has its moments from the first pass on
+        if zero:
+            optimizer.take_empty_step()
+        elif not first_step:  # a step of nothing, so that AdamW has its moments from the first pass on
             for value in lora.values():
                 value.grad = torch.zeros_like(value)
             update()

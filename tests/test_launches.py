@@ -51,7 +51,9 @@ def start(log: Path, arguments: list[str], *launcher: str) -> subprocess.Popen:
 
 
 def several(processes: int) -> tuple[str, ...]:
-    return (*TORCHRUN, f"--nproc_per_node={processes}", "--standalone") if processes > 1 else ()
+    if processes == 1:
+        return ()
+    return (*ACCELERATE, "--config_file", "configs/accelerate/cpu.yaml", f"--num_processes={processes}")
 
 
 def ended(process: subprocess.Popen, code: int, log: Path) -> str:

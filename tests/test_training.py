@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -600,30 +601,37 @@ def test_upload_goes_to_the_named_repository_or_is_refused_at_once(arguments, tm
 
 
 def test_launches_that_cannot_work_are_refused_with_the_way_out(capsys, monkeypatch):
-    """The state of a launch is made by hand: there are no GPUs to launch on, and no DeepSpeed."""
+    """The state of a launch is made by hand: there are no GPUs to launch on."""
     from types import SimpleNamespace
 
     from sdseg.config import ConfigError
     from sdseg.processes import check_launch
 
-    def launched(kind: str, version: int = 2, **settings) -> None:
+    def launched(kind: str, version: int = 2, stage: int = 2, device: str = "none", **settings) -> None:
+        plugin = SimpleNamespace(zero_stage=stage, offload_optimizer_device=device)
         state = SimpleNamespace(distributed_type=SimpleNamespace(value=kind), is_fsdp2=version == 2, print=print)
+        state.deepspeed_plugin = plugin
         check_launch(state, TrainingConfig(output_dir="x", train_data_dir="y", **settings))
 
-    for kind in ("DEEPSPEED", "MEGATRON_LM"):
-        with pytest.raises(ConfigError, match=f"{kind} is not supported.*fsdp.yaml"):
-            launched(kind)
+    with pytest.raises(ConfigError, match="MEGATRON_LM is not supported.*fsdp.yaml"):
+        launched("MEGATRON_LM")
     with pytest.raises(ConfigError, match="fsdp_version is 1; set it to 2"):
         launched("FSDP", version=1)
-    for name in ("use_8bit_adam", "torch_compile", "channels_last"):
-        with pytest.raises(ConfigError, match=f"{name} is true, but is not supported under FSDP"):
-            launched("FSDP", **{name: True})
-    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
-    launched("FSDP")
-    assert capsys.readouterr().out == ""
-    launched("MULTI_CPU")
-    assert "FSDP was asked for, but Accelerate gives distributed_type MULTI_CPU" in capsys.readouterr().out
-    monkeypatch.delenv("ACCELERATE_USE_FSDP")
+    for stage in (0, 3):
+        with pytest.raises(ConfigError, match=f"zero_stage is {stage}; set it to 2"):
+            launched("DEEPSPEED", stage=stage)
+    with pytest.raises(ConfigError, match="offload_optimizer_device is cpu; set it to none"):
+        launched("DEEPSPEED", device="cpu")
+    for kind in ("FSDP", "DEEPSPEED"):
+        for name in ("use_8bit_adam", "torch_compile", "channels_last"):
+            with pytest.raises(ConfigError, match=f"{name} is true, but is not supported under {kind}"):
+                launched(kind, **{name: True})
+        monkeypatch.setenv(f"ACCELERATE_USE_{kind}", "true")
+        launched(kind)
+        assert capsys.readouterr().out == ""
+        launched("MULTI_CPU")
+        assert f"{kind} was asked for, but Accelerate gives distributed_type MULTI_CPU" in capsys.readouterr().out
+        monkeypatch.delenv(f"ACCELERATE_USE_{kind}")
     for kind in ("NO", "MULTI_CPU", "MULTI_GPU", "MULTI_HPU", "XLA"):
         launched(kind, use_8bit_adam=True, torch_compile=True)
     assert capsys.readouterr().out == ""
@@ -663,8 +671,11 @@ def test_changed_settings_are_refused_by_name_or_allowed(arguments, tmp_path, ca
 
 
 @pytest.mark.slow
-def test_two_processes_that_shard_the_network_train_as_one(arguments, tmp_path):
-    """FSDP 2, see train_sharded.py: it goes on from a checkpoint of one process, and one process from one of its."""
+@pytest.mark.parametrize("kind", ["fsdp", "deepspeed_zero2"])
+def test_two_processes_that_shard_train_as_one(arguments, tmp_path, kind):
+    """See train_sharded.py. They go on from a checkpoint of one process, and one process from one of theirs."""
+    if kind == "deepspeed_zero2":
+        pytest.importorskip("deepspeed")
     held_out = write_pairs(tmp_path / "held_out", 2, first_seed=100)
     settings = dict(max_train_steps=4, checkpointing_steps=1, checkpoints_total_limit=9, use_ema="true", ema_decay=0.5)
     settings |= dict(validation_data_dir=held_out, gradient_accumulation_steps=2, train_batch_size=2)
@@ -679,16 +690,16 @@ def test_two_processes_that_shard_the_network_train_as_one(arguments, tmp_path):
 
     sharded = cut("whole", "sharded", (2, 3, 4))
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--standalone"]
-    command += ["tests/train_sharded.py", *arguments(output_dir=sharded, **settings | dict(train_batch_size=1))]
+    command += ["tests/train_sharded.py", f"configs/accelerate/{kind}.yaml"]
+    command += arguments(output_dir=sharded, **settings | dict(train_batch_size=1))
     environment = os.environ | {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
     ended = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=550)
     assert ended.returncode == 0, ended.stderr
-    shares = [float(line.split()[1]) for line in ended.stdout.splitlines() if line.startswith("holds ")]
-    assert len(shares) == 6 and all(0.3 < share < 0.7 for share in shares), (
-        ended.stdout
-    )  # three checkpoints, two of them
+    shares = [float(share) for share in re.findall(r"holds (\S+)", ended.stdout)]  # of two, in three checkpoints
+    assert len(shares) == 6 and all(0.3 < share < 0.7 for share in shares), ended.stdout
     rows = [json.loads(line) for line in (sharded / "environment.jsonl").read_text().splitlines()]
-    assert [(row["num_processes"], row["distributed_type"]) for row in rows] == [(1, "NO"), (2, "FSDP")]
+    launches = [(row["num_processes"], row["distributed_type"]) for row in rows]
+    assert launches == [(1, "NO"), (2, kind.split("_")[0].upper())]
     assert (sharded / "validation" / "step-000004.png").is_file()
     assert main(arguments(output_dir=cut("sharded", "again", (4,)), **settings)) == 0
 
