@@ -342,18 +342,21 @@ def train(config: TrainingConfig) -> None:
                 row["waiting_for_data"] = round(waited.seconds / (time.monotonic() - started), 4)
                 log(accelerator, output, row)
                 recent.clear()
-            # under FSDP no process can draw alone
-            drawing = accelerator.is_main_process or accelerator.is_fsdp2
-            if held_out and (done % config.validation_steps == 0 or finished) and drawing:
-                with weights_of(average, lora), not_compiled(config):
-                    last_metrics = validate(accelerator, unet, base, held_out, config, output, done, colours)
-                if accelerator.is_main_process:
-                    log(
-                        accelerator,
-                        output,
-                        {"step": done} | {f"validation_{k}": v for k, v in last_metrics.items()},
-                    )
             stop_signal = int(gathered[:, 2].max())
+            validating = held_out and (done % config.validation_steps == 0 or finished)
+            if validating and (finished or not stop_signal):
+                if accelerator.is_main_process or accelerator.is_fsdp2:  # which no process could draw with alone,
+                    breaks_off = not (finished or accelerator.is_fsdp2)  # nor leave off from alone
+                    with weights_of(average, lora), not_compiled(config):
+                        found = validate(
+                            accelerator, unet, base, held_out, config, output, done, colours,
+                            stopped=stop.value if breaks_off else lambda: 0,
+                        )  # fmt: skip
+                    if accelerator.is_main_process and found:
+                        found = {f"validation_{key}": value for key, value in found.items()}
+                        log(accelerator, output, {"step": done} | found)
+                flags = torch.tensor([stop.value()], device=accelerator.device)
+                stop_signal = int(accelerator.gather(flags).max())
             if done % config.checkpointing_steps == 0 or finished or stop_signal:
                 tensors = checkpoint_tensors(lora, optimizer, average)
                 if accelerator.is_main_process:

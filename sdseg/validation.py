@@ -29,8 +29,9 @@ def validate(
     output: Path,
     step: int,
     colours: np.ndarray | None = None,
-) -> dict[str, float]:
-    """Matte the first held-out pairs through the pipeline users run.
+    stopped: Callable[[], int] = lambda: 0,
+) -> dict[str, float] | None:
+    """Matte the first held-out pairs through the pipeline users run; None, and nothing written, once `stopped`.
 
     Returns mean `mad`, `mse`, `iou` and, with two samples or more, the `calibration_scale` of the uncertainty; of
     target classes, painted in `colours` uint8 [classes, 3], `accuracy` and `mean_iou` of all pixels together.
@@ -55,6 +56,9 @@ def validate(
     scores = MatteScores() if colours is None else ClassScores(colours)
     rows = []
     for index in range(min(len(held_out), config.num_validation_images)):
+        if stopped():
+            network.train()
+            return None
         image, truth = held_out.read(index)
         result = pipeline(
             image,

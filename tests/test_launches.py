@@ -293,6 +293,22 @@ def test_sigterm_saves_and_says_so(endless, tmp_path, processes):
     assert told.count(f"stopped by SIGTERM at step {step}") == 1
 
 
+@pytest.mark.slow
+def test_sigterm_in_a_long_validation_saves_the_step_before_it(endless, pairs, tmp_path):
+    """Else a launcher that kills what is left after 30 s would take what was trained since the last checkpoint."""
+    run, log = tmp_path / "run", tmp_path / "log"
+    held_out = write_pairs(tmp_path / "held_out", 12, first_seed=100)
+    long = dict(validation_data_dir=held_out, validation_steps=2, num_validation_images=12)
+    long |= dict(validation_ensemble_size=16, num_inference_steps=100)  # minutes, in parts of many seconds
+    process = start(log, [*endless, *flags(**long)], *several(2))
+    until(lambda: last_step(run) >= 2, process, log)
+    sent = time.monotonic()
+    process.send_signal(signal.SIGTERM)
+    told = ended(process, 1, log)
+    assert checkpoint_steps(run) == [2] and told.count("stopped by SIGTERM at step 2") == 1
+    assert not list(run.glob("validation/*")) and time.monotonic() - sent < 30
+
+
 def test_trainer_stops_when_its_launcher_is_gone(endless, tmp_path):
     """`accelerate launch` dies of SIGKILL without a word to its child."""
     run, log = tmp_path / "run", tmp_path / "log"
