@@ -211,6 +211,11 @@ class TrainingConfig:
         for name in ("multires_noise_strength", "pixel_loss_share"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}; it must lie in [0, 1]")
+        if self.prediction_type == "epsilon":
+            raise ConfigError(
+                "prediction_type is 'epsilon', but with zero terminal SNR there is nothing but noise at t = T, and a "
+                "prediction of it says nothing of the matte; choose v_prediction or sample"
+            )
         for name, choices in CHOICES.items():
             if getattr(self, name) not in choices:
                 raise ConfigError(f"{name} is {getattr(self, name)!r}; choose among {', '.join(choices)}")

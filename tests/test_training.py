@@ -809,7 +809,8 @@ def test_bad_settings_and_data_are_told_in_one_line(arguments, pairs, tmp_path, 
         (dict(validation_data_dir=pairs), ["also trained on"]),
         (dict(lora_targets="[atention]"), ["atention", "attention"]),
         (dict(pixel_loss_share=1.5), ["pixel_loss_share is 1.5", "[0, 1]"]),
-        (dict(prediction_type="epsilon"), ["'epsilon'", "v_prediction, sample"]),
+        (dict(prediction_type="epsilon"), ["'epsilon'", "zero terminal SNR", "v_prediction or sample"]),
+        (dict(prediction_type="flow"), ["'flow'", "v_prediction, sample"]),
         (dict(learning_rat=1), ["learning_rat", "did you mean 'learning_rate'"]),
     ]
     for changes, words in cases:
