@@ -104,20 +104,27 @@ def check_launch(accelerator: Accelerator, config: TrainingConfig) -> None:
     if kind == "FSDP" and not accelerator.is_fsdp2:
         raise ConfigError("fsdp_version is 1; set it to 2, as in configs/accelerate/fsdp.yaml")
     if kind == "DEEPSPEED":
-        plugin = accelerator.deepspeed_plugin
-        if plugin.zero_stage not in (1, 2):
-            raise ConfigError(
-                f"zero_stage is {plugin.zero_stage}; set it to 2, as in configs/accelerate/deepspeed_zero2.yaml, or "
-                "shard the frozen weights as well with fsdp.yaml"
-            )
-        if plugin.offload_optimizer_device != "none":
-            raise ConfigError(
-                f"offload_optimizer_device is {plugin.offload_optimizer_device}; set it to none: the moments of LoRA "
-                "are small, and DeepSpeed would take its own AdamW for them"
-            )
+        refuse_deepspeed_settings(accelerator.deepspeed_plugin.deepspeed_config)
     for name in ("use_8bit_adam", "torch_compile", "channels_last"):
         if getattr(config, name):
             raise ConfigError(f"{name} is true, but is not supported under {kind}; set it to false, or use ddp.yaml")
+
+
+def refuse_deepspeed_settings(given: dict) -> None:
+    """given: what DeepSpeed is told, by Accelerate's file or by one of its own."""
+    remedy = "as in configs/accelerate/deepspeed_zero2.yaml"
+    zero = given["zero_optimization"]
+    if zero["stage"] != 2:
+        raise ConfigError(f"DeepSpeed's zero_stage is {zero['stage']}; set it to 2, {remedy}, or shard with fsdp.yaml")
+    for name in ("offload_optimizer", "offload_param"):
+        device = zero.get(name, {}).get("device", "none")
+        if device != "none":
+            raise ConfigError(
+                f"DeepSpeed's {name}_device is {device}; set it to none, {remedy}: LoRA's moments are small"
+            )
+    for name in ("optimizer", "scheduler"):
+        if name in given:
+            raise ConfigError(f"DeepSpeed's file has {name}; leave it out, since train.py's own settings say it")
 
 
 def whole_copy(tensor: torch.Tensor) -> torch.Tensor:
@@ -150,12 +157,19 @@ class ZeroOptimizer:
         self.engine, self.adamw, self.weights = engine, adamw, list(lora.values())
 
     @staticmethod
-    def settings(config: TrainingConfig) -> dict[str, Any]:
-        """What DeepSpeed has to know of a run; bfloat16 by autocast, which leaves LoRA and its gradients in float32."""
-        return {
+    def tell(given: dict, config: TrainingConfig, trained: int) -> None:
+        """Writes into what DeepSpeed is told how this run trains; before the engine is made.
+
+        bfloat16 is autocast's, which leaves LoRA and its gradients in float32. Gradients are sent in one bucket that
+        holds the `trained` parameters; DeepSpeed's default would take 2 GB of each GPU for it.
+        """
+        given["zero_optimization"]["reduce_bucket_size"] = trained
+        given |= {
+            "train_batch_size": "auto",
             "train_micro_batch_size_per_gpu": config.train_batch_size,
             "gradient_accumulation_steps": config.gradient_accumulation_steps,
             "gradient_clipping": config.max_grad_norm,
+            "fp16": {"enabled": False},
             "bf16": {"enabled": False},
             "torch_autocast": {
                 "enabled": config.mixed_precision == "bf16",
@@ -170,7 +184,12 @@ class ZeroOptimizer:
         self.engine.backward(loss)
 
     def step(self) -> None:
+        """Raises FloatingPointError where the engine would leave a step out without a word."""
         self.engine.step()
+        if not self.engine.was_step_applied():
+            raise FloatingPointError(
+                "the gradients are not finite; lower learning_rate; the last checkpoint is from before this step"
+            )
 
     def zero_grad(self) -> None:
         """The engine's step has done it."""

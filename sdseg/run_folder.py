@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 CHECKPOINT_FILES = ("lora.safetensors", "optimizer.safetensors", "state.json")
 AVERAGE_FILE = "ema.safetensors"
 VERSIONS = ("torch", "diffusers", "transformers", "peft", "accelerate", "datasets", "numpy")
+OPTIONAL = ("deepspeed", "bitsandbytes")  # told where they are loaded
 RUN_NAMES = {  # tracker, as Accelerate calls it -> its own word for a run's name
     "wandb": "name", "trackio": "name", "mlflow": "run_name", "swanlab": "experiment_name", "clearml": "task_name",
 }  # fmt: skip
@@ -120,12 +121,13 @@ def write_environment(output: Path, accelerator: Accelerator, first_step: int) -
 
     from sdseg import __version__
 
+    packages = [*VERSIONS, *(name for name in OPTIONAL if name in sys.modules)]
     row = {
         "first_step": first_step,
         "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
         "git_revision": git_revision(Path(__file__).parent),
         "python": platform.python_version(),
-        "versions": {"sdseg": __version__} | {name: version(name) for name in VERSIONS},
+        "versions": {"sdseg": __version__} | {name: version(name) for name in packages},
         "distributed_type": accelerator.distributed_type.value,
         "num_processes": accelerator.num_processes,
         "device": device_name(accelerator),

@@ -124,8 +124,6 @@ def train(config: TrainingConfig) -> None:
     )
     check_launch(accelerator, config)
     zero = accelerator.distributed_type == DistributedType.DEEPSPEED
-    if zero:
-        accelerator.deepspeed_plugin.deepspeed_config |= ZeroOptimizer.settings(config)
     if torch.distributed.is_initialized():
         keep_process_group(torch.distributed.group.WORLD)
     if config.report_to != "none" and not accelerator.log_with:  # Accelerate passes over it without a word
@@ -240,6 +238,8 @@ def train(config: TrainingConfig) -> None:
     with warnings_off():  # one call per resumed step, before the optimiser's first
         for _ in range(first_step):
             schedule.step()
+    if zero:
+        ZeroOptimizer.tell(accelerator.deepspeed_plugin.deepspeed_config, config, trained)
     unet, prepared = accelerator.prepare(base.unet, optimizer)
     lora = trained_parameters(peft_model)  # which FSDP has put in place of those that were
     optimizer = ZeroOptimizer(unet, optimizer, lora) if zero else prepared
