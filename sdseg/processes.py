@@ -114,8 +114,9 @@ def refuse_deepspeed_settings(given: dict) -> None:
     """given: what DeepSpeed is told, by Accelerate's file or by one of its own."""
     remedy = "as in configs/accelerate/deepspeed_zero2.yaml"
     zero = given["zero_optimization"]
-    if zero["stage"] != 2:
-        raise ConfigError(f"DeepSpeed's zero_stage is {zero['stage']}; set it to 2, {remedy}, or shard with fsdp.yaml")
+    stage = zero.get("stage", 0)
+    if stage != 2:
+        raise ConfigError(f"DeepSpeed's zero_stage is {stage}; set it to 2, {remedy}, or shard with fsdp.yaml")
     for name in ("offload_optimizer", "offload_param"):
         device = zero.get(name, {}).get("device", "none")
         if device != "none":
