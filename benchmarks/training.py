@@ -89,7 +89,7 @@ def build(config: "TrainingConfig", device: "torch.device") -> tuple["Base", dic
         base, rank=config.rank, lora_alpha=config.lora_alpha, targets=config.lora_targets, seed=config.seed
     )
     if config.torch_compile:
-        base.unet.compile()
+        base.unet.compile(dynamic=False)
     base.unet.train()
     return base, {name: value for name, value in peft_model.named_parameters() if value.requires_grad}
 

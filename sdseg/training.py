@@ -177,7 +177,7 @@ def train(config: TrainingConfig) -> None:
     lora = trained_parameters(peft_model)
     optimizer = adamw(lora, config)
     if config.torch_compile:
-        base.unet.compile()  # in place, so that no name changes
+        base.unet.compile(dynamic=False)  # in place, so that no name changes; every batch has one shape
 
     def begin():
         if config.push_to_hub:
@@ -288,10 +288,15 @@ def train(config: TrainingConfig) -> None:
             for value in lora.values():
                 value.grad = torch.zeros_like(value)
             update()
+
+        def backward_alone(batch: dict[str, torch.Tensor]) -> None:
+            with not_compiled(config):
+                accelerator.backward(sample_losses(accelerator.unwrap_model(unet), batch).mean())
+
         trial = Trial(
             accelerator,
             prepared=on_device,
-            backward=lambda batch: accelerator.backward(sample_losses(accelerator.unwrap_model(unet), batch).mean()),
+            backward=backward_alone,
             accumulate=accumulate,
             update=update,
             last_timestep=scheduler.config.num_train_timesteps - 1,
@@ -469,7 +474,7 @@ def weights_of(average, lora: dict[str, torch.nn.Parameter]):
 
 
 def not_compiled(config: TrainingConfig):
-    """Validation takes pictures of many shapes, each of which would be compiled for."""
+    """Pictures of validation and batches of the search for the largest have many shapes; each would be compiled for."""
     import torch
 
     return torch.compiler.set_stance("force_eager") if config.torch_compile else contextlib.nullcontext()
