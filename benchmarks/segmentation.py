@@ -303,9 +303,13 @@ def sheet(photos: list[Path], truths: Path, lora: Path, unet: Path) -> "np.ndarr
 
 
 def table(results: dict[str, list[dict]]) -> str:
-    """Markdown: a row a method, means over its seeds, and half the range of the mean IoU where there are several."""
-    lines = ["| | parameters | mean IoU | accuracy | all subjects | " + " | ".join(NAMES) + " |"]
-    lines.append("|---|" + "---|" * (4 + len(NAMES)))
+    """Markdown: a row a method, means over its seeds, and half the range of the mean IoU where there are several.
+
+    Classes that no picture shows have no column.
+    """
+    names = [name for name in NAMES if all(name in row["iou"] for rows in results.values() for row in rows)]
+    lines = ["| | parameters | mean IoU | accuracy | all subjects | " + " | ".join(names) + " |"]
+    lines.append("|---|" + "---|" * (4 + len(names)))
 
     def mean(values: Iterator[float]) -> str:
         return f"{statistics.mean(values):.3f}".removeprefix("0")
@@ -315,7 +319,7 @@ def table(results: dict[str, list[dict]]) -> str:
         spread = f" ± {(max(found) - min(found)) / 2:.3f}".replace("0.", ".") if len(found) > 1 else ""
         parameters = f"{rows[0]['parameters'] / 1e6:.2f} M" if "parameters" in rows[0] else ""
         cells = [mean(row["accuracy"] for row in rows), mean(row["subject_iou"] for row in rows)]
-        cells += [mean(row["iou"][name] for row in rows) for name in NAMES]
+        cells += [mean(row["iou"][name] for row in rows) for name in names]
         lines.append(f"| {method} | {parameters} | {mean(iter(found))}{spread} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
