@@ -21,7 +21,7 @@ LAYERS = {
     "attention": ["attention"],
     "all": ["attention", "feed_forward", "projections", "convolutions", "conv_in", "time"],
 }
-CELLS = [("attention", 8), ("attention", 32), ("attention", 128), ("all", 2), ("all", 8), ("all", 32)]
+CELLS = [("attention", 8), ("attention", 128), ("all", 8), ("all", 32)]
 
 
 def main() -> None:
