@@ -11,9 +11,10 @@ standard deviation of eight four-step samples with |error| of their mean. What i
 
 import argparse
 import json
-import subprocess
 import sys
 from pathlib import Path
+
+from recipes import run as run_python
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
@@ -73,7 +74,7 @@ def second_stage(arguments: argparse.Namespace, share: float) -> Path:
         words += ["--train_data_dir", arguments.train_data_dir, "--validation_data_dir", "null"]
         words += ["--pixel_loss_share", share, "--max_train_steps", arguments.steps]
         words += ["--learning_rate", arguments.learning_rate, "--lr_warmup_steps", 20, "--seed", 1]
-        subprocess.run([sys.executable, *map(str, words)], cwd=ROOT, check=True)
+        run_python(*words)
     return run / "adapter"
 
 
@@ -101,16 +102,16 @@ def main() -> None:
     parser.add_argument("--resolution", type=int, default=64)
     parser.add_argument("--output", type=Path, required=True, help="folder for the runs and results.json")
     arguments = parser.parse_args()
+
+    from sdseg.outputs import write_json
+
     results = arguments.output / "results.json"
     rows = json.loads(results.read_text()) if results.is_file() else {}
     for name, share in [("before", None), *((f"{share:g} of pixel loss", share) for share in arguments.shares)]:
         if name not in rows:
             adapter = arguments.adapter if share is None else second_stage(arguments, share)
             rows[name] = judge(adapter, arguments.held_out, arguments.pictures, arguments.samples, arguments.resolution)
-            arguments.output.mkdir(parents=True, exist_ok=True)
-            partial = results.with_suffix(".partial")
-            partial.write_text(json.dumps(rows, indent=1))
-            partial.replace(results)
+            write_json(results, rows)
     print_table(rows)
 
 

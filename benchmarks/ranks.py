@@ -13,6 +13,7 @@ from pathlib import Path
 
 from one_step import SAMPLES_OF_UNCERTAINTY, judge
 from recipes import run
+from segmentation import number_of_parameters
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
@@ -33,8 +34,6 @@ def main() -> None:
     parser.add_argument("--output", type=Path, required=True, help="folder for the runs and results.json")
     options = parser.parse_args()
 
-    from safetensors.torch import load_file
-
     from sdseg.outputs import write_json
 
     file = options.output / "results.json"
@@ -49,9 +48,8 @@ def main() -> None:
             words += ["--rank", rank, "--lora_alpha", rank, "--lora_targets", f"[{', '.join(LAYERS[layers])}]"]
             run("train.py", *words)
             adapter = folder / "adapter"
-            weights = load_file(adapter / "adapter_model.safetensors")
             judged = judge(adapter, options.held_out, options.pictures, SAMPLES_OF_UNCERTAINTY, resolution=32)
-            row = {"layers": layers, "rank": rank, "parameters": sum(value.numel() for value in weights.values())}
+            row = {"layers": layers, "rank": rank, "parameters": number_of_parameters(adapter)}
             found = [row | {"single": judged["single"][4], "mean_of_samples": judged["mean_of_samples"][4]}]
             rows += found
             write_json(file, rows)

@@ -282,9 +282,9 @@ def train(config: TrainingConfig) -> None:
 
     if config.dry_run:
         unet.train()
-        if zero:
+        if not first_step and zero:  # a step of nothing, so that AdamW has its moments from the first pass on
             optimizer.take_empty_step()
-        elif not first_step:  # a step of nothing, so that AdamW has its moments from the first pass on
+        elif not first_step:
             for value in lora.values():
                 value.grad = torch.zeros_like(value)
             update()
@@ -350,16 +350,14 @@ def train(config: TrainingConfig) -> None:
             stop_signal = int(gathered[:, 2].max())
             validating = held_out and (done % config.validation_steps == 0 or finished)
             if validating and (finished or not stop_signal):
-                if accelerator.is_main_process or accelerator.is_fsdp2:  # which no process could draw with alone,
-                    breaks_off = not (finished or accelerator.is_fsdp2)  # nor leave off from alone
+                # FSDP's processes draw together, and none can leave off alone; the last validation is never broken off
+                stopped = (lambda: 0) if finished or accelerator.is_fsdp2 else stop.value
+                if accelerator.is_main_process or accelerator.is_fsdp2:
                     with weights_of(average, lora), not_compiled(config):
-                        found = validate(
-                            accelerator, unet, base, held_out, config, output, done, colours,
-                            stopped=stop.value if breaks_off else lambda: 0,
-                        )  # fmt: skip
-                    if accelerator.is_main_process and found:
-                        found = {f"validation_{key}": value for key, value in found.items()}
-                        log(accelerator, output, {"step": done} | found)
+                        figures = validate(accelerator, unet, base, held_out, config, output, done, colours, stopped)
+                    if accelerator.is_main_process and figures:
+                        named = {f"validation_{key}": value for key, value in figures.items()}
+                        log(accelerator, output, {"step": done} | named)
                 flags = torch.tensor([stop.value()], device=accelerator.device)
                 stop_signal = int(accelerator.gather(flags).max())
             if done % config.checkpointing_steps == 0 or finished or stop_signal:

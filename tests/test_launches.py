@@ -496,7 +496,7 @@ def test_killed_at_twenty_random_moments(tiny, tmp_path, monkeypatch):
         assert not (run / "adapter").exists(), "the run ended before it was killed 20 times"
         told = log.read_text() if log.exists() else ""
         # (a loader's process that outlives the trainer for a moment may print that its connection is gone)
-        assert "error: " not in told and f'File "{ROOT}/sdseg' not in told, told
+        assert "Error" not in told.replace("ConnectionResetError", "") and "error: " not in told, told
         assert "going on from" not in told or f"checkpoint-{before}\n" in told, told
         half_saved += any(run.glob(".checkpoint-*.partial"))
         after = latest_checkpoint(run)
