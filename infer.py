@@ -6,7 +6,7 @@ accelerate launch infer.py ...                       splits the folder among pro
 
 import sys
 
-from sdseg.inference import main
+from sdseg.inference.__main__ import main
 
 if __name__ == "__main__":
     sys.exit(main())

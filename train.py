@@ -5,7 +5,7 @@ On several processes: `accelerate launch train.py --config …` or `torchrun --n
 
 import sys
 
-from sdseg.training import main
+from sdseg.training.__main__ import main
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())

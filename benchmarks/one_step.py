@@ -29,8 +29,8 @@ def judge(adapter: Path, held_out: Path, pictures: int, samples: int, resolution
     import torch
 
     from sdseg.data import find_pairs, read_pair
-    from sdseg.metrics import mad, spearman
-    from sdseg.pipeline import MattingPipeline
+    from sdseg.evaluation.metrics import mad, spearman
+    from sdseg.inference.pipeline import MattingPipeline
 
     pipeline = MattingPipeline.from_adapter(str(adapter))
     pipeline.set_progress_bar_config(disable=True)

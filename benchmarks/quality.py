@@ -2,7 +2,7 @@
 
     python benchmarks/quality.py                               the sets that anyone can make: our own renders
     python benchmarks/quality.py --data_root DIR               and the folders of the config that lie beneath DIR
-    python benchmarks/quality.py --data aim-500=DIR            and a set that sdseg.benchmark_sets knows by name
+    python benchmarks/quality.py --data aim-500=DIR            and a set that `sdseg sets list` names
 
 The config lists methods, each as the command a user would type, and data sets. What a row needs and is not here
 (data, weights, a package, a GPU) leaves it in the table as "not run", with the command that fills it. Results are
@@ -42,12 +42,12 @@ from quality_config import (
 )
 from quality_page import write_page
 
-from sdseg.config import ConfigError
+from sdseg.training.config import ConfigError
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from sdseg.benchmark_sets import BenchmarkSet
+    from sdseg.evaluation.benchmark_sets import BenchmarkSet
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIG, QUOTED, WORK, OUTPUT = (
@@ -57,7 +57,11 @@ CONFIG, QUOTED, WORK, OUTPUT = (
     "docs/results.md",
 )
 JUDGES = [  # a change here judges again, and runs nothing
-    f"sdseg/{name}.py" for name in ("evaluate", "judging", "statistics", "metrics", "segmentation_metrics", "imaging")
+    "sdseg/imaging.py",
+    *(
+        f"sdseg/evaluation/{name}.py"
+        for name in ("evaluate", "judging", "intervals", "metrics", "segmentation_metrics")
+    ),
 ]
 JUDGE_PACKAGES = ["numpy", "scipy", "opencv-python-headless"]
 
@@ -156,7 +160,7 @@ def beneath(place: Place, relative: str, command: str) -> Path:
 
 def open_entry(name: str, entry: SetEntry, place: Place) -> "BenchmarkSet":
     """Raises Missing where its data are not here, FileNotFoundError where they are not laid out as they should be."""
-    from sdseg.benchmark_sets import folder_pair, open_set
+    from sdseg.evaluation.benchmark_sets import folder_pair, open_set
 
     if entry.render:
         folder = render(name, entry.render, place)
@@ -391,7 +395,7 @@ def judge(
         return kept, False
     if not mattes.is_dir():  # a peer's maps, judged before in another way, that are not here now
         raise Missing("data not given", place.again(set_name, config.sets[set_name], name))
-    from sdseg.evaluate import evaluate_folder
+    from sdseg.evaluation.evaluate import evaluate_folder
 
     file.unlink(missing_ok=True)
     trimaps = inputs / "trimaps" if kind == "matte" and (inputs / "trimaps").is_dir() else None

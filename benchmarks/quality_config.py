@@ -9,7 +9,7 @@ from typing import Any, get_origin
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from sdseg.config import ConfigError
+from sdseg.training.config import ConfigError
 
 BUILT_IN = {
     "best_constant": "the constant with the least MSE over the set, found from the truths",
@@ -172,7 +172,7 @@ def load_config(path: Path) -> Quality:
 
 def check_set(entry: SetEntry, place: str) -> SetEntry:
     """Fills in a named set's kind. Raises ConfigError."""
-    from sdseg.benchmark_sets import describe
+    from sdseg.evaluation.benchmark_sets import describe
 
     if sum(map(bool, (entry.render, entry.images or entry.truths, entry.dataset))) != 1:
         raise ConfigError(f"{place}: give one of render, images with truths, and dataset")

@@ -116,7 +116,7 @@ def describe_set(name: str, entry: SetEntry, result: "SetResult") -> list[str]:
     """What a set is, where from, and at which resolution."""
     told = [f"{entry.source}." if entry.source else ""]
     if entry.dataset:
-        from sdseg.benchmark_sets import describe
+        from sdseg.evaluation.benchmark_sets import describe
 
         description = describe(entry.dataset)
         told += [f"{description.citation}. Licence: {description.licence}. To be had: {description.how_to_get}."]
@@ -198,8 +198,8 @@ def compared(config: Quality, judged: list[dict], reference: dict, key: str) -> 
     """
     import numpy as np
 
-    from sdseg.metrics import confidence_interval
-    from sdseg.statistics import LOWER_IS_BETTER
+    from sdseg.evaluation.intervals import LOWER_IS_BETTER
+    from sdseg.evaluation.metrics import confidence_interval
 
     other = values(reference, key)
     figures = np.array([[values(result, key)[name] for result in judged] for name in other])  # [pictures, methods]
@@ -252,7 +252,7 @@ def missing_rows(config: Quality, result: "SetResult") -> list[list[str]]:
 
 
 def _label(figure: str) -> str:
-    from sdseg.evaluation_tables import label
+    from sdseg.evaluation.tables import label
 
     return label(figure)
 

@@ -48,7 +48,7 @@ def train(folder: Path, data: Path, seed: int, half_steps: int, steps: int) -> P
 
 def judge(folder: Path, adapter: Path, images: Path, mattes: Path) -> dict[str, float]:
     """Mean metrics of an adapter on a folder of pictures."""
-    from sdseg.evaluate import evaluate_folder
+    from sdseg.evaluation.evaluate import evaluate_folder
 
     if not (folder / "run.json").is_file():
         words = ["--adapter", adapter, "--input", images, "--output", folder, "--seed", 0]

@@ -154,9 +154,9 @@ def batches(words: list[object]) -> Iterator[dict[str, "torch.Tensor"]]:
     """The pixels that train.py trains on when told `words`: one batch an optimiser step."""
     import torch
 
-    from sdseg.config import parse_training_config
     from sdseg.data import MicroBatches, TrainingStream
-    from sdseg.training_data import open_data
+    from sdseg.training.config import parse_training_config
+    from sdseg.training.data import open_data
 
     config = parse_training_config([str(word) for word in [*words, "--output_dir", "none"]])
     pictures, _ = open_data(config)
@@ -267,7 +267,7 @@ def judge(maps: Path, truths: Path) -> dict:
     import numpy as np
     from PIL import Image
 
-    from sdseg.evaluate import evaluate_folder
+    from sdseg.evaluation.evaluate import evaluate_folder
     from sdseg.imaging import list_images
 
     result = evaluate_folder(maps, truths, kind="classes", classes=NAMES, resamples=1)

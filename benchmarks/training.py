@@ -41,9 +41,9 @@ if TYPE_CHECKING:
     import torch
     from accelerate import Accelerator
 
-    from sdseg.config import TrainingConfig
     from sdseg.data import Source
     from sdseg.model import Base
+    from sdseg.training.config import TrainingConfig
 
 PAIRS = 64  # pictures to train on, smooth ones, which are read quickly
 LEAST_SECONDS = 0.5  # a turn takes as many steps as fit into this, at least one
@@ -71,7 +71,7 @@ GPU_RESOLUTIONS = (512, 768)
 
 
 def build(config: "TrainingConfig", device: "torch.device") -> tuple["Base", dict[str, "torch.nn.Parameter"]]:
-    """The base on its device, LoRA layers in its UNet, as `sdseg.training.train` sets them up; the LoRA weights."""
+    """The base on its device, LoRA layers in its UNet, as `sdseg.training.run.train` sets them up; the LoRA weights."""
     import torch
 
     from sdseg.model import add_lora, load_base
@@ -167,7 +167,7 @@ def ours(
     lora: dict[str, "torch.nn.Parameter"],
     pictures: "Source",
 ) -> Iterator[tuple[float, float]]:
-    """Each `next` is one optimiser step as `sdseg.training.train` takes it; gives its loss, and seconds spent waiting.
+    """Each `next` is one optimiser step as `sdseg.training.run` takes it; gives its loss, and seconds spent waiting.
 
     Encodes all pairs first where `config.cache_latents`.
     """
@@ -175,10 +175,10 @@ def ours(
     from diffusers.optimization import get_scheduler
 
     from sdseg.data import LatentSource, MicroBatches, encode_batch
-    from sdseg.dry_run import Stopwatch
     from sdseg.model import inference_scheduler
-    from sdseg.objective import training_loss
-    from sdseg.training import adamw, training_stream
+    from sdseg.training.dry_run import Stopwatch
+    from sdseg.training.objective import training_loss
+    from sdseg.training.run import adamw, training_stream
 
     device, source = accelerator.device, pictures
     if config.cache_latents:
@@ -358,7 +358,7 @@ def measure_cell(base_name: str, resolution: int, batch: int, options: argparse.
     import torch
     from accelerate import Accelerator
 
-    from sdseg.training_data import open_data
+    from sdseg.training.data import open_data
 
     accelerator = Accelerator()
     device = accelerator.device
@@ -417,7 +417,7 @@ def dtypes() -> dict[str, "torch.dtype"]:
 
 def config_of(base_name: str, pairs: Path, **changes: Any) -> "TrainingConfig":
     """Settings of a run on `pairs`: the defaults, but for a constant learning rate."""
-    from sdseg.config import TrainingConfig
+    from sdseg.training.config import TrainingConfig
 
     settings: dict[str, Any] = dict(
         pretrained_model_name_or_path=base_name,
@@ -495,7 +495,7 @@ def measure_gpu(base_name: str, resolution: int, options: argparse.Namespace) ->
     import torch
     from accelerate import Accelerator
 
-    from sdseg.training_data import open_data
+    from sdseg.training.data import open_data
 
     accelerator = Accelerator()
     device, gpu = accelerator.device, accelerator.device.type == "cuda"

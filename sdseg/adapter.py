@@ -16,6 +16,8 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sdseg.errors import UserError, one_line
+
 if TYPE_CHECKING:
     import torch
     from diffusers import DDIMScheduler
@@ -28,7 +30,7 @@ FORMAT_VERSION = (
 )
 
 
-class AdapterError(ValueError):
+class AdapterError(UserError):
     """An adapter that is missing, damaged, or belongs to another base."""
 
 
@@ -162,7 +164,7 @@ def read_adapter(directory_or_hub_id: str | Path) -> Adapter:
     except AdapterError:
         raise
     except Exception as error:  # any of these files can be damaged in its own way
-        raise AdapterError(f"adapter {directory_or_hub_id} is damaged ({error}); copy it again") from error
+        raise AdapterError(f"adapter {directory_or_hub_id} is damaged ({one_line(error)}); copy it again") from error
     return Adapter(path, config, prompt_embedding, scheduler)
 
 
@@ -208,7 +210,7 @@ def load_adapter(adapter: Adapter, base: Base) -> PeftModel:
     try:
         config = PeftConfig.from_pretrained(str(adapter.path))
     except Exception as error:
-        raise AdapterError(f"adapter {adapter.path} is damaged ({error}); copy it again") from error
+        raise AdapterError(f"adapter {adapter.path} is damaged ({one_line(error)}); copy it again") from error
     config.inference_mode = True
     config.base_model_name_or_path = None  # PEFT looks for a name in the UNet, finds none, and would warn
     with torch.random.fork_rng(devices=[]):  # PEFT draws initial values that are overwritten below
@@ -229,7 +231,7 @@ def load_lora_weights(peft_model: PeftModel, adapter: Adapter) -> None:
     try:
         stored = load_file(adapter.path / "adapter_model.safetensors")
     except Exception as error:
-        raise AdapterError(f"adapter {adapter.path} is damaged ({error}); copy it again") from error
+        raise AdapterError(f"adapter {adapter.path} is damaged ({one_line(error)}); copy it again") from error
     expected = get_peft_model_state_dict(peft_model, save_embedding_layers=False)
     for key in sorted(expected.keys() | stored.keys()):
         if key not in stored:

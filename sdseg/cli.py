@@ -1,17 +1,32 @@
-"""The console script `sdseg`: one word, handed to the module that does the work.
+"""The console script `sdseg WORD ...`: each word is handed to the module that does the work.
 
-Modules are imported only when their word is given, so `sdseg --help` answers at once.
+A module is imported only when its word is given, so `sdseg --help` answers at once. `python -m sdseg WORD ...` does the
+same without the script.
 """
 
 import sys
 from importlib import import_module
 
 COMMANDS = {  # word -> (module with main(argv), what it does)
-    "train": ("sdseg.training", "fine-tune an adapter (train.py; `accelerate launch train.py` for many devices)"),
-    "doctor": ("sdseg.doctor", "look over the pairs that a training config names, before anything is trained"),
-    "infer": ("sdseg.inference", "matte a photo or a folder of photos (infer.py)"),
-    "evaluate": ("sdseg.evaluate", "judge a folder of mattes against ground truth"),
-    "report": ("sdseg.report", "one HTML page of mattes, worst first"),
+    "infer": ("sdseg.inference.__main__", "matte a photo or a folder of photos (infer.py)"),
+    "train": (
+        "sdseg.training.__main__",
+        "fine-tune an adapter (train.py; many devices: accelerate launch train.py)",
+    ),
+    "doctor": ("sdseg.training.doctor", "check the pairs that a training config names, before anything is trained"),
+    "evaluate": ("sdseg.evaluation.__main__", "judge a folder of mattes against ground truth"),
+    "report": ("sdseg.evaluation.report", "one HTML page of mattes, worst first"),
+    "sets": ("sdseg.evaluation.benchmark_sets.__main__", "the benchmark sets known by name: list, show, check, export"),
+    "classical": ("sdseg.classical.__main__", "mattes by Otsu, GrabCut, k-means and other methods without training"),
+    "render": ("synth_data.__main__", "render pictures with exact mattes from a recipe"),
+    "preview": ("synth_data.__main__", "render a contact sheet of a recipe"),
+    "inspect": ("synth_data.__main__", "counts, factors, mattes, duplicates and damage of a rendered data set"),
+    "rerender": ("synth_data.__main__", "render one sample of a data set again and compare its bytes"),
+    "join": ("synth_data.__main__", "put the shards of several hosts together"),
+    "export": ("synth_data.__main__", "write a rendered data set as parquet or webdataset, and to the Hub"),
+    "template": ("synth_data.__main__", "print a recipe with every factor, its default and its meaning"),
+    "configs": ("sdseg.shipped", "list the shipped configs and recipes, or copy one to edit"),
+    "demo": ("sdseg.demo", "render, fine-tune, infer and judge on this machine in about ten minutes"),
 }
 
 
@@ -22,7 +37,7 @@ def main(argv: list[str] | None = None) -> int:
     argv = sys.argv[1:] if argv is None else argv
     word, rest = (argv[0], argv[1:]) if argv else ("--help", [])
     if word in ("-h", "--help"):
-        print("usage: sdseg COMMAND [ARGUMENTS]   (sdseg COMMAND --help tells the arguments)\n")
+        print("usage: sdseg COMMAND [ARGUMENTS]   (sdseg COMMAND --help lists the arguments)\n")
         for name, (_, purpose) in COMMANDS.items():
             print(f"  {name:10} {purpose}")
         print(f"\nsdseg {__version__}: image mattes from Stable Diffusion 2, with a map of where not to trust them")
@@ -31,9 +46,15 @@ def main(argv: list[str] | None = None) -> int:
         print(f"sdseg {__version__}")
         return 0
     if word not in COMMANDS:
-        print(f"error: unknown command {word!r}; choose among {', '.join(COMMANDS)}", file=sys.stderr)
+        import difflib
+
+        near = difflib.get_close_matches(word, COMMANDS, n=1)
+        meant = f"did you mean {near[0]!r}?" if near else f"choose among {', '.join(COMMANDS)}"
+        print(f"error: unknown command {word!r}; {meant}", file=sys.stderr)
         return 2
     module, _ = COMMANDS[word]
+    if module == "synth_data.__main__":
+        rest = [word, *rest]
     return import_module(module).main(rest) or 0
 
 

@@ -110,7 +110,7 @@ def matte(stage: Stage, output: Path, inputs: Path) -> None:
 
 def judge(output: Path, held_out: Path) -> dict:
     """{method: what `evaluate_folder` found on the held-out renders}."""
-    from sdseg.evaluate import evaluate_folder
+    from sdseg.evaluation.evaluate import evaluate_folder
 
     return {method: evaluate_folder(output / "mattes" / method / "renders", held_out / "alpha") for method in METHODS}
 
@@ -128,7 +128,7 @@ def summary(judged: dict, seconds: dict) -> dict:
 
 def write_report(output: Path, held_out: Path) -> None:
     """One page: the held-out renders worst first (by the shipped adapter), then the photos."""
-    from sdseg.report import build_report, collect_rows
+    from sdseg.evaluation.report import build_report, collect_rows
 
     shown = ("shipped", "finetuned", "untrained", "grabcut", "otsu")
     renders = {method: output / "mattes" / method / "renders" for method in shown}

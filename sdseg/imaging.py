@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from sdseg.errors import MissingFile, UserError, one_line
+
 if TYPE_CHECKING:
     import torch
     from PIL import Image
@@ -29,7 +31,7 @@ HEIC_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"
 FLOAT_SLACK = 1e-4  # what filters may leave outside [0, 1]
 
 
-class ImageError(ValueError):
+class ImageError(UserError):
     """A picture that cannot be used. The message is one line that names the file and the remedy."""
 
 
@@ -120,6 +122,41 @@ def read_grey16(path: str | os.PathLike) -> np.ndarray:
     return read_alpha(path)
 
 
+def raw_picture(path: Path | Encoded, mode: str | None = None):
+    """A picture file as Pillow decodes it, converted to `mode` if one is given: no orientation, no profile.
+
+    For files whose values are not what a viewer shows: label maps, and layers that a script composes.
+    """
+    from PIL import Image
+
+    try:
+        with Image.open(_buffer(path.content) if isinstance(path, Encoded) else path) as image:
+            return image.convert(mode) if mode else image.copy()
+    except FileNotFoundError as error:
+        raise ImageError(f"{path}: no such file; copy or download it again") from error
+    except Exception as error:  # Pillow's decoders raise almost anything at bytes they do not understand
+        raise ImageError(
+            f"{path}: is not a picture that can be read ({one_line(error)}); copy or download it again"
+        ) from error
+
+
+def read_label_file(path: Path | Encoded) -> np.ndarray:
+    """Reads a label map as int32 [H, W]: values of a grey picture, indices of a palette picture.
+
+    RGB pictures are accepted where all channels agree. Raises ImageError for coloured ones: they are renderings
+    for the eye.
+    """
+    image = raw_picture(path)
+    values = np.asarray(image)
+    if values.ndim == 3 and len(image.getbands()) in (3, 4):
+        if (values[..., :3] != values[..., :1]).any():
+            raise ImageError(f"{path}: is coloured; labels are read from palette indices or grey values")
+        values = values[..., 0]
+    if values.ndim != 2 or values.dtype.kind not in "bui":
+        raise ImageError(f"{path}: is no label map ({image.mode}); labels are read from palette indices or grey values")
+    return values.astype(np.int32)
+
+
 def _float_matte(path: Path | Encoded, values: np.ndarray) -> np.ndarray:
     """float32 [H, W], checked to lie in [0, 1] but for rounding."""
     low, high = float(values.min()), float(values.max())
@@ -161,7 +198,7 @@ def _open(path: Path | Encoded, floats: bool = False) -> "tuple[Image.Image, np.
         orientation = image.getexif().get(0x0112, 1)
         image.load()
     except Exception as error:
-        raise ImageError(f"{path}: is truncated or damaged ({error}); copy or download it again") from error
+        raise ImageError(f"{path}: is truncated or damaged ({one_line(error)}); copy or download it again") from error
 
     if image.format != "TIFF":  # Pillow turns a TIFF upright as it loads
         image = ImageOps.exif_transpose(image)
@@ -339,14 +376,14 @@ def list_images(path: str | os.PathLike, exclude: str | os.PathLike | None = Non
     """A picture file -> [it]; a folder -> every picture beneath it, sorted, chosen by extension in any case.
 
     Hidden files and folders are left out, and so is all that lies in `exclude` (an output folder within the
-    input folder would otherwise be read as input the next time). Raises FileNotFoundError, or ImageError for
+    input folder would otherwise be read as input the next time). Raises UserError, or ImageError for
     a folder without pictures.
     """
     path = Path(path)
     if path.is_file():
         return [path]
     if not path.is_dir():
-        raise FileNotFoundError(f"{path}: no such file or folder; check the path")
+        raise MissingFile(f"{path}: no such file or folder; check the path")
     excluded = Path(exclude).resolve() if exclude is not None else None
     found = []
     for folder, subfolders, files in os.walk(path):

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sdseg.errors import UserError
+
 if TYPE_CHECKING:
     import torch
     from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
@@ -42,7 +44,7 @@ FINGERPRINT_TENSORS = {
 }
 
 
-class BaseError(ValueError):
+class BaseError(UserError):
     """A base that is missing, incomplete, or not the one an adapter was trained on."""
 
 
@@ -254,7 +256,7 @@ def add_lora(
         use_dora: train each weight's direction and magnitude apart (Liu et al. 2024).
 
     Raises:
-        ValueError: a target that no linear or convolutional layer of the UNet answers to; it names the nearest.
+        UserError: a target that no linear or convolutional layer of the UNet answers to; it names the nearest.
     """
     import torch
     from peft import LoraConfig, get_peft_model
@@ -274,7 +276,7 @@ def add_lora(
 
 
 def refuse_unknown_target(unet: UNet2DConditionModel, target: str) -> None:
-    """ValueError where a target of LoRA is neither a group nor the ending of a layer's name."""
+    """UserError where a target of LoRA is neither a group nor the ending of a layer's name."""
     import difflib
 
     import torch
@@ -286,7 +288,7 @@ def refuse_unknown_target(unet: UNet2DConditionModel, target: str) -> None:
     if not any(f".{name}".endswith(f".{target}") for name in layers):
         endings = {".".join(name.split(".")[-n:]) for name in layers for n in (1, 2, 3)}
         near = difflib.get_close_matches(target, [*LORA_TARGETS, *sorted(endings)], n=1)
-        raise ValueError(
+        raise UserError(
             f"lora_targets: {target!r} is neither a group ({', '.join(LORA_TARGETS)}) nor the ending of a layer's name"
             + (f"; did you mean {near[0]!r}?" if near else "")
         )

@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path, PurePath
 
+from sdseg.errors import NotAFolder, UserError
 from sdseg.imaging import list_images, replacing
 
 ALPHA_SUFFIX = ".png"
@@ -47,25 +48,25 @@ def output_names(paths: Sequence[Path], root: str | os.PathLike) -> dict[Path, P
 def plan_outputs(input_path: str | os.PathLike, output_dir: str | os.PathLike) -> dict[Path, PurePath]:
     """Lists the pictures of a file or folder and names their outputs; see `list_images` and `output_names`.
 
-    An output folder inside the input folder is not read as input. Raises ValueError where a matte would
-    replace one of the inputs, NotADirectoryError where the output folder's name is a file's.
+    An output folder inside the input folder is not read as input. Raises UserError where a matte would
+    replace one of the inputs, UserError where the output folder's name is a file's.
     """
     input_path, output_dir = Path(input_path), Path(output_dir)
     if output_dir.exists() and not output_dir.is_dir():
-        raise NotADirectoryError(f"{output_dir}: is a file; name a folder for the output")
+        raise NotAFolder(f"{output_dir}: is a file; name a folder for the output")
     root = input_path.parent if input_path.is_file() else input_path
     if output_dir.resolve() == root.resolve():
-        raise ValueError(f"{output_dir}: holds the input pictures; name another folder for the output")
+        raise UserError(f"{output_dir}: holds the input pictures; name another folder for the output")
     return output_names(list_images(input_path, exclude=output_dir), root)
 
 
 def check_writable(folder: Path) -> None:
-    """Raises PermissionError or NotADirectoryError if a folder, made or still to be made, is not writable."""
+    """Raises UserError or UserError if a folder, made or still to be made, is not writable."""
     existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     if not existing.is_dir():
-        raise NotADirectoryError(f"{folder}: {existing} is a file; name another folder for the output")
+        raise NotAFolder(f"{folder}: {existing} is a file; name another folder for the output")
     if not os.access(existing, os.W_OK | os.X_OK):
-        raise PermissionError(f"{folder}: no permission to write in {existing}; name another folder for the output")
+        raise UserError(f"{folder}: no permission to write in {existing}; name another folder for the output")
 
 
 def output_file(output_dir: str | os.PathLike, name: PurePath, suffix: str = ALPHA_SUFFIX) -> Path:

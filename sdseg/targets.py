@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sdseg.imaging import Encoded, ImageError, read_alpha
+from sdseg.errors import UserError, one_line
+from sdseg.imaging import Encoded, ImageError, read_alpha, read_label_file
 from sdseg.outputs import CLASSES_RECORD
 
 if TYPE_CHECKING:
@@ -49,8 +50,6 @@ class Target:
             if self.kind == "mask" and alpha.max() == np.float32(1 / 255):
                 raise ImageError(f"{path}: its greatest value is 1 of 255; store masks with 255 for the subject")
             return alpha if self.kind == "alpha" else as_mask(alpha)
-        from sdseg.benchmark_sets.layouts import read_label_file
-
         ids = read_label_file(path)
         ids[ids == VOID] = NO_CLASS
         if ids.max() >= len(self.class_names):
@@ -82,7 +81,7 @@ def open_target(kind: str, class_names: list[str] | None, places: list[str]) -> 
     """The target of a run; without `class_names` the first of the data folders that has classes.json tells them.
 
     Raises:
-        ValueError: classes that nothing names.
+        UserError: classes that nothing names.
     """
     if kind != "classes":
         return Target(kind)
@@ -90,13 +89,13 @@ def open_target(kind: str, class_names: list[str] | None, places: list[str]) -> 
     if not class_names:
         found = [record for record in records if record.is_file()]
         if not found:
-            raise ValueError(
+            raise UserError(
                 f"target is classes, but nothing names them: {records[0]} does not exist; render with target: classes, "
                 "or set class_names, by id, background first"
             )
         class_names = read_class_record(found[0])
     if len(set(class_names)) != len(class_names):
-        raise ValueError(f"class names {class_names} are not all different; give each class a name of its own")
+        raise UserError(f"class names {class_names} are not all different; give each class a name of its own")
     return Target(kind, tuple(class_names))
 
 
@@ -104,15 +103,15 @@ def read_class_record(path: Path) -> list[str]:
     """classes.json, {id: name}, as names by id; an id without a name is `background` (0) or `class <id>`.
 
     Raises:
-        ValueError: another content.
+        UserError: another content.
     """
     try:
         names = {int(number): str(name) for number, name in json.loads(path.read_text(encoding="utf-8")).items()}
         if not names or min(names) < 0 or max(names) >= VOID:
-            raise ValueError(f"ids lie in 0 ... {VOID - 1}")
+            raise UserError(f"ids lie in 0 ... {VOID - 1}")
     except (ValueError, AttributeError, UnicodeDecodeError) as error:
-        raise ValueError(
-            f'{path}: is no record of classes such as {{"0": "background", "1": "fur"}} ({error})'
+        raise UserError(
+            f'{path}: is no record of classes such as {{"0": "background", "1": "fur"}} ({one_line(error)})'
         ) from error
     return [names.get(number, f"class {number}" if number else "background") for number in range(max(names) + 1)]
 
@@ -133,10 +132,10 @@ def palette(vae: AutoencoderKL, count: int) -> np.ndarray:
     what black becomes.
 
     Raises:
-        ValueError: fewer than 2 classes, or so many that two colours would be closer than LEAST_DISTANCE.
+        UserError: fewer than 2 classes, or so many that two colours would be closer than LEAST_DISTANCE.
     """
     if count < 2:
-        raise ValueError(f"{count} class cannot be told apart; name at least 2, the background among them")
+        raise UserError(f"{count} class cannot be told apart; name at least 2, the background among them")
     lattices = cubic_lattices()
     levels = np.unique(np.concatenate(lattices), axis=0)
     returned = dict(zip(map(tuple, levels), given_back(vae, levels / GRID), strict=True))
@@ -144,7 +143,7 @@ def palette(vae: AutoencoderKL, count: int) -> np.ndarray:
         [np.array([returned[tuple(point)] for point in points]) for points in lattices], count
     )
     if distance < LEAST_DISTANCE:
-        raise ValueError(
+        raise UserError(
             f"{count} classes are too many for this base: two of their colours would come back {distance:.0f} of 255 "
             f"levels apart, and {LEAST_DISTANCE} are needed; join classes, or take a base with a better VAE"
         )

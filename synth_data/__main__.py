@@ -5,14 +5,16 @@ import os
 import sys
 from pathlib import Path
 
+from synth_data.errors import RenderError, UserError, reported
+
 
 def _whole(text: str, least: int, flag: str) -> int:
     try:
         value = int(text)
     except ValueError:
-        raise ValueError(f"{flag}: '{text}' is not a whole number") from None
+        raise UserError(f"{flag}: '{text}' is not a whole number") from None
     if value < least:
-        raise ValueError(f"{flag}: {value} is out of range; give a whole number, at least {least}")
+        raise UserError(f"{flag}: {value} is out of range; give a whole number, at least {least}")
     return value
 
 
@@ -22,10 +24,10 @@ def _indices(arguments: argparse.Namespace) -> range:
         return range(_whole(arguments.count, 1, "--count"))
     first, colon, last = arguments.indices.partition(":")
     if not colon:
-        raise ValueError(f"--indices: '{arguments.indices}' is not a range; give FIRST:LAST, LAST not included")
+        raise UserError(f"--indices: '{arguments.indices}' is not a range; give FIRST:LAST, LAST not included")
     a, b = _whole(first, 0, "--indices"), _whole(last, 0, "--indices")
     if b <= a:
-        raise ValueError(f"--indices: {a}:{b} holds no sample; LAST (not included) must be above FIRST")
+        raise UserError(f"--indices: {a}:{b} holds no sample; LAST (not included) must be above FIRST")
     return range(a, b)
 
 
@@ -33,10 +35,10 @@ def _shard(text: str) -> tuple[int, int]:
     """--shard i/n as (i, n)."""
     part, slash, parts = text.partition("/")
     if not slash:
-        raise ValueError(f"--shard: '{text}' is not a shard; give i/n, e.g. 1/4 to 4/4 on four hosts")
+        raise UserError(f"--shard: '{text}' is not a shard; give i/n, e.g. 1/4 to 4/4 on four hosts")
     i, n = _whole(part, 1, "--shard"), _whole(parts, 1, "--shard")
     if i > n:
-        raise ValueError(f"--shard: {i}/{n} is out of range; shards are 1/{n} to {n}/{n}")
+        raise UserError(f"--shard: {i}/{n} is out of range; shards are 1/{n} to {n}/{n}")
     return i, n
 
 
@@ -46,7 +48,7 @@ def _to_file(text: str | None, suffix: str, flag: str) -> Path | None:
         return None
     path = Path(text)
     if path.suffix.lower() != suffix or path.is_dir() or not os.access(path.parent, os.W_OK):
-        raise ValueError(f"{flag}: '{path}' must be a {suffix} file in a folder you may write to")
+        raise UserError(f"{flag}: '{path}' must be a {suffix} file in a folder you may write to")
     return path
 
 
@@ -213,16 +215,14 @@ def main(argv: list[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     again = " Run the same command again to render what is missing." if arguments.command == "render" else ""
     try:
-        return arguments.run(arguments)
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except RuntimeError as error:  # also a worker that died
+        return reported(lambda: arguments.run(arguments))
+    except RenderError as error:
         from synth_data.workers import WouldFailAgain
 
+        line = str(error)
         if again and not isinstance(error, WouldFailAgain):
-            error = str(error).removesuffix(".") + "." + again
-        print(f"error: {error}", file=sys.stderr)
+            line = line.removesuffix(".") + "." + again
+        print(f"error: {line}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("interrupted; run the same command again to finish", file=sys.stderr)

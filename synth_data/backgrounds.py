@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 
 from synth_data.colour import any_colour, colour_of_tone, luminance, shade
+from synth_data.errors import UserError
 from synth_data.factors import chance, count, shares, span
 from synth_data.photos import open_photos, random_part
 
@@ -354,7 +355,7 @@ class Sources:
         """Opens folders of pictures and Hub data sets (`owner/name`), in this order; no picture is read yet.
 
         A folder gives every picture below it, in the order of the paths; one without pictures is read as a data
-        set (parquet). ValueError names a place that holds no photo, and the remedy.
+        set (parquet). UserError names a place that holds no photo, and the remedy.
         """
         self.distractor = distractor
         self._sets = [open_photos(place) for place in photos]
@@ -363,10 +364,10 @@ class Sources:
     def photo(self, rng: np.random.Generator, size: int) -> np.ndarray:
         """A square part of a photo, perhaps mirrored: linear light float32 [size, size, 3] in [0, 1].
 
-        ValueError if there are no photos, or names one that cannot be read.
+        UserError if there are no photos, or names one that cannot be read.
         """
         if not self.number_of_photos:
-            raise ValueError("a background of kind 'photo' needs photos; name a folder or a Hub data set in 'photos:'")
+            raise UserError("a background of kind 'photo' needs photos; name a folder or a Hub data set in 'photos:'")
         at = int(rng.integers(self.number_of_photos))
         for pictures in self._sets:
             if at < len(pictures):
@@ -406,7 +407,7 @@ def draw_background(
     """A background from drawn `BackgroundFactors`: linear light float32 [size, size, 3] in [0, 1].
 
     `subject_colour` linear [3] is the subject's mean colour, used when the factor `similar` says so. `sources` gives
-    photos and distractors; ValueError if they are asked for and not there.
+    photos and distractors; UserError if they are asked for and not there.
     """
     f, sources = factors, sources or Sources()
     if f["kind"] == "photo":
@@ -417,6 +418,6 @@ def draw_background(
         picture = _procedural(rng, size, f, subject_colour)
     for _ in range(f["distractors"]):
         if sources.distractor is None:
-            raise ValueError("background.distractors asks for objects, and there is nothing to make them of")
+            raise UserError("background.distractors asks for objects, and there is nothing to make them of")
         picture = put_distractor(rng, picture, *sources.distractor(rng, size))
     return np.clip(picture, 0.0, 1.0).astype(np.float32)

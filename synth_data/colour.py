@@ -4,6 +4,8 @@ import colorsys
 
 import numpy as np
 
+from synth_data.errors import UserError
+
 TONES = ("black", "white", "grey", "brown", "tan", "bright", "pastel")
 
 
@@ -42,7 +44,7 @@ def colour_of_tone(rng: np.random.Generator, tone: str) -> np.ndarray:
     elif tone == "pastel":
         srgb = colorsys.hsv_to_rgb(hue, 0.15 + 0.35 * u, 0.65 + 0.3 * v)
     else:
-        raise ValueError(f"unknown tone '{tone}'; known: {', '.join(TONES)}")
+        raise UserError(f"unknown tone '{tone}'; known: {', '.join(TONES)}")
     return srgb_to_linear(np.array(srgb))
 
 

@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 
 from synth_data.colour import luminance
+from synth_data.errors import UserError
 
 SUFFIXES = (".hdr", ".exr")
 WIDTH = 1024  # of an environment that was read
@@ -18,21 +19,21 @@ BUILT_WIDTH = 64  # of one that was built
 
 
 def find_environments(folders: tuple[str, ...]) -> list[str]:
-    """Every .hdr and .exr file below the folders, sorted. ValueError if a folder is missing or holds none."""
+    """Every .hdr and .exr file below the folders, sorted. UserError if a folder is missing or holds none."""
     found = []
     for folder in folders:
         if not Path(folder).is_dir():
-            raise ValueError(f"environments: no folder '{folder}'; give folders of .hdr or .exr files")
+            raise UserError(f"environments: no folder '{folder}'; give folders of .hdr or .exr files")
         files = sorted(str(p) for p in Path(folder).rglob("*") if p.suffix.lower() in SUFFIXES)
         if not files:
-            raise ValueError(f"environments: '{folder}' holds no .hdr or .exr file")
+            raise UserError(f"environments: '{folder}' holds no .hdr or .exr file")
         found += files
     return found
 
 
 @lru_cache(maxsize=32)
 def read_environment(path: str) -> np.ndarray:
-    """An environment from a Radiance or OpenEXR file, at most WIDTH wide; ValueError if it cannot be read."""
+    """An environment from a Radiance or OpenEXR file, at most WIDTH wide; UserError if it cannot be read."""
     if path.lower().endswith(".exr"):
         import OpenEXR
 
@@ -40,14 +41,14 @@ def read_environment(path: str) -> np.ndarray:
             with OpenEXR.File(path) as file:
                 picture = np.asarray(file.channels()["RGB"].pixels, np.float32)
         except Exception as error:  # whatever the library raises, it means the file
-            raise ValueError(f"environment '{path}' cannot be read; replace or remove it") from error
+            raise UserError(f"environment '{path}' cannot be read; replace or remove it") from error
     else:
         bgr = cv2.imread(path, cv2.IMREAD_ANYCOLOR | cv2.IMREAD_ANYDEPTH)
         if bgr is None or bgr.ndim != 3:
-            raise ValueError(f"environment '{path}' cannot be read; replace or remove it")
+            raise UserError(f"environment '{path}' cannot be read; replace or remove it")
         picture = bgr[..., ::-1].astype(np.float32)
     if not np.isfinite(picture).all() or picture.min() < 0:
-        raise ValueError(f"environment '{path}' holds negative or non-finite values; replace or remove it")
+        raise UserError(f"environment '{path}' holds negative or non-finite values; replace or remove it")
     width = min(WIDTH, picture.shape[1])
     return cv2.resize(np.ascontiguousarray(picture), (width, width // 2), interpolation=cv2.INTER_AREA)
 

@@ -8,6 +8,7 @@ import tarfile
 from pathlib import Path
 from typing import Any
 
+from synth_data.errors import MissingFile, RenderError, UserError
 from synth_data.store import BAD_LINE, JOURNAL, files_of, meta_of, read_rows, read_settings
 
 FORMATS = {"parquet": "parquet", "webdataset": "tar"}  # name -> suffix
@@ -70,26 +71,26 @@ def export(folder: Path, form: str, output: Path, samples_per_file: int = 1000) 
     """Writes the set in `folder` as files train-00000-of-00004.parquet (or .tar) into `output`; returns them.
 
     `form` is parquet or webdataset. Pictures keep their bytes; recipe and settings go along, and a data-set card that
-    makes `datasets.load_dataset` find the files. The output is whole or absent. ValueError or FileNotFoundError if the
-    set is not finished or damaged or `output` is in use, RuntimeError if `output` cannot be written.
+    makes `datasets.load_dataset` find the files. The output is whole or absent. UserError if the
+    set is not finished or damaged or `output` is in use, RenderError if `output` cannot be written.
     """
     if form not in FORMATS:
-        raise ValueError(f"--format: unknown format '{form}'; known: {', '.join(FORMATS)}")
+        raise UserError(f"--format: unknown format '{form}'; known: {', '.join(FORMATS)}")
     settings = read_settings(folder)
     if (folder / JOURNAL).exists():
-        raise ValueError(f"'{folder}' is not finished; run its render command again first")
+        raise UserError(f"'{folder}' is not finished; run its render command again first")
     rows = []
     for place, row in read_rows(folder):
         if row is None:
-            raise ValueError(f"{place}: {BAD_LINE}")
+            raise UserError(f"{place}: {BAD_LINE}")
         for name in files_of(row).values():
             if not (folder / name).is_file():
-                raise FileNotFoundError(f"{folder / name}: missing; run the render command again")
+                raise MissingFile(f"{folder / name}: missing; run the render command again")
         rows.append(row)
     if not rows:
-        raise ValueError(f"'{folder}' holds no samples; there is nothing to export")
+        raise UserError(f"'{folder}' holds no samples; there is nothing to export")
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
-        raise ValueError(f"--output '{output}' exists; give a new or empty folder")
+        raise UserError(f"--output '{output}' exists; give a new or empty folder")
 
     chunks = [rows[k : k + samples_per_file] for k in range(0, len(rows), samples_per_file)]
     suffix = FORMATS[form]
@@ -112,7 +113,7 @@ def export(folder: Path, form: str, output: Path, samples_per_file: int = 1000) 
         os.replace(making, output)
     except OSError as error:
         reason = error.strerror or " ".join(str(error).split())
-        raise RuntimeError(
+        raise RenderError(
             f"--output '{output}': cannot be written ({reason}); nothing was left there, make room or give another "
             "folder"
         ) from error
@@ -124,33 +125,33 @@ def export(folder: Path, form: str, output: Path, samples_per_file: int = 1000) 
 def check_hub(name: str, private: bool) -> None:
     """Creates the data set `name` (OWNER/NAME) on the Hub if it is not there.
 
-    The token comes from the environment (HF_TOKEN) or from `hf auth login`. ValueError for a wrong name, RuntimeError
+    The token comes from the environment (HF_TOKEN) or from `hf auth login`. UserError for a wrong name, RenderError
     if the Hub refuses or cannot be reached.
     """
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HFValidationError
 
     if name.count("/") != 1:
-        raise ValueError(f"--push_to_hub: '{name}' is not a data set's name; give OWNER/NAME")
+        raise UserError(f"--push_to_hub: '{name}' is not a data set's name; give OWNER/NAME")
     try:
         HfApi().create_repo(name, repo_type="dataset", private=private, exist_ok=True)
     except HFValidationError as error:
-        raise ValueError(f"--push_to_hub: '{name}' is not a data set's name; give OWNER/NAME") from error
+        raise UserError(f"--push_to_hub: '{name}' is not a data set's name; give OWNER/NAME") from error
     except Exception as error:  # whatever the network or the Hub raises
-        raise RuntimeError(
+        raise RenderError(
             f"--push_to_hub '{name}': the Hub cannot be used ({_first_line(error)}); log in with `hf auth login` or "
             "set HF_TOKEN, or leave --push_to_hub out"
         ) from error
 
 
 def push(output: Path, name: str) -> str:
-    """Uploads an exported folder to the data set `name` on the Hub; returns its address. RuntimeError if that fails."""
+    """Uploads an exported folder to the data set `name` on the Hub; returns its address. RenderError if that fails."""
     from huggingface_hub import HfApi
 
     try:
         HfApi().upload_folder(repo_id=name, folder_path=output, repo_type="dataset", commit_message="Rendered set")
     except Exception as error:  # whatever the network or the Hub raises
-        raise RuntimeError(
+        raise RenderError(
             f"--push_to_hub '{name}': the upload failed ({_first_line(error)}); the export in '{output}' is complete, "
             f"upload it with `hf upload-large-folder {name} {output} --repo-type dataset`"
         ) from error

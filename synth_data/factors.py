@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from synth_data.errors import UserError
+
 
 def span(low: float, high: float, least: float = 0.0, most: float = math.inf, log: bool = False) -> Any:
     """A real factor, uniform in [low, high] (in the logarithm if `log`); the recipe gives `[low, high]`."""
@@ -37,7 +39,7 @@ def text(default: str) -> Any:
     return field(default=default, metadata={"kind": "text"})
 
 
-def unknown(word: str, known: list[str] | tuple[str, ...], place: str) -> ValueError:
+def unknown(word: str, known: list[str] | tuple[str, ...], place: str) -> UserError:
     """The error for a name that nothing reads, with its nearest neighbour if one is near.
 
     A word may also stand for a name's beginning or end: `sampels` for `samples_per_pixel`.
@@ -46,37 +48,37 @@ def unknown(word: str, known: list[str] | tuple[str, ...], place: str) -> ValueE
     parts = {name[at]: name for name in reversed(known) for at in (slice(-len(word), None), slice(len(word)))}
     near = difflib.get_close_matches(word, [*known, *parts], n=1, cutoff=0.6)
     guess = f"; did you mean '{parts.get(near[0], near[0])}'?" if near else ""
-    return ValueError(f"{place}: unknown key '{word}'{guess} (known: {', '.join(known)})")
+    return UserError(f"{place}: unknown key '{word}'{guess} (known: {', '.join(known)})")
 
 
 def read_number(value: Any, place: str, least: float = 0.0, most: float = math.inf, whole: bool = False) -> Any:
-    """`value` if it is a finite number (a whole one if asked) within [least, most]; ValueError otherwise."""
+    """`value` if it is a finite number (a whole one if asked) within [least, most]; UserError otherwise."""
     sort = "a whole number" if whole else "a number"
     if isinstance(value, bool) or not isinstance(value, int if whole else (int, float)):
-        raise ValueError(f"{place}: {value!r} is not {sort}")
+        raise UserError(f"{place}: {value!r} is not {sort}")
     if not math.isfinite(value) or not least <= value <= most:
         limit = f"at least {least:g}" if most == math.inf else f"between {least:g} and {most:g}"
-        raise ValueError(f"{place}: {value!r} is out of range; give {sort}, {limit}")
+        raise UserError(f"{place}: {value!r} is out of range; give {sort}, {limit}")
     return value if whole else float(value)
 
 
 def read_shares(value: Any, choices: tuple[str, ...], place: str) -> tuple[tuple[str, float], ...]:
-    """A mapping name -> share as pairs in the order of `choices`; ValueError if unknown or weightless."""
+    """A mapping name -> share as pairs in the order of `choices`; UserError if unknown or weightless."""
     if not isinstance(value, dict):
-        raise ValueError(f"{place}: {value!r} is not a mapping of name: share")
+        raise UserError(f"{place}: {value!r} is not a mapping of name: share")
     for name in value:
         if name not in choices:
             raise unknown(name, choices, place)
     pairs = tuple((name, read_number(value.get(name, 0.0), f"{place}.{name}")) for name in choices)
     if sum(weight for _, weight in pairs) <= 0:
-        raise ValueError(f"{place}: every share is zero; give at least one name a share above 0")
+        raise UserError(f"{place}: every share is zero; give at least one name a share above 0")
     return pairs
 
 
 def read_table(table: type, values: Any, place: str) -> Any:
     """A `table` with the recipe's `values` (factor -> range) in place of its defaults, all checked."""
     if not isinstance(values, dict):
-        raise ValueError(f"{place}: {values!r} is not a mapping of factor: range")
+        raise UserError(f"{place}: {values!r} is not a mapping of factor: range")
     known = {f.name: f for f in fields(table)}
     chosen = {}
     for name, value in values.items():
@@ -89,17 +91,17 @@ def read_table(table: type, values: Any, place: str) -> Any:
             chosen[name] = read_shares(value, rule["choices"], where)
         elif rule["kind"] == "text":
             if not isinstance(value, str):
-                raise ValueError(f"{where}: {value!r} is not text; put it in quotes")
+                raise UserError(f"{where}: {value!r} is not text; put it in quotes")
             chosen[name] = value
         else:
             if not isinstance(value, (list, tuple)) or len(value) != 2:
-                raise ValueError(f"{where}: {value!r} is not a range; give [low, high]")
+                raise UserError(f"{where}: {value!r} is not a range; give [low, high]")
             whole = rule["kind"] == "count"
             low, high = (read_number(v, where, rule["least"], rule["most"], whole) for v in value)
             if low > high:
-                raise ValueError(f"{where}: impossible range [{low:g}, {high:g}]; put the smaller number first")
+                raise UserError(f"{where}: impossible range [{low:g}, {high:g}]; put the smaller number first")
             if rule["log"] and low <= 0:
-                raise ValueError(f"{where}: {low:g} is out of range; this factor must be above 0")
+                raise UserError(f"{where}: {low:g} is out of range; this factor must be above 0")
             chosen[name] = (low, high)
     return table(**chosen)
 

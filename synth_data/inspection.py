@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from synth_data.colour import linear_to_srgb, luminance, srgb_to_linear
+from synth_data.errors import MissingFile, UserError
 from synth_data.store import (
     BAD_LINE,
     JOURNAL,
@@ -69,7 +70,7 @@ def _look(folder: Path, row: dict[str, Any], compositing: str) -> Pair:
     layers = read_layers(folder, row)
     colour, alpha = layers.colour.astype(np.float32), layers.alpha.astype(np.float32)
     if not (np.isfinite(colour).all() and np.isfinite(alpha).all() and colour.min() >= 0):
-        raise ValueError(f"{folder / row['file_name']}: colour or alpha is negative or not finite; render it again")
+        raise UserError(f"{folder / row['file_name']}: colour or alpha is negative or not finite; render it again")
     clear = json.loads(row["factors"]).get("transmissive", False)
     exposed = expose(colour, alpha, 0.3, 0.0, clear)  # the middle of what recipes ask for
     linear = composite(exposed, alpha, srgb_to_linear(layers.background / 255.0).astype(np.float32))
@@ -77,22 +78,22 @@ def _look(folder: Path, row: dict[str, Any], compositing: str) -> Pair:
 
 
 def _examine(folder: Path, row: dict[str, Any], settings: dict[str, Any], classes: dict[str, str]) -> Examined:
-    """Opens and checks every file of a sample; ValueError or OSError says what is wrong."""
+    """Opens and checks every file of a sample; UserError says what is wrong."""
     import cv2
 
     for name in files_of(row).values():
         if not (folder / name).is_file():
-            raise FileNotFoundError(f"{folder / name}: missing; run the render command again")
+            raise MissingFile(f"{folder / name}: missing; run the render command again")
     pair = _look(folder, row, settings["compositing"])
     first = folder / row["file_name"]
     side = settings["size"]
     for part, pixels in (("picture", pair.image), ("alpha", pair.alpha), ("instances", pair.instances)):
         if pixels is not None and pixels.shape[:2] != (side, side):
             height, width = pixels.shape[:2]
-            raise ValueError(f"{first}: {part} is {width} x {height} pixels, not {side} x {side}; render it again")
+            raise UserError(f"{first}: {part} is {width} x {height} pixels, not {side} x {side}; render it again")
     alpha = pair.alpha
     if alpha.min() < 0 or alpha.max() > 1:
-        raise ValueError(f"{first}: alpha leaves [0, 1]; render it again")
+        raise UserError(f"{first}: alpha leaves [0, 1]; render it again")
     factors = json.loads(pair.meta["factors"])
     mean = float(alpha.mean(dtype=np.float64))
     try:
@@ -100,11 +101,9 @@ def _examine(folder: Path, row: dict[str, Any], settings: dict[str, Any], classe
         families = tuple(sorted({record["family"] for record in factors.get("instances", [factors])}))
         list(_flat(factors))
     except (KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{first}: its row's factors are not what render writes; render it again") from error
+        raise UserError(f"{first}: its row's factors are not what render writes; render it again") from error
     if off > 1e-3:
-        raise ValueError(
-            f"{first}: the matte's mean is {mean:.4f}, its row says {factors['coverage']}; render it again"
-        )
+        raise UserError(f"{first}: the matte's mean is {mean:.4f}, its row says {factors['coverage']}; render it again")
     _check_ids(folder, row, pair, classes)
     thumb = [cv2.resize(a, (THUMB, THUMB), interpolation=cv2.INTER_AREA) for a in (pair.image, alpha)]
     return Examined(
@@ -122,7 +121,7 @@ def _examine(folder: Path, row: dict[str, Any], settings: dict[str, Any], classe
 
 
 def _check_ids(folder: Path, row: dict[str, Any], pair: Pair, classes: dict[str, str]) -> None:
-    """ValueError if masks or ids contradict the matte, one another or classes.json."""
+    """UserError if masks or ids contradict the matte, one another or classes.json."""
     from PIL import Image
 
     if "mask_file_name" in row:
@@ -131,15 +130,15 @@ def _check_ids(folder: Path, row: dict[str, Any], pair: Pair, classes: dict[str,
             with Image.open(path) as mask:
                 pixels = np.asarray(mask)
         except (OSError, SyntaxError) as error:
-            raise ValueError(f"{path}: not a whole PNG; render it again") from error
+            raise UserError(f"{path}: not a whole PNG; render it again") from error
         if not np.array_equal(pixels, np.where(pair.alpha >= 0.5, 255, 0)):
-            raise ValueError(f"{path}: is not alpha >= 0.5; render it again")
+            raise UserError(f"{path}: is not alpha >= 0.5; render it again")
     if pair.classes is not None:
         path = folder / row["classes_file_name"]
         if unknown := {int(k) for k in np.unique(pair.classes)} - {0, *map(int, classes)}:
-            raise ValueError(f"{path}: holds class {min(unknown)}, which classes.json does not name; render it again")
+            raise UserError(f"{path}: holds class {min(unknown)}, which classes.json does not name; render it again")
         if not np.array_equal(pair.classes > 0, pair.instances > 0):
-            raise ValueError(f"{path}: has subjects where the instance ids have none; render it again")
+            raise UserError(f"{path}: has subjects where the instance ids have none; render it again")
 
 
 # ------------------------------------------------------------------------------------------------ the whole set
@@ -151,7 +150,7 @@ def inspect(folder: Path, workers: int = 1) -> dict[str, Any]:
     Keys: settings, samples, first, last, gaps, unfinished (whether a run has not ended), unlisted (files that no row
     names), damaged (problems in words), alpha and families (samples, mean, soft, empty, full), subjects (a picture's
     number of them), factors (name -> histogram or counts), mattes (different ones), duplicates and near_duplicates
-    (groups of indices). FileNotFoundError or ValueError if the folder is not a rendered set.
+    (groups of indices). UserError if the folder is not a rendered set.
     """
     from tqdm import tqdm
 
@@ -377,7 +376,7 @@ def sheet(folder: Path, path: Path) -> None:
             image, alpha = (cv2.resize(a, (SHEET_SIDE,) * 2, interpolation=cv2.INTER_AREA) for a in (image, alpha))
         pairs.append(Pair(image, alpha, meta_of(row)))
     if not pairs:
-        raise ValueError(f"'{folder}': no sample that could be drawn; a contact sheet needs at least one")
+        raise UserError(f"'{folder}': no sample that could be drawn; a contact sheet needs at least one")
     write_sheet(path, pairs)
 
 
@@ -394,8 +393,8 @@ def _version(package: str) -> str:
 def rerender(folder: Path, number: int, output: Path | None = None) -> list[str]:
     """Renders row `number` (from 0) of metadata.jsonl again and compares bytes; returns what differs, in words.
 
-    The first file (picture, or foreground) is also written to `output` if given. ValueError names a row that is not
-    there, or a set or `output` that does not fit; FileNotFoundError a file that every set has.
+    The first file (picture, or foreground) is also written to `output` if given. UserError names a row that is not
+    there, or a set or `output` that does not fit; UserError a file that every set has.
     """
     from synth_data.recipe import parse_recipe
     from synth_data.workers import check_variant, render_sample
@@ -403,14 +402,14 @@ def rerender(folder: Path, number: int, output: Path | None = None) -> list[str]
     settings = read_settings(folder)
     rows = list(read_rows(folder))
     if not rows:
-        raise ValueError(f"--row: '{folder}' holds no samples; there is nothing to render again")
+        raise UserError(f"--row: '{folder}' holds no samples; there is nothing to render again")
     if number >= len(rows):
-        raise ValueError(f"--row: {number} is out of range; '{folder}' has rows 0 .. {len(rows) - 1}")
+        raise UserError(f"--row: {number} is out of range; '{folder}' has rows 0 .. {len(rows) - 1}")
     place, row = rows[number]
     if row is None:
-        raise ValueError(f"{place}: {BAD_LINE}")
+        raise UserError(f"{place}: {BAD_LINE}")
     if output is not None and output.suffix != Path(row["file_name"]).suffix:
-        raise ValueError(f"--output: '{output}' must end in {Path(row['file_name']).suffix}, as {row['file_name']}")
+        raise UserError(f"--output: '{output}' must end in {Path(row['file_name']).suffix}, as {row['file_name']}")
     recipe = parse_recipe(read_recipe(folder)[0], str(folder / "recipe.yaml"))
     check_variant(settings["variant"])
     differs = []

@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 
+from synth_data.errors import UserError
 from synth_data.subjects.meshes import Volume
 
 KINDS = ("diffuse", "plastic", "metal", "principled", "translucent", "glass", "thin_glass")
@@ -27,7 +28,7 @@ def colour(value: np.ndarray, nearest: bool = False) -> dict[str, Any]:
 
 
 def bsdf(material: dict[str, Any]) -> dict[str, Any]:
-    """A mesh's material as Mitsuba's BSDF. ValueError for an unknown `kind`.
+    """A mesh's material as Mitsuba's BSDF. UserError for an unknown `kind`.
 
     All kinds have `colour`, a linear [3] or texture [h, w, 3].
     - `diffuse`, `plastic`, `metal`, `principled`: opaque from both sides; `roughness` (all but diffuse) is the
@@ -41,7 +42,7 @@ def bsdf(material: dict[str, Any]) -> dict[str, Any]:
     """
     kind = material.get("kind")
     if kind not in KINDS:
-        raise ValueError(f"material: unknown kind '{kind}'; known: {', '.join(KINDS)}")
+        raise UserError(f"material: unknown kind '{kind}'; known: {', '.join(KINDS)}")
     base, rough = colour(material["colour"]), material.get("roughness", 0.3)
     if kind == "glass":
         # a body is crossed through two boundaries, each takes the root of its tint

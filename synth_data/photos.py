@@ -7,6 +7,7 @@ import cv2
 import numpy as np
 
 from synth_data.colour import srgb_to_linear
+from synth_data.errors import UserError
 
 LEAST_CROP = 0.5  # smallest side of a random part, as a share of the photo's shorter side
 LINEAR = srgb_to_linear(np.arange(256) / 255).astype(np.float32)  # of an 8-bit sRGB value
@@ -43,7 +44,7 @@ class Rows:
 
 
 def open_photos(place: str) -> Files | Rows:
-    """The photos of one folder or data set; ValueError if there are none."""
+    """The photos of one folder or data set; UserError if there are none."""
     from PIL import Image
 
     remedy = "give a folder of pictures or a Hub data set `owner/name` that has an image column"
@@ -53,18 +54,18 @@ def open_photos(place: str) -> Files | Rows:
         if paths:
             return Files(paths)
         if not any(Path(place).rglob("*.parquet")):
-            raise ValueError(f"photos: folder '{place}' holds no pictures; {remedy}")
+            raise UserError(f"photos: folder '{place}' holds no pictures; {remedy}")
     import datasets
 
     try:
         splits = datasets.load_dataset(place)
     except Exception as error:  # whatever `datasets` and the network raise
         why = " ".join(str(error).split()) or type(error).__name__
-        raise ValueError(f"photos: '{place}' is no folder here and cannot be loaded ({why}); {remedy}") from error
+        raise UserError(f"photos: '{place}' is no folder here and cannot be loaded ({why}); {remedy}") from error
     rows = splits["train"] if "train" in splits else splits[min(splits)]
     column = next((name for name, kind in rows.features.items() if isinstance(kind, datasets.Image)), None)
     if column is None or not len(rows):
-        raise ValueError(f"photos: '{place}' has no pictures (columns: {', '.join(rows.column_names)}); {remedy}")
+        raise UserError(f"photos: '{place}' has no pictures (columns: {', '.join(rows.column_names)}); {remedy}")
     return Rows(place, rows.select_columns(column).cast_column(column, datasets.Image(decode=False)), column)
 
 
@@ -73,7 +74,7 @@ def square_part(name: str, source: Any, size: int, crop: float, left: float, top
 
     The square's side is `crop` of the picture's shorter one; `left` and `top` in [0, 1] say where it lies. It is made
     to fit in linear light, save that large JPEGs are decoded at the smallest of their sizes 1, 1/2, 1/4, 1/8 that
-    fills the frame. ValueError names a picture that cannot be read.
+    fills the frame. UserError names a picture that cannot be read.
     """
     from PIL import Image, ImageOps
 
@@ -89,7 +90,7 @@ def square_part(name: str, source: Any, size: int, crop: float, left: float, top
             part = np.asarray(picture.crop((x, y, x + side, y + side)).convert("RGB"))
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         why = " ".join(str(error).split())
-        raise ValueError(f"photos: {name} cannot be read ({why}); replace or remove it") from error
+        raise UserError(f"photos: {name} cannot be read ({why}); replace or remove it") from error
     filtered = cv2.INTER_AREA if side > size else cv2.INTER_LINEAR
     part = cv2.resize(cv2.LUT(part, LINEAR), (size, size), interpolation=filtered)
     return np.minimum(part, 1, out=part)  # means of whites are rounded upwards too

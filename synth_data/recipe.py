@@ -11,6 +11,7 @@ from synth_data.backgrounds import BackgroundFactors, Sources
 from synth_data.capture import CaptureFactors
 from synth_data.compose import ExposureFactors
 from synth_data.environments import find_environments
+from synth_data.errors import MissingFile, UserError
 from synth_data.factors import read_number, read_shares, read_table, unknown
 from synth_data.recompose import RecomposeFactors
 from synth_data.scene import ArrangementFactors, CameraFactors, LightFactors
@@ -66,7 +67,7 @@ class Recipe:
 
     @cached_property
     def environment_files(self) -> list[str]:
-        """Every environment file; ValueError if a folder is missing or empty."""
+        """Every environment file; UserError if a folder is missing or empty."""
         return find_environments(self.environments)
 
     def inputs(self) -> list[str]:
@@ -78,7 +79,7 @@ class Recipe:
 def _words(value: Any, place: str) -> tuple[str, ...]:
     """A list of paths or names."""
     if not isinstance(value, list) or not all(isinstance(v, str) and v for v in value):
-        raise ValueError(f"{place}: {value!r} is not a list of words; give [FIRST, SECOND, ...]")
+        raise UserError(f"{place}: {value!r} is not a list of words; give [FIRST, SECOND, ...]")
     return tuple(value)
 
 
@@ -87,55 +88,55 @@ def _share(pairs: tuple[tuple[str, float], ...], name: str) -> float:
 
 
 def _check(recipe: Recipe, place: str) -> None:
-    """ValueError where two keys contradict each other, or something outside the recipe is missing."""
+    """UserError where two keys contradict each other, or something outside the recipe is missing."""
     for name, share in recipe.families:
         check = getattr(FAMILIES[name], "check", None)
         if share > 0 and check:
             check(recipe.tables[name], f"{place}: {name}")
     if recipe.compositing == "on_the_fly" and recipe.arrangement.in_scene > 0:
-        raise ValueError(
+        raise UserError(
             f"{place}: arrangement.in_scene: {recipe.arrangement.in_scene:g} needs compositing: disk; a subject that "
             "was lit among its surroundings cannot be put before another background"
         )
     if recipe.compositing == "on_the_fly" and recipe.composites_per_foreground != 1:
-        raise ValueError(f"{place}: composites_per_foreground is for compositing: disk; leave it out with on_the_fly")
+        raise UserError(f"{place}: composites_per_foreground is for compositing: disk; leave it out with on_the_fly")
     later = recipe.compositing == "on_the_fly" and recipe.recompose.photo > 0
     for key, used in (
         ("background.kind.photo", _share(recipe.background.kind, "photo") > 0),
         ("recompose.photo", later),
     ):
         if used and not recipe.photos:
-            raise ValueError(f"{place}: {key} has a share, but there are no photos; give photos: [FOLDER]")
+            raise UserError(f"{place}: {key} has a share, but there are no photos; give photos: [FOLDER]")
     for photos in recipe.photos:
         if Path(photos).is_dir():
             Sources([photos])  # names a folder without pictures now, not in a worker
         elif photos.count("/") != 1:
-            raise ValueError(f"{place}: photos: no folder '{photos}'; give folders of pictures, or Hub ids OWNER/NAME")
+            raise UserError(f"{place}: photos: no folder '{photos}'; give folders of pictures, or Hub ids OWNER/NAME")
     if _share(recipe.lights.sky, "environment") > 0:
         if not recipe.environments:
-            raise ValueError(
+            raise UserError(
                 f"{place}: lights.sky.environment has a share, but there are none; give environments: [FOLDER]"
             )
         recipe.environment_files  # noqa: B018  names a missing or empty folder now, not in a worker
 
 
 def parse_recipe(text: str, place: str) -> Recipe:
-    """A recipe from YAML `text`; `place` names it in errors. ValueError names key, value and remedy."""
+    """A recipe from YAML `text`; `place` names it in errors. UserError names key, value and remedy."""
     try:
         content = yaml.safe_load(text)
     except yaml.YAMLError as error:
-        raise ValueError(f"{place}: not valid YAML ({' '.join(str(error).split())})") from error
+        raise UserError(f"{place}: not valid YAML ({' '.join(str(error).split())})") from error
     if not isinstance(content, dict):
-        raise ValueError(f"{place}: not a recipe; a recipe is a mapping with at least 'name' and 'families'")
+        raise UserError(f"{place}: not a recipe; a recipe is a mapping with at least 'name' and 'families'")
     known = [f.name for f in fields(Recipe) if f.name not in ("tables", "text")] + list(FAMILIES)
     for key in content:
         if key not in known:
             raise unknown(key, known, place)
     for key in ("name", "families"):
         if key not in content:
-            raise ValueError(f"{place}: key '{key}' is missing")
+            raise UserError(f"{place}: key '{key}' is missing")
     if not isinstance(content["name"], str) or not content["name"]:
-        raise ValueError(f"{place}: name: {content['name']!r} is not a word")
+        raise UserError(f"{place}: name: {content['name']!r} is not a word")
 
     def whole(key: str, default: int, least: int) -> int:
         return read_number(content.get(key, default), f"{place}: {key}", least, 65536, whole=True)
@@ -146,7 +147,7 @@ def parse_recipe(text: str, place: str) -> Recipe:
     def choice(key: str, choices: tuple[str, ...]) -> str:
         value = content.get(key, choices[0])
         if value not in choices:
-            raise ValueError(f"{place}: {key}: {value!r} is none of {', '.join(choices)}")
+            raise UserError(f"{place}: {key}: {value!r} is none of {', '.join(choices)}")
         return value
 
     recipe = Recipe(
@@ -175,12 +176,12 @@ def parse_recipe(text: str, place: str) -> Recipe:
 
 
 def load_recipe(path: str | Path) -> Recipe:
-    """The recipe in a YAML file. FileNotFoundError or ValueError with one line that names the trouble."""
+    """The recipe in a YAML file. UserError with one line that names the trouble."""
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(f"--recipe: no file at '{path}'; shipped recipes are in configs/recipes/")
+        raise MissingFile(f"--recipe: no file at '{path}'; shipped recipes are in configs/recipes/")
     try:
         text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: not a text file; give a YAML recipe") from error
+        raise UserError(f"{path}: not a text file; give a YAML recipe") from error
     return parse_recipe(text, str(path))

@@ -16,6 +16,7 @@ import numpy as np
 from synth_data.backgrounds import Sources, defocused, put_distractor
 from synth_data.capture import CaptureFactors, capture
 from synth_data.compose import ExposureFactors, composite, expose
+from synth_data.errors import UserError
 from synth_data.factors import chance, count, draw, read_table, span
 from synth_data.photos import LINEAR
 from synth_data.store import (
@@ -157,20 +158,20 @@ class Recomposer:
             size: pixels across of what comes out; the size that was rendered if None.
 
         Raises:
-            FileNotFoundError, ValueError: no such set, one composited on disk, one that lost files, rows or its recipe,
+            UserError: no such set, one composited on disk, one that lost files, rows or its recipe,
                 or no photos where some are needed.
         """
         self.folder = Path(folder)
         settings = read_settings(self.folder)
         if settings["compositing"] != "on_the_fly":
-            raise ValueError(
+            raise UserError(
                 f"'{folder}' was composited on disk and cannot be recombined; read its pairs, or render with "
                 "compositing: on_the_fly"
             )
         self.size = settings["size"] if size is None else size
         self.rows = [row for _, row in sorted(read_metadata(self.folder, whole=True).items())]
         if not self.rows:
-            raise ValueError(f"'{folder}' holds no finished sample; render some with `python -m synth_data render`")
+            raise UserError(f"'{folder}' holds no finished sample; render some with `python -m synth_data render`")
         place = self.folder / "recipe.yaml"
         _, recipe = read_recipe(self.folder)
         self.exposure = read_table(ExposureFactors, recipe.get("exposure", {}), f"{place}: exposure")
@@ -179,12 +180,12 @@ class Recomposer:
         if photos is None:
             photos = recipe.get("photos", [])
             if not isinstance(photos, list) or not all(isinstance(name, str) for name in photos):
-                raise ValueError(f"{place}: photos: {photos!r} is not a list of words; give [FIRST, SECOND, ...]")
+                raise UserError(f"{place}: photos: {photos!r} is not a list of words; give [FIRST, SECOND, ...]")
         elif photos and self.factors.photo == 0:
-            raise ValueError(f"{place}: recompose.photo is 0, so photos would never be seen; give it a share")
+            raise UserError(f"{place}: recompose.photo is 0, so photos would never be seen; give it a share")
         self.sources = Sources(photos if self.factors.photo > 0 else ())
         if self.factors.photo > 0 and not self.sources.number_of_photos:
-            raise ValueError(f"{place}: recompose.photo is {self.factors.photo:g}, but there are no photos; name some")
+            raise UserError(f"{place}: recompose.photo is {self.factors.photo:g}, but there are no photos; name some")
 
     def __len__(self) -> int:
         """The number of foregrounds."""
@@ -193,7 +194,7 @@ class Recomposer:
     def pair(self, index: int, rng: np.random.Generator) -> Pair:
         """Foreground `index` (0 <= index < len) in a picture drawn from `rng`, and from nothing else.
 
-        Alpha has the 16 bits that it has on disk. ValueError names a file that is damaged.
+        Alpha has the 16 bits that it has on disk. UserError names a file that is damaged.
         """
         f = draw(rng, self.factors)
         exposure, captured = draw(rng, self.exposure), draw(rng, self.capture)
@@ -238,7 +239,7 @@ class Recomposer:
         for key in ("instances", "transmissive"):
             if key not in factors:
                 place = self.folder / "metadata.jsonl"
-                raise ValueError(f"{place}: sample {row['index']}'s factors lack '{key}'; render again")
+                raise UserError(f"{place}: sample {row['index']}'s factors lack '{key}'; render again")
         colour, alpha, ids = warped(rgba, instances, self.size, placement(rgba, self.size, f))
         return Placed(expose(colour, alpha, **exposure, clear=factors["transmissive"]), alpha, ids, factors)
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from synth_data.errors import UserError
 from synth_data.materials import bsdf, colour, emission_along_rays, medium_shape
 from synth_data.scene import SAMPLER_STREAM, Camera, Scene, stream
 from synth_data.subjects.meshes import TRANSMISSIVE, Mesh, Strands, Subject, blackened, opaque_part, shaded
@@ -35,17 +36,17 @@ BLOCK = 32  # fixed: Mitsuba derives it from the thread count otherwise, and the
 def start(variant: str = "scalar_rgb") -> None:
     """Loads Mitsuba in this process, on one thread (the result depends on the number of threads otherwise).
 
-    ValueError if the variant is unknown or cannot run here.
+    UserError if the variant is unknown or cannot run here.
     """
     if variant not in VARIANTS:
-        raise ValueError(f"--variant: unknown variant '{variant}'; known: {', '.join(VARIANTS)}")
+        raise UserError(f"--variant: unknown variant '{variant}'; known: {', '.join(VARIANTS)}")
     import drjit
     import mitsuba as mi
 
     try:
         mi.set_variant(variant)
     except Exception as error:  # whatever a missing backend raises
-        raise ValueError(f"--variant {variant} cannot run here; {NEEDS.get(variant, 'reinstall mitsuba')}") from error
+        raise UserError(f"--variant {variant} cannot run here; {NEEDS.get(variant, 'reinstall mitsuba')}") from error
     drjit.set_thread_count(1)
     mi.set_log_level(mi.LogLevel.Error)
 

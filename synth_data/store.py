@@ -32,6 +32,8 @@ from typing import Any
 import numpy as np
 import yaml
 
+from synth_data.errors import MissingFile, UserError, one_line
+
 JOURNAL = ".rendered.jsonl"  # rows of finished samples as they finish; gone when the run is complete
 NEUTRAL = {"target": "alpha", "compositing": "disk", "inputs": {}}  # what a render.json means that lacks them
 TARGETS, COMPOSITING = ("alpha", "mask", "classes"), ("disk", "on_the_fly")
@@ -126,7 +128,7 @@ def _png(array: np.ndarray) -> bytes:
 
 
 def read_png(path: Path, mode: str) -> np.ndarray:
-    """The pixels of a PNG that must be of Pillow's `mode`; ValueError names a file that cannot be read."""
+    """The pixels of a PNG that must be of Pillow's `mode`; UserError names a file that cannot be read."""
     from PIL import Image
 
     try:
@@ -135,9 +137,9 @@ def read_png(path: Path, mode: str) -> np.ndarray:
     except (OSError, SyntaxError, ValueError) as error:
         if isinstance(error, FileNotFoundError):
             raise
-        raise ValueError(f"{path}: not a whole PNG ({' '.join(str(error).split())}); render it again") from error
+        raise UserError(f"{path}: not a whole PNG ({' '.join(str(error).split())}); render it again") from error
     if found != mode:
-        raise ValueError(f"{path}: pixels are of kind {found}, not {mode}; render it again")
+        raise UserError(f"{path}: pixels are of kind {found}, not {mode}; render it again")
     return pixels
 
 
@@ -154,7 +156,7 @@ def _exr(layers: Layers) -> bytes:
 
 
 def read_foreground(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(colour, alpha, instances) of a foreground file; ValueError names one that cannot be read."""
+    """(colour, alpha, instances) of a foreground file; UserError names one that cannot be read."""
     import OpenEXR
 
     content = path.read_bytes()
@@ -162,7 +164,7 @@ def read_foreground(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         channels = OpenEXR.File(io.BytesIO(content), num_threads=0).channels()
         rgba, instances = channels["RGBA"].pixels, channels["instance"].pixels
     except (RuntimeError, ValueError, KeyError) as error:
-        raise ValueError(f"{path}: not a whole foreground file ({error}); render it again") from error
+        raise UserError(f"{path}: not a whole foreground file ({one_line(error)}); render it again") from error
     return rgba[..., :3], rgba[..., 3], instances.astype(np.uint8)
 
 
@@ -194,7 +196,7 @@ def write_pair(folder: Path, pair: Pair, target: str = "alpha") -> dict[str, Any
 
 
 def read_pair(folder: Path, row: dict[str, Any]) -> Pair:
-    """The pair of a metadata row; the inverse of `write_pair`. ValueError names a damaged file."""
+    """The pair of a metadata row; the inverse of `write_pair`. UserError names a damaged file."""
     image = read_png(folder / row["file_name"], "RGB")
     alpha = alpha_of(read_png(folder / row["alpha_file_name"], "I;16"))
     instances, classes = (
@@ -212,7 +214,7 @@ def write_layers(folder: Path, layers: Layers) -> dict[str, Any]:
 
 
 def read_layers(folder: Path, row: dict[str, Any]) -> Layers:
-    """The layers of a metadata row; the inverse of `write_layers`. ValueError names a damaged file."""
+    """The layers of a metadata row; the inverse of `write_layers`. UserError names a damaged file."""
     colour, alpha, instances = read_foreground(folder / row["file_name"])
     background = read_png(folder / row["background_file_name"], "RGB")
     return Layers(colour, alpha, instances, background, meta_of(row))
@@ -243,11 +245,11 @@ def _rows(path: Path, settings: dict[str, Any]) -> Iterable[tuple[str, dict[str,
 def read_rows(folder: Path) -> Iterable[tuple[str, dict[str, Any] | None]]:
     """(place, row) of each line of metadata.jsonl; row is None where the line is not a sample's.
 
-    FileNotFoundError if there is no metadata.jsonl, and what `read_settings` raises.
+    UserError if there is no metadata.jsonl, and what `read_settings` raises.
     """
     path = folder / "metadata.jsonl"
     if not path.is_file():
-        raise FileNotFoundError(f"'{folder}' holds no metadata.jsonl; give a folder that render wrote")
+        raise MissingFile(f"'{folder}' holds no metadata.jsonl; give a folder that render wrote")
     for place, row, _ in _rows(path, read_settings(folder)):
         yield place, row
 
@@ -255,7 +257,7 @@ def read_rows(folder: Path) -> Iterable[tuple[str, dict[str, Any] | None]]:
 def read_metadata(folder: Path, whole: bool = False) -> dict[int, dict[str, Any]]:
     """index -> row of every sample that is recorded as finished and whose files are all there.
 
-    A last line that was cut off, as a full disk leaves it, is left out. ValueError names any other line that is not a
+    A last line that was cut off, as a full disk leaves it, is left out. UserError names any other line that is not a
     sample's row; if `whole`, also metadata.jsonl's last line and a file that is missing. See `read_settings` too.
     """
     settings, rows = read_settings(folder), {}
@@ -264,11 +266,11 @@ def read_metadata(folder: Path, whole: bool = False) -> dict[int, dict[str, Any]
             if row is not None:
                 rows[row["index"]] = row
             elif not cut or (whole and name != JOURNAL):
-                raise ValueError(f"{place}: {BAD_LINE}")
+                raise UserError(f"{place}: {BAD_LINE}")
     kinds = {name.split("/")[0] for row in rows.values() for name in files_of(row).values()}
     there = {f"{kind}/{p.name}" for kind in kinds for p in (folder / kind).glob("[!.]*")}
     if whole and (missing := {name for row in rows.values() for name in files_of(row).values()} - there):
-        raise ValueError(f"{folder / min(missing)}: missing, though metadata.jsonl lists its sample; render again")
+        raise UserError(f"{folder / min(missing)}: missing, though metadata.jsonl lists its sample; render again")
     return {i: row for i, row in rows.items() if there.issuperset(files_of(row).values())}
 
 
@@ -279,40 +281,40 @@ def write_metadata(folder: Path, rows: dict[int, dict[str, Any]]) -> None:
 
 
 def read_settings(folder: Path) -> dict[str, Any]:
-    """What render.json records. FileNotFoundError or ValueError if the folder is not a rendered set, or damaged."""
+    """What render.json records. UserError if the folder is not a rendered set, or damaged."""
     path = folder / "render.json"
     if not path.is_file():
-        raise FileNotFoundError(
-            f"'{folder}' holds no render.json; give a folder that `python -m synth_data render` wrote"
-        )
+        raise MissingFile(f"'{folder}' holds no render.json; give a folder that `python -m synth_data render` wrote")
     try:
         settings = NEUTRAL | json.loads(path.read_text(encoding="utf-8"))
         for key, kind in {"seed": int, "size": int, "variant": str, "inputs": dict, "versions": dict}.items():
             if key not in settings and key != "versions":
-                raise ValueError(f"no {key}")
+                raise UserError(f"no {key}")
             if not isinstance(settings.get(key, {}), kind):
-                raise ValueError(f"{key}: {settings[key]!r}")
+                raise UserError(f"{key}: {settings[key]!r}")
         for key, choices in {"target": TARGETS, "compositing": COMPOSITING}.items():
             if settings[key] not in choices:
-                raise ValueError(f"{key}: {settings[key]!r}")
+                raise UserError(f"{key}: {settings[key]!r}")
     except (ValueError, TypeError) as error:
-        raise ValueError(f"{path}: not what render writes ({error}); delete the folder and render again") from error
+        raise UserError(
+            f"{path}: not what render writes ({one_line(error)}); delete the folder and render again"
+        ) from error
     return settings
 
 
 def read_recipe(folder: Path) -> tuple[str, dict[str, Any]]:
-    """(text, content) of a set's recipe. FileNotFoundError or ValueError if it is lost or damaged."""
+    """(text, content) of a set's recipe. UserError if it is lost or damaged."""
     path = folder / "recipe.yaml"
     remedy = "put the recipe that the set was rendered with there"
     if not path.is_file():
-        raise FileNotFoundError(f"{path}: missing; {remedy}")
+        raise MissingFile(f"{path}: missing; {remedy}")
     try:
         text = path.read_text(encoding="utf-8")
         content = yaml.safe_load(text)
     except (ValueError, yaml.YAMLError) as error:
-        raise ValueError(f"{path}: damaged ({' '.join(str(error).split())}); {remedy}") from error
+        raise UserError(f"{path}: damaged ({' '.join(str(error).split())}); {remedy}") from error
     if not isinstance(content, dict):
-        raise ValueError(f"{path}: damaged (not a mapping); {remedy}")
+        raise UserError(f"{path}: damaged (not a mapping); {remedy}")
     return text, content
 
 
@@ -345,7 +347,7 @@ def open_folder(folder: Path, recipe_text: str, settings: dict[str, Any], classe
     """Creates the folder, or checks that it was rendered with the same recipe and settings.
 
     `settings` holds seed, size, variant, target, compositing and inputs (path -> `digest`); `classes` the name of
-    each class id. ValueError names what differs or is damaged; OSError if nothing can be written there.
+    each class id. UserError names what differs or is damaged; OSError if nothing can be written there.
     """
     remedy = "give another --output, or delete the folder"
     names = file_names(0, settings["target"], settings["compositing"]).values()
@@ -353,13 +355,11 @@ def open_folder(folder: Path, recipe_text: str, settings: dict[str, Any], classe
     try:
         if (folder / "render.json").is_file():
             if difference := _difference(read_settings(folder), settings):
-                raise ValueError(f"--output '{folder}' was rendered with {difference}; {remedy}")
+                raise UserError(f"--output '{folder}' was rendered with {difference}; {remedy}")
             if read_recipe(folder)[1] != yaml.safe_load(recipe_text):  # comments may differ
-                raise ValueError(
-                    f"--output '{folder}' was rendered with another recipe (see its recipe.yaml); {remedy}"
-                )
+                raise UserError(f"--output '{folder}' was rendered with another recipe (see its recipe.yaml); {remedy}")
         elif (folder / "metadata.jsonl").exists() or any(any((folder / kind).glob("*")) for kind in kinds):
-            raise ValueError(f"--output '{folder}' holds pictures but no render.json; {remedy}")
+            raise UserError(f"--output '{folder}' holds pictures but no render.json; {remedy}")
         for kind in kinds:
             (folder / kind).mkdir(parents=True, exist_ok=True)
         if (folder / "render.json").is_file():
@@ -373,7 +373,7 @@ def open_folder(folder: Path, recipe_text: str, settings: dict[str, Any], classe
     except OSError as error:
         if error.strerror is None:  # says itself what is missing
             raise
-        raise OSError(
+        raise UserError(
             f"--output '{folder}' is not writable ({error.strerror}); give a folder you may write to"
         ) from error
 

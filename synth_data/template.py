@@ -89,7 +89,7 @@ def recipe_text(recipe: Recipe, about: str) -> str:
 
 
 def template(families: list[str]) -> str:
-    """A recipe with equal shares of the named families and every default. ValueError for an unknown family."""
+    """A recipe with equal shares of the named families and every default. UserError for an unknown family."""
     for family in families:
         if family not in FAMILIES:
             raise unknown(family, tuple(FAMILIES), "--families")

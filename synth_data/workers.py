@@ -17,6 +17,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
+from synth_data.errors import RenderError, UserError
 from synth_data.recipe import Recipe, parse_recipe
 from synth_data.store import (
     JOURNAL,
@@ -41,7 +42,7 @@ REFRESH = 400  # finished samples between two refreshes of metadata.jsonl
 _recipe: Recipe | None = None
 
 
-class WouldFailAgain(RuntimeError):
+class WouldFailAgain(RenderError):
     """A sample failed for what it was given, such as an unreadable photo: another try cannot help."""
 
 
@@ -86,7 +87,7 @@ def _begin(recipe_text: str, variant: str) -> None:
 def _make(seed: int, foreground: int, indices: list[int], size: int, folder: Path | None) -> list[Any]:
     """Samples of one foreground; returns the pairs, or writes what the recipe asks for and returns rows.
 
-    RuntimeError names the samples that failed; it is `WouldFailAgain` if their input was at fault.
+    RenderError names the samples that failed; it is `WouldFailAgain` if their input was at fault.
     """
     from synth_data.compose import make_layers, make_pairs
 
@@ -100,7 +101,7 @@ def _make(seed: int, foreground: int, indices: list[int], size: int, folder: Pat
         first = (str(error).splitlines() or [type(error).__name__])[0]
         if isinstance(error, OSError) and error.errno == errno.ENOSPC:
             first += f"; make room in {tempfile.gettempdir()}, or set TMPDIR to another folder."
-        kind = WouldFailAgain if isinstance(error, (ValueError, FileNotFoundError)) else RuntimeError
+        kind = WouldFailAgain if isinstance(error, UserError) else RenderError
         raise kind(f"samples {indices} of seed {seed} could not be rendered: {first}") from error
     if folder is None:
         return made
@@ -151,19 +152,19 @@ def _results(
 
 
 def check_variant(variant: str) -> None:
-    """ValueError if the variant is unknown or cannot render here.
+    """UserError if the variant is unknown or cannot render here.
 
     Tried in a process of its own: an unfit LLVM takes the process down, and only once it renders.
     """
     from synth_data.render import NEEDS, VARIANTS
 
     if variant not in VARIANTS:
-        raise ValueError(f"--variant: unknown variant '{variant}'; known: {', '.join(VARIANTS)}")
+        raise UserError(f"--variant: unknown variant '{variant}'; known: {', '.join(VARIANTS)}")
     if variant in NEEDS:
         code = "import sys, synth_data.workers as w; w._load(*sys.argv[1:]); w._make(0, 0, [0], 8, None)"
         trial = [sys.executable, "-c", code, TRIAL, variant]
         if subprocess.run(trial, capture_output=True).returncode:
-            raise ValueError(f"--variant {variant} cannot render here; {NEEDS[variant]}")
+            raise UserError(f"--variant {variant} cannot render here; {NEEDS[variant]}")
 
 
 def render_pairs(
@@ -189,14 +190,14 @@ def _held(folder: Path) -> Iterator[Any]:
     try:
         journal = open(folder / JOURNAL, "ab", buffering=0)
     except OSError as error:
-        raise OSError(
+        raise UserError(
             f"--output '{folder}' is not writable ({error.strerror}); give a folder you may write to"
         ) from error
     with journal:
         try:
             fcntl.flock(journal, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise RuntimeError(
+            raise RenderError(
                 f"--output '{folder}': another run is writing to it; wait for it to end, or give each run its own "
                 "--output and put them together with `python -m synth_data join`."
             ) from None
@@ -223,8 +224,8 @@ def render_dataset(
     """Renders what is missing of the samples `indices` into `folder` (see store.py); returns how many.
 
     Running it again, after whatever interruption, finishes the rest and ends with the same bytes.
-    metadata.jsonl names only finished samples at any time. ValueError if the folder holds another rendering or is
-    damaged, RuntimeError if another run is writing to it, a sample fails (`WouldFailAgain` for wrong input) or the disk
+    metadata.jsonl names only finished samples at any time. UserError if the folder holds another rendering or is
+    damaged, RenderError if another run is writing to it, a sample fails (`WouldFailAgain` for wrong input) or the disk
     is full; finished samples are kept.
     """
     from synth_data.scene import CLASSES
@@ -249,11 +250,11 @@ def render_dataset(
                 write_metadata(folder, rows)
         except OSError as error:
             kept = _leave_whole(folder, recipe, rows, missing)
-            raise RuntimeError(
+            raise RenderError(
                 f"--output '{folder}': cannot be written any more ({error.strerror}); the {kept} finished samples are "
                 "kept; make room there, or copy them to a larger disk."
             ) from error
-        except RuntimeError:
+        except RenderError:
             _leave_whole(folder, recipe, rows, missing)
             raise
         (folder / JOURNAL).unlink()
@@ -327,7 +328,7 @@ def join(shards: list[Path], folder: Path, partial: bool = False) -> int:
     """Puts the sets of several runs together in `folder`: the bytes that one run would have written there.
 
     Returns the number of samples in it. Files are linked where the file system can, else copied; what `folder` already
-    holds of the same rendering stays. ValueError if the sets are not of one rendering, if one index has two different
+    holds of the same rendering stays. UserError if the sets are not of one rendering, if one index has two different
     samples, if a list or recipe is damaged, or (unless `partial`) if an index from 0 on or a listed file is missing or
     a shard's run has not ended.
     """
@@ -339,27 +340,27 @@ def join(shards: list[Path], folder: Path, partial: bool = False) -> int:
         other = read_settings(shard)
         for key in sorted({*settings, *other}):
             if other.get(key) != settings.get(key):
-                raise ValueError(
+                raise UserError(
                     f"'{shard}' was rendered with {key} {other.get(key)}, '{shards[0]}' with {settings.get(key)}; "
                     "join only shards of one rendering"
                 )
         if read_recipe(shard)[0] != recipe:
-            raise ValueError(f"'{shard}' and '{shards[0]}' have different recipes; join only shards of one rendering")
+            raise UserError(f"'{shard}' and '{shards[0]}' have different recipes; join only shards of one rendering")
         here = shard.resolve() == home
         if (shard / JOURNAL).exists() and not here and not partial:
-            raise ValueError(f"'{shard}' is not finished; run its command again, or add --partial")
+            raise UserError(f"'{shard}' is not finished; run its command again, or add --partial")
         for index, row in read_metadata(shard, whole=not here and not partial).items():
             if index not in found:
                 found[index] = (shard, row)
                 continue
             first, known = found[index]
             if row != known or not all(_same_bytes(first / name, shard / name) for name in files_of(row).values()):
-                raise ValueError(f"'{first}' and '{shard}' hold different samples {index}; render one of them again")
+                raise UserError(f"'{first}' and '{shard}' hold different samples {index}; render one of them again")
     if not found:
-        raise ValueError(f"{', '.join(map(str, shards))}: no finished samples; run the shards' commands first")
+        raise UserError(f"{', '.join(map(str, shards))}: no finished samples; run the shards' commands first")
     gap = next((i for i in range(max(found)) if i not in found), None)
     if gap is not None and not partial:
-        raise ValueError(
+        raise UserError(
             f"sample {gap} is in none of the {len(shards)} folders; render it (--indices {gap}:{gap + 1}) or the shard "
             "that lacks it, or add --partial to join what there is"
         )
@@ -378,7 +379,7 @@ def join(shards: list[Path], folder: Path, partial: bool = False) -> int:
             write_metadata(folder, rows)
             (folder / JOURNAL).unlink()
     except OSError as error:
-        raise RuntimeError(
+        raise RenderError(
             f"--output '{folder}': cannot be written ({error.strerror}); make room there or give another --output."
         ) from error
     return len(rows)

@@ -39,7 +39,7 @@ def test_render_train_infer_judge(renders, tmp_path):
         tmp_path / "mattes", "--num_inference_steps", 2, "--ensemble_size", 3, "--output_uncertainty",
     )  # fmt: skip
     run(
-        "-m", "sdseg.evaluate", "--prediction", tmp_path / "mattes", "--ground_truth", renders / "alpha",
+        "-m", "sdseg.evaluation", "--prediction", tmp_path / "mattes", "--ground_truth", renders / "alpha",
         "--output", tmp_path / "metrics.json",
     )  # fmt: skip
     metrics = json.loads((tmp_path / "metrics.json").read_text())
@@ -69,7 +69,7 @@ def test_shipped_adapter_beats_half_of_grabcut(renders, tmp_path):
         "--output",
         tmp_path / "classical",
     )
-    from sdseg.evaluate import evaluate_folder
+    from sdseg.evaluation.evaluate import evaluate_folder
 
     mad = {
         name: evaluate_folder(folder, renders / "alpha")["mean"]["mad"]

@@ -13,7 +13,7 @@ import pytest
 
 from sdseg.imaging import read_alpha, write_image
 from tests.conftest import picture
-from tests.test_training import write_pairs
+from tests.training.test_training import write_pairs
 
 ROOT = Path(__file__).parent.parent
 LIMIT = 20 * 2**30  # bytes

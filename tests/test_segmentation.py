@@ -12,11 +12,13 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from sdseg import inference, training
 from sdseg.adapter import read_adapter
-from sdseg.evaluate import evaluate_folder, read_class_names
+from sdseg.evaluation.__main__ import read_class_names
+from sdseg.evaluation.evaluate import evaluate_folder
 from sdseg.imaging import read_alpha, read_grey16, write_image
-from sdseg.pipeline import MattingPipeline
+from sdseg.inference.__main__ import main as infer
+from sdseg.inference.pipeline import MattingPipeline
+from sdseg.training.__main__ import main as train
 
 ROOT = Path(__file__).parent.parent
 SCRIPT = ROOT / "benchmarks" / "segmentation.py"
@@ -77,7 +79,7 @@ def arguments(shapes, output: Path, **changes) -> list[str]:
 def trained(shapes, tmp_path_factory) -> Path:
     """Run folder of 60 steps on the classes."""
     run = tmp_path_factory.mktemp("runs") / "classes"
-    assert training.main(arguments(shapes, run)) == 0
+    assert train(arguments(shapes, run)) == 0
     return run
 
 
@@ -87,7 +89,7 @@ def drawn(trained, shapes, tmp_path_factory) -> Path:
     output = tmp_path_factory.mktemp("drawn") / "maps"
     flags = ["--ensemble_size", "4", "--output_uncertainty", "--output_overlay", "--batch_size", "4"]
     adapter = ["--adapter", str(trained / "adapter")]
-    assert inference.main([*adapter, "--input", str(shapes[1] / "images"), "--output", str(output), *flags]) == 0
+    assert infer([*adapter, "--input", str(shapes[1] / "images"), "--output", str(output), *flags]) == 0
     return output
 
 
@@ -140,12 +142,12 @@ def test_a_run_on_classes_goes_on_bit_for_bit(trained, shapes, tmp_path):
     del_validation = [
         flag for flag in arguments(shapes, tmp_path / "whole", **changes) if "validation_data" not in flag
     ]
-    assert training.main(del_validation) == 0
+    assert train(del_validation) == 0
     shutil.copytree(tmp_path / "whole", tmp_path / "killed")
     shutil.rmtree(tmp_path / "killed" / "adapter")
     shutil.rmtree(tmp_path / "killed" / "checkpoint-4")
     again = [flag.replace("/whole", "/killed") for flag in del_validation]
-    assert training.main(again) == 0
+    assert train(again) == 0
     one, other = (load_file(tmp_path / name / "adapter/adapter_model.safetensors") for name in ("whole", "killed"))
     assert all(torch.equal(one[key], other[key]) for key in one)
     stored = json.loads((tmp_path / "whole" / "run.json").read_text())["classes"]
@@ -155,7 +157,7 @@ def test_a_run_on_classes_goes_on_bit_for_bit(trained, shapes, tmp_path):
 @pytest.mark.slow
 def test_second_stage_lowers_the_pixel_loss_of_painted_classes(shapes, tmp_path):
     changes = dict(pixel_loss_share=1, logging_steps=1, max_train_steps=30, validation_steps=30, checkpointing_steps=30)
-    assert training.main(arguments(shapes, tmp_path / "run", **changes)) == 0
+    assert train(arguments(shapes, tmp_path / "run", **changes)) == 0
     rows = [json.loads(line) for line in (tmp_path / "run" / "stats.jsonl").read_text().splitlines()]
     losses = [row["loss"] for row in rows if "loss" in row]
     assert np.mean(losses[-5:]) < 0.7 * np.mean(losses[:5])
@@ -163,11 +165,11 @@ def test_second_stage_lowers_the_pixel_loss_of_painted_classes(shapes, tmp_path)
 
 def test_masks_are_learnt_and_written(shapes, tmp_path):
     changes = dict(target="mask", max_train_steps=40, validation_steps=40, checkpointing_steps=40)
-    assert training.main(arguments(shapes, tmp_path / "run", **changes)) == 0
+    assert train(arguments(shapes, tmp_path / "run", **changes)) == 0
     assert read_adapter(tmp_path / "run" / "adapter").config.target == "mask"
     flags = ["--ensemble_size", "4", "--batch_size", "4", "--output_mask", "--output", str(tmp_path / "out")]
     adapter = ["--adapter", str(tmp_path / "run" / "adapter")]
-    assert inference.main([*adapter, "--input", str(shapes[1] / "images"), *flags]) == 0
+    assert infer([*adapter, "--input", str(shapes[1] / "images"), *flags]) == 0
     with Image.open(tmp_path / "out" / "000000.mask.png") as mask:
         assert mask.mode == "L"
         assert np.array_equal(np.asarray(mask) == 255, read_alpha(tmp_path / "out" / "000000.png") >= 0.5)
@@ -179,7 +181,7 @@ def test_masks_are_learnt_and_written(shapes, tmp_path):
 
 def test_what_does_not_fit_is_refused(shapes, trained, tmp_path, capsys):
     def message(changes) -> str:
-        assert training.main(arguments(shapes, tmp_path / "run", **changes)) == 2
+        assert train(arguments(shapes, tmp_path / "run", **changes)) == 2
         return capsys.readouterr().err.splitlines()[-1]
 
     assert "has class 2, but 2 are named" in message(dict(class_names="[a,b]"))
@@ -192,9 +194,9 @@ def test_what_does_not_fit_is_refused(shapes, trained, tmp_path, capsys):
     assert "nothing names them" in message(dict(train_data_dir=bare))
     assert not (tmp_path / "run").exists()
     adapter, photos = ["--adapter", str(trained / "adapter")], ["--input", str(shapes[1] / "images")]
-    assert inference.main([*adapter, *photos, "--output", str(tmp_path / "out"), "--output_mask"]) == 2
+    assert infer([*adapter, *photos, "--output", str(tmp_path / "out"), "--output_mask"]) == 2
     assert "--output_mask: this adapter was trained on target classes" in capsys.readouterr().err
-    assert inference.main([*photos, "--output", str(tmp_path / "out"), "--output_overlay"]) == 2
+    assert infer([*photos, "--output", str(tmp_path / "out"), "--output_overlay"]) == 2
     assert "--output_overlay: this adapter was trained on target alpha" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
@@ -204,10 +206,10 @@ def test_what_does_not_fit_is_refused(shapes, trained, tmp_path, capsys):
 
 def test_the_unet_sees_the_pictures_that_lora_sees(shapes):
     """Order, crops and mirrors: its batches, encoded, are the latents that train.py keeps for the same settings."""
-    from sdseg.config import parse_training_config
     from sdseg.data import LatentSource, TrainingStream
     from sdseg.model import encode_image, load_base
-    from sdseg.training_data import open_data
+    from sdseg.training.config import parse_training_config
+    from sdseg.training.data import open_data
 
     words = [str(word) for word in segmentation.stages(shapes[0], 3, (2, 2))[0]] + ["--lr_warmup_steps", "1"]
     config = parse_training_config([*words, "--output_dir", "none"])

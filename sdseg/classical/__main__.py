@@ -16,6 +16,7 @@ from pathlib import Path, PurePath
 
 from sdseg.classical.methods import METHODS, SETTINGS, TRIMAP_METHODS
 from sdseg.classical.trimaps import read_trimap, require_pymatting
+from sdseg.errors import NotAFolder, UserError, one_line, reported
 from sdseg.imaging import ImageError, read_image, write_alpha
 from sdseg.outputs import output_file, plan_outputs, write_run_record
 
@@ -49,7 +50,7 @@ def run_method(
                 more["trimap"] = read_trimap(output_file(trimap_dir, name), image.shape[:2])
             elif method == "grabcut" and boxes is not None:
                 if relative not in boxes:
-                    raise ValueError("has no box; add one to the file of boxes")
+                    raise UserError("has no box; add one to the file of boxes")
                 more["box"] = entry["box"] = boxes[relative]
             start = time.perf_counter()
             alpha = (METHODS | TRIMAP_METHODS)[method](image, **more)
@@ -75,19 +76,21 @@ def read_boxes(path: Path) -> dict[str, Box]:
     try:
         boxes = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise ValueError(f'{path}: is not JSON ({error}); write {{"photo.jpg": [x0, y0, x1, y1], ...}}') from error
+        raise UserError(
+            f'{path}: is not JSON ({one_line(error)}); write {{"photo.jpg": [x0, y0, x1, y1], ...}}'
+        ) from error
     if not isinstance(boxes, dict):
-        raise ValueError(f'{path}: is no JSON object; write {{"photo.jpg": [x0, y0, x1, y1], ...}}')
+        raise UserError(f'{path}: is no JSON object; write {{"photo.jpg": [x0, y0, x1, y1], ...}}')
     for name, box in boxes.items():
         if not (isinstance(box, list) and len(box) == 4 and all(type(value) is int for value in box)):
-            raise ValueError(f"{path}: the box of {name} is {box}; write four whole numbers, [x0, y0, x1, y1]")
+            raise UserError(f"{path}: the box of {name} is {box}; write four whole numbers, [x0, y0, x1, y1]")
     return {name: tuple(box) for name, box in boxes.items()}
 
 
 def choose_methods(names: list[str], trimap_dir: Path | None) -> list[str]:
     """What `--method` names, each once; `all` stands for every method that the given inputs allow.
 
-    Raises ValueError where a method needs a trimap and none is given, NotADirectoryError for a trimap folder that
+    Raises UserError where a method needs a trimap and none is given, UserError for a trimap folder that
     is none, ModuleNotFoundError without pymatting.
     """
     if "all" in names:
@@ -95,12 +98,12 @@ def choose_methods(names: list[str], trimap_dir: Path | None) -> list[str]:
     chosen = list(dict.fromkeys(names))
     with_trimap = [name for name in chosen if name in TRIMAP_METHODS]
     if with_trimap and trimap_dir is None:
-        raise ValueError(f"{with_trimap[0]} needs trimaps; name their folder with --trimap DIR")
+        raise UserError(f"{with_trimap[0]} needs trimaps; name their folder with --trimap DIR")
     if trimap_dir is not None and not with_trimap:
-        raise ValueError(f"--trimap {trimap_dir}: no chosen method uses it; choose {', '.join(TRIMAP_METHODS)} or all")
+        raise UserError(f"--trimap {trimap_dir}: no chosen method uses it; choose {', '.join(TRIMAP_METHODS)} or all")
     if with_trimap:
         if not trimap_dir.is_dir():
-            raise NotADirectoryError(f"{trimap_dir}: is no folder; name the folder of trimaps with --trimap DIR")
+            raise NotAFolder(f"{trimap_dir}: is no folder; name the folder of trimaps with --trimap DIR")
         require_pymatting()
     return chosen
 
@@ -132,27 +135,27 @@ def main(argv: list[str] | None = None) -> int:
     )
     box.add_argument("--boxes", type=Path, metavar="FILE", help='GrabCut: JSON {"photo.jpg": [x0, y0, x1, y1], ...}')
     arguments = parser.parse_args(argv)
+    return reported(lambda: run(arguments))
+
+
+def run(arguments: argparse.Namespace) -> int:
     root = arguments.input.parent if arguments.input.is_file() else arguments.input
     failed = 0
-    try:
-        methods = choose_methods(arguments.method, arguments.trimap)
-        if (arguments.box or arguments.boxes) and "grabcut" not in methods:
-            raise ValueError("a box is for GrabCut alone; choose --method grabcut")
-        plan = plan_outputs(arguments.input, arguments.output)
-        boxes = None
-        if arguments.box:
-            boxes = {path.relative_to(root).as_posix(): tuple(arguments.box) for path in plan}
-        elif arguments.boxes:
-            boxes = read_boxes(arguments.boxes)
-        several = len(methods) > 1
-        for method in methods:
-            output_dir = arguments.output / method if several else arguments.output
-            failed += run_method(method, plan, root, output_dir, arguments.trimap, boxes)
-    except (OSError, ValueError, ImportError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    methods = choose_methods(arguments.method, arguments.trimap)
+    if (arguments.box or arguments.boxes) and "grabcut" not in methods:
+        raise UserError("a box is for GrabCut alone; choose --method grabcut")
+    plan = plan_outputs(arguments.input, arguments.output)
+    boxes = None
+    if arguments.box:
+        boxes = {path.relative_to(root).as_posix(): tuple(arguments.box) for path in plan}
+    elif arguments.boxes:
+        boxes = read_boxes(arguments.boxes)
+    several = len(methods) > 1
+    for method in methods:
+        output_dir = arguments.output / method if several else arguments.output
+        failed += run_method(method, plan, root, output_dir, arguments.trimap, boxes)
     return 1 if failed else 0
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    sys.exit(main())

@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from sdseg.errors import UserError
+
 GRABCUT_MARGIN = 0.05  # of the side, at each end
 GRABCUT_ITERATIONS = 5
 
@@ -14,7 +16,7 @@ def grabcut(image: np.ndarray, box: tuple[int, int, int, int] | None = None) -> 
     least one pixel). What is outside is background for certain. OpenCV's random generator is seeded first, so a
     photo has one result. Where OpenCV finds too little to build its two colour models of, the matte is empty.
 
-    Raises ValueError for a box that is empty, reaches outside the picture or covers all of it.
+    Raises UserError for a box that is empty, reaches outside the picture or covers all of it.
     """
     import cv2
 
@@ -27,9 +29,9 @@ def grabcut(image: np.ndarray, box: tuple[int, int, int, int] | None = None) -> 
     else:
         x0, y0, x1, y1 = box
         if not (0 <= x0 < x1 <= width and 0 <= y0 < y1 <= height):
-            raise ValueError(f"box {x0} {y0} {x1} {y1}: not within the picture of {width} x {height} pixels")
+            raise UserError(f"box {x0} {y0} {x1} {y1}: not within the picture of {width} x {height} pixels")
         if (x1 - x0, y1 - y0) == (width, height):
-            raise ValueError(f"box {x0} {y0} {x1} {y1}: covers the whole picture and leaves no background; narrow it")
+            raise UserError(f"box {x0} {y0} {x1} {y1}: covers the whole picture and leaves no background; narrow it")
         rectangle = (x0, y0, x1 - x0, y1 - y0)
     mask = np.zeros((height, width), np.uint8)
     background, foreground = np.zeros((1, 65)), np.zeros((1, 65))  # parameters of the two colour models

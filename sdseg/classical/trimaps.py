@@ -1,7 +1,7 @@
 """Mattes from a trimap, by pymatting: image uint8 [H, W, 3] sRGB and trimap -> matte float32 [H, W] in [0, 1].
 
 A trimap is float32 [H, W]: 0 background for certain, 1 subject for certain, anything between unknown. Known
-pixels come out exactly as given. Every function raises ValueError for a trimap that does not fit (see
+pixels come out exactly as given. Every function raises UserError for a trimap that does not fit (see
 `check_trimap`) and where pymatting's solver does not converge, ModuleNotFoundError without pymatting.
 """
 
@@ -11,24 +11,25 @@ from pathlib import Path
 
 import numpy as np
 
+from sdseg.errors import MissingPackage, UserError, one_line
 from sdseg.imaging import ImageError, read_alpha
 
 
 def require_pymatting() -> None:
     """Raises ModuleNotFoundError unless pymatting is installed; does not import it (its first import compiles)."""
     if importlib.util.find_spec("pymatting") is None:
-        raise ModuleNotFoundError("trimap methods need pymatting, which is not installed: pip install 'sdseg[matting]'")
+        raise MissingPackage("trimap methods need pymatting, which is not installed: pip install 'sdseg[matting]'")
 
 
 def check_trimap(trimap: np.ndarray, shape: tuple[int, int]) -> None:
-    """Raises ValueError unless a trimap has the picture's [H, W] and pixels of all three kinds."""
+    """Raises UserError unless a trimap has the picture's [H, W] and pixels of all three kinds."""
     if trimap.shape != shape:
         (height, width), (h, w) = shape, trimap.shape
-        raise ValueError(f"is {w} x {h} pixels, its picture {width} x {height}; make them the same size")
+        raise UserError(f"is {w} x {h} pixels, its picture {width} x {height}; make them the same size")
     kinds = {"background (0)": trimap == 0, "subject (255)": trimap == 1, "unknown (128)": (trimap > 0) & (trimap < 1)}
     for kind, pixels in kinds.items():
         if not pixels.any():
-            raise ValueError(f"has no {kind} pixels; a trimap needs background, subject and unknown ones")
+            raise UserError(f"has no {kind} pixels; a trimap needs background, subject and unknown ones")
 
 
 def read_trimap(path: Path, shape: tuple[int, int]) -> np.ndarray:
@@ -39,7 +40,7 @@ def read_trimap(path: Path, shape: tuple[int, int]) -> np.ndarray:
     try:
         check_trimap(trimap, shape)
     except ValueError as error:
-        raise ImageError(f"{path}: {error}") from error
+        raise ImageError(f"{path}: {one_line(error)}") from error
     return trimap
 
 

@@ -13,13 +13,20 @@ from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 from sdseg.data.pairs import DataError, PairFiles
+from sdseg.errors import one_line
 from sdseg.imaging import Encoded
 
-if TYPE_CHECKING:
-    from sdseg.data.sources import Columns
+
+@dataclass(frozen=True)
+class Columns:
+    """Which columns (of a folder: which files) hold a pair, and which split of a set of several."""
+
+    image: str = "image"
+    alpha: str = "alpha"
+    split: str = "train"
 
 
 class Rows(Protocol):
@@ -146,7 +153,7 @@ def tar_samples(path: Path) -> Iterator[tuple[str, dict[str, Part]]]:
             members = [member for member in tar if member.isfile()]
     except (tarfile.TarError, OSError) as error:
         raise DataError(
-            f"{path} cannot be read ({error}); it must be a whole, uncompressed tar file; copy or export it again"
+            f"{path} cannot be read ({one_line(error)}); it must be a whole, uncompressed tar file; export it again"
         ) from error
     if members and members[-1].offset_data + members[-1].size > path.stat().st_size:
         raise DataError(f"{path} is cut off within {members[-1].name}; copy or export it again")
@@ -195,7 +202,7 @@ class ParquetRows:
                 with opened(url) as file:
                     footer = pq.ParquetFile(file).metadata
             except (OSError, pa.ArrowInvalid) as error:
-                raise DataError(f"{url} cannot be read ({error}); copy or export it again") from error
+                raise DataError(f"{url} cannot be read ({one_line(error)}); copy or export it again") from error
             self._footers.append(footer)
             if number == 0:
                 known = footer.schema.to_arrow_schema().names
@@ -237,7 +244,7 @@ class ParquetRows:
                 table = whole.read_row_group(group.group, columns=[self.image, self.alpha])
         except (OSError, pa.ArrowInvalid) as error:
             raise DataError(
-                f"{url}: row group {group.group} cannot be read ({error}); copy or export it again"
+                f"{url}: row group {group.group} cannot be read ({one_line(error)}); copy or export it again"
             ) from error
         self._recent[which] = table
         while sum(len(kept) for kept in self._recent.values()) > max(self.keep, group.count):

@@ -24,7 +24,7 @@ def shared_foreground(one: str | Path, other: str | Path) -> int | None:
     of `python -m synth_data render` share none.
 
     Raises:
-        ValueError: a record that cannot be read.
+        UserError: a record that cannot be read.
     """
     origin = _origin(Path(one))
     if origin is None or origin != _origin(Path(other)):

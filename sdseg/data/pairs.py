@@ -9,11 +9,12 @@ from pathlib import Path
 
 import numpy as np
 
+from sdseg.errors import UserError, one_line
 from sdseg.imaging import Encoded, ImageError, list_images, read_image
 from sdseg.targets import Target
 
 
-class DataError(ValueError):
+class DataError(UserError):
     """A data set that cannot be trained on; one line that names the file and the remedy."""
 
 
@@ -32,7 +33,9 @@ def is_on_the_fly(directory: str | Path) -> bool:
     try:
         return record.is_file() and json.loads(record.read_text("utf-8")).get("compositing") == "on_the_fly"
     except (ValueError, AttributeError) as error:
-        raise DataError(f"{record} is not what `python -m synth_data render` writes ({error}); render again") from error
+        raise DataError(
+            f"{record} is not what `python -m synth_data render` writes ({one_line(error)}); render again"
+        ) from error
 
 
 def find_pairs(directory: str | Path, image_column: str = "image", alpha_column: str = "alpha") -> list[PairFiles]:

@@ -6,7 +6,6 @@ import hashlib
 import json
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
 
@@ -14,18 +13,9 @@ import numpy as np
 import torch
 
 from sdseg.data.augmentation import PERMUTATION, Augmentation, draw_generator, fit_pair
-from sdseg.data.containers import ParquetRows, Rows, TarRows, load_rows, of_split, parquet_files
+from sdseg.data.containers import Columns, ParquetRows, Rows, TarRows, load_rows, of_split, parquet_files
 from sdseg.data.pairs import DataError, PairFiles, find_pairs, is_on_the_fly, read_pair
 from sdseg.targets import Target
-
-
-@dataclass(frozen=True)
-class Columns:
-    """Which columns (of a folder: which files) hold a pair, and which split of a set of several."""
-
-    image: str = "image"
-    alpha: str = "alpha"
-    split: str = "train"
 
 
 class Source:
@@ -238,7 +228,7 @@ def open_pictures(
     augmentation: Augmentation,
     *,
     weights: list[float] | None = None,
-    columns: Columns = Columns(),
+    columns: Columns = Columns(),  # noqa: B008
     streaming: bool = False,
     window: int = 512,
     target: Target = Target(),  # noqa: B008
@@ -255,7 +245,7 @@ def open_pictures(
         target: what the truths are; mattes if not said.
 
     Raises:
-        DataError, ValueError: a place that holds no pairs, or damaged ones.
+        DataError, UserError: a place that holds no pairs, or damaged ones.
     """
     words = dict(columns=columns, streaming=streaming, window=window)
     if isinstance(places, (str, Path)):

@@ -9,8 +9,8 @@ import torch
 
 from sdseg.data.augmentation import draw_generator, uniform
 from sdseg.data.latent_cache import LatentSource
+from sdseg.data.noise import annealed_noise
 from sdseg.data.sources import Source
-from sdseg.noise import annealed_noise
 
 
 class TrainingStream(torch.utils.data.Dataset):

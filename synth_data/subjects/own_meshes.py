@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from synth_data.colour import any_colour, colour_of_tone, shade, srgb_to_linear
+from synth_data.errors import MissingFile, UserError
 from synth_data.factors import chance, count, draw, shares, span, text
 from synth_data.subjects import fur
 from synth_data.subjects.meshes import Mesh, Strands, Subject, join, placed, random_rotation, rotation, scatter, waves
@@ -54,24 +55,22 @@ class Factors:
 def files_of(folder: str) -> list[Path]:
     """The mesh files of a `folder` (or the one file it names), sorted by their path.
 
-    ValueError if it is empty or holds none, FileNotFoundError if it does not exist.
+    UserError if it is empty or holds none, UserError if it does not exist.
     """
     if not folder:
-        raise ValueError(
-            "own_meshes: folder: '' names no folder; give a folder of .obj or .ply files, or one such file"
-        )
+        raise UserError("own_meshes: folder: '' names no folder; give a folder of .obj or .ply files, or one such file")
     path = Path(folder)
     if path.is_file():
         if path.suffix.lower() not in SUFFIXES:
-            raise ValueError(
+            raise UserError(
                 f"own_meshes: folder: '{folder}' is not a mesh; give a .obj or .ply file, or a folder of them"
             )
         return [path]
     if not path.is_dir():
-        raise FileNotFoundError(f"own_meshes: folder: nothing at '{folder}'; give a folder of .obj or .ply files")
+        raise MissingFile(f"own_meshes: folder: nothing at '{folder}'; give a folder of .obj or .ply files")
     found = sorted((p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file()), key=Path.as_posix)
     if not found:
-        raise ValueError(f"own_meshes: folder: no .obj or .ply file in '{folder}'; put meshes in it or name another")
+        raise UserError(f"own_meshes: folder: no .obj or .ply file in '{folder}'; put meshes in it or name another")
     return found
 
 
@@ -79,8 +78,8 @@ def check(factors: Factors, place: str) -> None:
     """Raises what is wrong with a recipe that uses this family; `place` names its table. See `files_of`."""
     try:
         files_of(factors.folder)
-    except (ValueError, FileNotFoundError) as error:
-        raise type(error)(f"{place}: {str(error).removeprefix('own_meshes: ')}") from None
+    except UserError as error:
+        raise UserError(f"{place}: {str(error).removeprefix('own_meshes: ')}") from None
 
 
 def _picture(image: Any) -> tuple[np.ndarray, np.ndarray | None]:
@@ -145,7 +144,7 @@ def read_meshes(path: str) -> tuple[Mesh, ...]:
     """The parts of one OBJ or PLY file, centred (the middle of their box) and scaled to radius 1; `material` may be {}.
 
     Polygons become triangles. The arrays are shared between calls: copy before writing to them.
-    ValueError, with the file and the remedy: cannot be read, no faces, vertices that are not finite, no extent or area.
+    UserError, with the file and the remedy: cannot be read, no faces, vertices that are not finite, no extent or area.
     """
     import trimesh
 
@@ -155,25 +154,25 @@ def read_meshes(path: str) -> tuple[Mesh, ...]:
         parts = [g for g in scene.dump() if isinstance(g, trimesh.Trimesh)]
     except Exception as error:  # whatever a broken file makes the reader raise
         reason = (str(error).splitlines() or [""])[0] or type(error).__name__
-        raise ValueError(f"{where} cannot be read ({reason}); {REMEDY}") from error
+        raise UserError(f"{where} cannot be read ({reason}); {REMEDY}") from error
     parts = [g for g in parts if len(g.faces)]
     if not parts:
-        raise ValueError(f"{where} has no faces; {REMEDY}")
+        raise UserError(f"{where} has no faces; {REMEDY}")
     for geometry in parts:
         if geometry.faces.min() < 0 or geometry.faces.max() >= len(geometry.vertices):
-            raise ValueError(f"{where} has faces without vertices; {REMEDY}")
+            raise UserError(f"{where} has faces without vertices; {REMEDY}")
         if not np.isfinite(geometry.vertices[geometry.faces]).all():
-            raise ValueError(f"{where} has vertices that are not finite; {REMEDY}")
+            raise UserError(f"{where} has vertices that are not finite; {REMEDY}")
     meshes = [_part(g) for g in parts]
     points = np.concatenate([m.vertices[m.faces].reshape(-1, 3) for m in meshes])
     middle = (points.max(0) + points.min(0)) / 2
     radius = np.linalg.norm(points - middle, axis=1).max()
     if not radius > 0:
-        raise ValueError(f"{where} has no extent: all its vertices are one point; {REMEDY}")
+        raise UserError(f"{where} has no extent: all its vertices are one point; {REMEDY}")
     sides = np.concatenate([np.diff(m.vertices[m.faces], axis=1, append=m.vertices[m.faces[:, :1]]) for m in meshes])
     twice_area = np.linalg.norm(np.cross(sides[:, 0], sides[:, 1]), axis=1)
     if (twice_area <= 1e-6 * (sides**2).sum(2).max(1)).all():  # flat to within single precision
-        raise ValueError(f"{where} has no area: the corners of each face lie on a line; {REMEDY}")
+        raise UserError(f"{where} has no area: the corners of each face lie on a line; {REMEDY}")
     return tuple(replace(m, vertices=(m.vertices - middle) / radius) for m in meshes)
 
 

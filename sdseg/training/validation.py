@@ -1,0 +1,159 @@
+"""Validation during training, through the pipeline that users run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sdseg.targets import NO_CLASS
+from sdseg.training.config import TrainingConfig
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import numpy as np
+    from accelerate import Accelerator
+
+    from sdseg.data import Source
+    from sdseg.model import Base
+
+GRID_ROWS = 12  # of the validation picture
+
+
+def validate(
+    accelerator: Accelerator,
+    unet,
+    base: Base,
+    held_out: Source,
+    config: TrainingConfig,
+    output: Path,
+    step: int,
+    colours: np.ndarray | None = None,
+    stopped: Callable[[], int] = lambda: 0,
+) -> dict[str, float] | None:
+    """Matte the first held-out pairs through the pipeline users run; None, and nothing written, once `stopped`.
+
+    Returns mean `mad`, `mse`, `iou` and, with two samples or more, the `calibration_scale` of the uncertainty; of
+    target classes, painted in `colours` uint8 [classes, 3], `accuracy` and `mean_iou` of all pixels together.
+    The main process writes validation/step-<step>.png and shows the same grid in TensorBoard: photo, truth,
+    prediction, uncertainty (black 0, white 0.5 of alpha or an entropy of 1) of the first few.
+    """
+    import numpy as np
+    import torch
+
+    from sdseg.imaging import write_image
+    from sdseg.inference.pipeline import MattingPipeline
+    from sdseg.model import inference_scheduler
+
+    network = accelerator.unwrap_model(unet)
+    network.eval()
+    scheduler = inference_scheduler(prediction_type=config.prediction_type)
+    classes = {} if colours is None else {"class_colours": colours.tolist()}
+    pipeline = MattingPipeline(
+        network, base.vae, scheduler, base.prompt_embedding, target=held_out.target.kind, **classes
+    )
+    pipeline.set_progress_bar_config(disable=True)
+    scores = MatteScores() if colours is None else ClassScores(colours)
+    rows = []
+    for index in range(min(len(held_out), config.num_validation_images)):
+        if stopped():
+            network.train()
+            return None
+        image, truth = held_out.read(index)
+        result = pipeline(
+            image,
+            num_inference_steps=config.num_inference_steps,
+            ensemble_size=config.validation_ensemble_size,
+            processing_resolution=config.resolution,
+            batch_size=config.train_batch_size,
+            output_uncertainty=config.validation_ensemble_size > 1,
+            generator=torch.Generator().manual_seed(config.seed),
+        )
+        uncertainty = None if result.uncertainty is None else result.uncertainty[0]
+        scores.add(result.prediction[0], truth, uncertainty)
+        if len(rows) < GRID_ROWS:
+            rows.append(
+                picture_row([image, *scores.shown(result.prediction[0], truth, uncertainty)], config.resolution)
+            )
+    network.train()
+    if accelerator.is_main_process:
+        grid = np.concatenate(rows)
+        write_image(output / "validation" / f"step-{step:06d}.png", grid)
+        for tracker in accelerator.trackers:
+            if tracker.name == "tensorboard":
+                tracker.writer.add_image("validation", grid, step, dataformats="HWC")
+    return scores.figures()
+
+
+class MatteScores:
+    """Mean figures of mattes against true ones, and how wide their uncertainty is."""
+
+    def __init__(self):
+        from sdseg.evaluation.metrics import iou, mad, mse
+
+        self.measures: dict[str, Callable] = {"mad": mad, "mse": mse, "iou": iou}
+        self.values = {name: [] for name in self.measures}
+        self.squared_error = self.variance = 0.0
+
+    def add(self, matte: np.ndarray, truth: np.ndarray, deviation: np.ndarray | None) -> None:
+        """float32 [H, W] in [0, 1] each."""
+        import numpy as np
+
+        for name, measure in self.measures.items():
+            self.values[name].append(measure(matte, truth))
+        if deviation is not None:
+            self.squared_error += float(np.square(matte - truth, dtype=np.float64).sum())
+            self.variance += float(np.square(deviation, dtype=np.float64).sum())
+
+    def shown(self, matte: np.ndarray, truth: np.ndarray, deviation: np.ndarray | None) -> list[np.ndarray]:
+        """Truth, matte and twice the deviation, for `picture_row`."""
+        return [truth, matte] + ([] if deviation is None else [(deviation * 2).clip(0, 1)])
+
+    def figures(self) -> dict[str, float]:
+        import numpy as np
+
+        from sdseg.evaluation.metrics import calibration_scale
+
+        means = {name: float(np.mean(values)) for name, values in self.values.items()}
+        return means | (
+            {"calibration_scale": calibration_scale(self.squared_error, self.variance)} if self.variance else {}
+        )
+
+
+class ClassScores:
+    """Accuracy and mean IoU of class maps, pixels of all pictures together."""
+
+    def __init__(self, colours: np.ndarray):
+        self.colours, self.matrix = colours, 0
+
+    def add(self, ids: np.ndarray, truth: np.ndarray, _entropy: np.ndarray | None) -> None:
+        """Ids uint8 [H, W] and int32 [H, W], NO_CLASS where there is none."""
+        import numpy as np
+
+        from sdseg.evaluation.segmentation_metrics import confusion_matrix
+
+        self.matrix = self.matrix + confusion_matrix(ids.astype(np.int32), truth, len(self.colours), ignore=NO_CLASS)
+
+    def shown(self, ids: np.ndarray, truth: np.ndarray, entropy: np.ndarray | None) -> list[np.ndarray]:
+        """Both in their colours, void grey, and the entropy, for `picture_row`."""
+        import numpy as np
+
+        colours = np.concatenate([self.colours, np.full((1, 3), 127, np.uint8)])
+        return [colours[truth], colours[ids]] + ([] if entropy is None else [entropy])
+
+    def figures(self) -> dict[str, float]:
+        from sdseg.evaluation.segmentation_metrics import accuracy, mean_iou
+
+        return {"accuracy": float(accuracy(self.matrix)), "mean_iou": float(mean_iou(self.matrix))}
+
+
+def picture_row(pictures: list[np.ndarray], side: int) -> np.ndarray:
+    """Pictures uint8 [H, W, 3] and maps float [H, W] in [0, 1] in one row of squares, uint8 [side, n·side, 3]."""
+    import numpy as np
+    from PIL import Image, ImageOps
+
+    tiles = [
+        one if one.dtype == np.uint8 else np.round(one * 255).astype(np.uint8)[..., None].repeat(3, -1)
+        for one in pictures
+    ]
+    return np.concatenate([np.asarray(ImageOps.pad(Image.fromarray(tile), (side, side))) for tile in tiles], axis=1)

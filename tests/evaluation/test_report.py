@@ -1,0 +1,203 @@
+import base64
+import re
+from html import unescape
+from html.parser import HTMLParser
+from io import BytesIO
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from sdseg.evaluation.report import build_report, collect_rows, data_uri, main, make_row, parse_predictions, shrink
+from sdseg.imaging import write_alpha, write_grey16, write_image
+
+RNG = np.random.default_rng(0)
+
+
+class Page(HTMLParser):
+    """Collects what a browser would load, and the headings of photos in order."""
+
+    def __init__(self, text: str):
+        super().__init__()
+        self.links, self.tags, self.pictures, self.captions, self.headings, self._inside = [], set(), [], [], [], None
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.add(tag)
+        attributes = dict(attributes)
+        self.links += [value for name, value in attributes.items() if name in ("src", "href", "srcset", "action")]
+        if tag == "img":
+            self.pictures.append(attributes)
+        self._inside = tag
+
+    def handle_data(self, data):
+        if self._inside == "h3":
+            self.headings.append(data.strip())
+        elif self._inside == "figcaption":
+            self.captions.append(data)
+        self._inside = None
+
+
+def decoded(uri: str) -> np.ndarray:
+    prefix, content = uri.split(",")
+    assert prefix == "data:image/png;base64"
+    return np.asarray(Image.open(BytesIO(base64.b64decode(content, validate=True))))
+
+
+def row(name: str, error: float, height: int = 64, width: int = 48, judged: bool = True, methods=("ours",)):
+    truth = np.full((height, width), 0.25, np.float32)
+    mattes = {method: (truth + np.float32(error), np.full((height, width), 0.1, np.float32)) for method in methods}
+    image = RNG.integers(0, 256, (height, width, 3), dtype=np.uint8)
+    metrics = {method: {"mad": error} for method in methods} if judged else None
+    return make_row(name, image, truth if judged else None, mattes, metrics)
+
+
+def written(tmp_path, rows, title="Title", summary=()) -> tuple[str, Page]:
+    build_report(tmp_path / "report.html", title, list(summary), rows)
+    assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
+    text = (tmp_path / "report.html").read_text("utf-8")
+    return text, Page(text)
+
+
+def test_page_is_self_contained(tmp_path):
+    text, page = written(
+        tmp_path, [row("a", 0.1), row("b", 0.2, judged=False)], summary=[{"method": "ours", "mad": 0.1}]
+    )
+    assert page.links and all(link.startswith("data:image/png;base64,") for link in page.links)
+    assert not re.search(r"https?:|file:|url\(|@import", re.sub(r"data:image/png;base64,[\w+/=]+", "", text))
+    assert not page.tags & {"script", "link", "iframe", "object", "base", "form"}
+    assert "default-src 'none'" in text
+
+
+def test_worst_first_and_unjudged_apart(tmp_path):
+    rows = [row("good", 0.1), row("bad", 0.6), row("calm", 0.5, judged=False), row("middle", 0.3)]
+    unsure = row("unsure", 0.5, judged=False)
+    unsure.results["ours"].uncertainty[:] = 0.3
+    text, page = written(tmp_path, [*rows, unsure])
+    assert page.headings == ["bad", "middle", "good", "unsure", "calm"]
+    assert text.index("With ground truth, worst first") < text.index("bad") < text.index("good")
+    assert text.index("good") < text.index("Without ground truth") < text.index("unsure")
+    assert page.captions.count("truth") == page.captions.count("|error|") == 3
+    assert page.captions.count("photo") == page.captions.count("matte") == page.captions.count("uncertainty") == 5
+
+
+def test_the_first_method_decides_the_order(tmp_path):
+    first, second = (row(name, 0.1, methods=("ours", "otsu")) for name in ("x", "y"))
+    first.results["ours"].metrics["mad"], second.results["ours"].metrics["mad"] = 0.1, 0.2
+    first.results["otsu"].metrics["mad"] = 0.9
+    text, page = written(tmp_path, [first, second])
+    assert page.headings == ["y", "x"]
+    assert page.captions.count("photo") == 2 and page.captions.count("matte") == 4
+    assert text.count("<h4>otsu</h4>") == 2 and "0.9000" in text
+
+
+HOSTILE = "<script>alert('1')</script>\"&amp;{title}\n/ünïcode\udcff"
+
+
+def test_hostile_names_stay_text(tmp_path):
+    hostile = row(HOSTILE, 0.1, methods=("<b>m</b>",))
+    text, page = written(tmp_path, [hostile], title=HOSTILE, summary=[{"method": "<i>x</i>", "<u>": 1}])
+    assert not page.tags & {"script", "i", "u"}
+    assert "<b>m" not in text and unescape("&lt;script&gt;") in unescape(text)
+    assert "{title}" in text and "ünïcode?" in text
+
+
+def test_pictures_are_embedded_at_the_right_size(tmp_path):
+    small, large = row("small", 0.25, 64, 48), row("large", 0.1, 700, 1000)
+    _, page = written(tmp_path, [small, large])
+    shown = [picture for picture in page.pictures if picture["alt"]]
+    arrays = [decoded(picture["src"]) for picture in shown]
+    assert [array.shape[:2] for array in arrays] == [(64, 48)] * 5 + [(358, 512)] * 5
+    kinds = ["photo", "truth", "matte", "|error|", "uncertainty"]
+    assert [picture["alt"] for picture in shown] == kinds * 2
+    np.testing.assert_array_equal(arrays[0], small.image)
+    assert (arrays[1] == 64).all() and (arrays[2] == 128).all(), "alpha .25 and .5 in 8 bits"
+    for picture, width in zip(shown, [144] * 5 + [224] * 5, strict=True):  # 48 threefold; 1000 fitted to 224
+        assert picture["style"] == f"--shown:{width}px"
+        assert (picture.get("class") == "crisp") == (width == 144)
+
+
+def test_colour_scales_end_where_the_values_do(tmp_path):
+    _, page = written(tmp_path, [row("a", 0.15)])
+    text, _ = written(tmp_path, [row("a", 0.15)])
+    assert "≥ 0.2<" in text and "≥ 0.1<" in text  # |error| .15 on a scale to .2, uncertainty .1 on one to .1
+    bars = [decoded(picture["src"])[0] for picture in page.pictures if not picture["alt"]]
+    by_caption = {picture["alt"]: decoded(picture["src"])[0, 0] for picture in page.pictures}
+    np.testing.assert_array_equal(by_caption["|error|"], bars[0][191])  # .15 / .2 of 255
+    np.testing.assert_array_equal(by_caption["uncertainty"], bars[1][255])
+
+
+def test_shrink_keeps_means_and_small_pictures():
+    values = RNG.random((1024, 512)).astype(np.float32)
+    small = shrink(values)
+    assert small.shape == (512, 256) and small.mean() == pytest.approx(values.mean(), rel=1e-5)
+    assert shrink(small) is small
+    assert shrink(np.zeros((2000, 1), np.uint8)).shape == (512, 1)
+
+
+def test_data_uri_round_trip():
+    image = RNG.integers(0, 256, (5, 7, 3), dtype=np.uint8)
+    np.testing.assert_array_equal(decoded(data_uri(image)), image)
+
+
+# ------------------------------------------------------------------------------------------------- from folders
+
+
+@pytest.fixture
+def folders(tmp_path):
+    """Three photos, truth for two of them, and the output folders of two methods."""
+    for number, name in enumerate(("a", "sub/b", "c")):
+        write_image(tmp_path / "in" / f"{name}.png", np.full((20, 30, 3), 90, np.uint8))
+        if name != "c":
+            write_alpha(tmp_path / "truth" / f"{name}.png", np.zeros((20, 30)))
+        for method, error in (("ours", 0.1 + 0.2 * number), ("otsu", 0.5)):
+            write_alpha(tmp_path / method / f"{name}.png", np.full((20, 30), error))
+        write_grey16(tmp_path / "ours" / f"{name}.uncertainty.png", np.full((20, 30), 0.05))
+    return tmp_path
+
+
+def test_command_line(folders, tmp_path, capsys):
+    output = tmp_path / "page" / "report.html"
+    given = ["--images", str(tmp_path / "in"), "--ground_truth", str(tmp_path / "truth"), "--output", str(output)]
+    assert main([*given, "--prediction", f"mine={tmp_path / 'ours'}", str(tmp_path / "otsu")]) == 0
+    text = output.read_text("utf-8")
+    page = Page(text)
+    assert page.headings == ["sub/b", "a", "c"]
+    assert page.captions.count("matte") == 6 and page.captions.count("uncertainty") == 3
+    assert page.captions.count("truth") == 2
+    assert "<td>mine</td><td>2</td>" in text and "<td>otsu</td>" in text
+    assert "0.2000" in text, "mean MAD of .1 and .3"
+    assert "3 photos" in capsys.readouterr().out
+
+
+def test_rows_may_be_limited(folders, tmp_path):
+    _, rows = collect_rows(tmp_path / "in", {"ours": tmp_path / "ours"}, tmp_path / "truth", max_rows=1)
+    assert [row.name for row in rows] == ["sub/b", "c"]
+    _, rows = collect_rows(tmp_path / "in", {"ours": tmp_path / "ours"})
+    assert [row.name for row in rows] == ["a", "c", "sub/b"] and all(row.truth is None for row in rows)
+
+
+def test_errors_name_the_thing(folders, tmp_path, capsys):
+    def error(*arguments) -> str:
+        assert main([*map(str, arguments), "--output", str(tmp_path / "r.html")]) == 2
+        assert not (tmp_path / "r.html").exists()
+        err = capsys.readouterr().err
+        assert err.startswith("error: ") and err.count("\n") == 1
+        return err
+
+    images, truth, ours = tmp_path / "in", tmp_path / "truth", tmp_path / "ours"
+    assert "none" in error("--images", tmp_path / "none", "--prediction", ours)
+    (tmp_path / "bare").mkdir()
+    assert "no matte of any photo" in error("--images", images, "--prediction", tmp_path / "bare")
+    assert "tell them apart" in error("--images", images, "--prediction", ours, ours)
+    write_alpha(truth / "d.png", np.zeros((4, 4)))
+    assert "no photo for the ground truth" in error("--images", images, "--prediction", ours, "--ground_truth", truth)
+    (truth / "d.png").unlink()
+    write_alpha(ours / "c.png", np.zeros((4, 4)))
+    assert "ours or its truth is 4x4, but the photo is 30x20" in error("--images", images, "--prediction", ours)
+
+
+def test_predictions_are_named(tmp_path):
+    (tmp_path / "a=b").mkdir()
+    given = [str(tmp_path / "x"), "name=folder", str(tmp_path / "a=b")]
+    assert list(parse_predictions(given)) == ["x", "name", "a=b"]

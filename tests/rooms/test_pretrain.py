@@ -1,0 +1,90 @@
+"""The script that makes the miniature base: resuming, the VAE's loss, and both stages on a handful of pictures."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from sdseg.embedded.pretrain import Trainer, as_tensor, main, vae_loss, warmup_constant_decay
+from tests.training.test_training import write_pairs
+
+
+def test_learning_rate_warms_up_stays_and_falls_to_zero():
+    rates = [warmup_constant_decay(step, 1000) for step in range(1001)]
+    assert rates[0] == pytest.approx(1 / 200) and rates[199:800] == [1.0] * 601
+    assert rates[900] == pytest.approx(0.5) and rates[1000] == 0
+    assert all(a >= b for a, b in zip(rates[800:], rates[801:], strict=False))
+
+
+def test_state_read_back_goes_on_bit_for_bit(tmp_path):
+    def build(name):
+        torch.manual_seed(0)
+        return Trainer(torch.nn.Linear(5, 3), tmp_path / name, learning_rate=0.1, ema_decay=0.9)
+
+    def loss_at(trainer):
+        def loss(step):
+            batch = torch.randn(7, 5, generator=torch.Generator().manual_seed(step))
+            return trainer.model(batch).square().mean()
+
+        return loss
+
+    whole, first, second = build("whole.safetensors"), build("parts.safetensors"), build("parts.safetensors")
+    for step in range(12):
+        whole.update(loss_at(whole)(step), 12)
+    for step in range(5):
+        first.update(loss_at(first)(step), 12)
+    first.save()
+    second.load()
+    for step in range(second.step, 12):
+        second.update(loss_at(second)(step), 12)
+    assert second.step == 12
+    for one, other in zip(whole.model.parameters(), second.model.parameters(), strict=True):
+        assert torch.equal(one, other)
+    for one, other in zip(whole.ema.shadow_params, second.ema.shadow_params, strict=True):
+        assert torch.equal(one, other)
+
+
+def test_pictures_and_mattes_become_three_channels():
+    picture = np.array([[[[0, 255, 51]]]], np.uint8)
+    assert as_tensor(picture).flatten().tolist() == pytest.approx([-1, 1, -0.6])
+    assert as_tensor(np.array([[[51]]], np.uint8)).flatten().tolist() == pytest.approx([-0.6] * 3)
+
+
+def test_vae_loss_is_zero_for_a_perfect_copy_but_for_kl():
+    class Copy:
+        class posterior:
+            @staticmethod
+            def sample(_generator):
+                return None
+
+            @staticmethod
+            def kl():
+                return torch.tensor([3.0])
+
+        def encode(self, _batch):
+            return type("Encoded", (), {"latent_dist": self.posterior})
+
+        def decode(self, _latent):
+            return type("Decoded", (), {"sample": self.answer})
+
+    copy, batch = Copy(), torch.rand(1, 3, 4, 4)
+    copy.answer = batch
+    assert vae_loss(copy, batch, None).item() == pytest.approx(3e-6)
+    copy.answer = batch + 0.1  # a shift has no edges
+    assert vae_loss(copy, batch, None).item() == pytest.approx(0.1 + 3e-6, abs=1e-6)
+
+
+@pytest.mark.slow
+def test_both_stages_make_a_base_that_loads(tmp_path):
+    data = write_pairs(tmp_path / "pairs", 20, size=64)
+    words = ["--data", data, "--output", tmp_path / "run", "--vae_steps", 4, "--unet_steps", 4, "--unet_batch_size", 4]
+    main([str(word) for word in words])
+    from sdseg.model import load_base
+
+    base = load_base(str(tmp_path / "run" / "base"))
+    assert base.unet.config.in_channels == 8 and base.vae_scale_factor == 4
+    rows = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
+    assert {row["stage"] for row in rows} == {"vae", "unet"}
+    main([str(word) for word in words])  # finished: nothing more is logged
+    assert len((tmp_path / "run" / "log.jsonl").read_text().splitlines()) == len(rows)
