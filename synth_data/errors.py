@@ -1,7 +1,7 @@
 """Errors that are the user's to mend, and how a command reports them: one line, and an exit code that is not 0."""
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 
 class UserError(ValueError):
@@ -22,6 +22,15 @@ class RenderError(RuntimeError):
 
 class MissingPackage(UserError, ModuleNotFoundError):
     """An optional dependency is not installed; the message names the extra that brings it."""
+
+
+def require(modules: Sequence[str], extra: str, purpose: str) -> None:
+    """Raises MissingPackage where one of the modules that an extra of the package brings is not installed."""
+    from importlib.util import find_spec
+
+    for module in modules:
+        if find_spec(module) is None:
+            raise MissingPackage(f"{purpose} needs {module}, which is not installed: pip install 'sdseg[{extra}]'")
 
 
 def one_line(error: BaseException) -> str:

@@ -16,7 +16,7 @@ from pathlib import Path, PurePath
 
 from sdseg.classical.methods import METHODS, SETTINGS, TRIMAP_METHODS
 from sdseg.classical.trimaps import read_trimap, require_pymatting
-from sdseg.errors import NotAFolder, UserError, one_line, reported
+from sdseg.errors import NotAFolder, UserError, one_line, reported, require
 from sdseg.imaging import ImageError, read_image, write_alpha
 from sdseg.outputs import output_file, plan_outputs, write_run_record
 
@@ -139,6 +139,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def run(arguments: argparse.Namespace) -> int:
+    require(("skimage", "sklearn"), "classical", "sdseg classical")
     root = arguments.input.parent if arguments.input.is_file() else arguments.input
     failed = 0
     methods = choose_methods(arguments.method, arguments.trimap)
