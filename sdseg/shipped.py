@@ -6,7 +6,7 @@ import shutil
 import sys
 from pathlib import Path
 
-from sdseg.errors import MissingFile, UserError, reported
+from sdseg.errors import MissingFile, Parser, UserError, did_you_mean, reported
 
 
 def configs_folder() -> Path:
@@ -25,11 +25,8 @@ def config_path(name: str) -> Path:
     """The shipped file of that name; raises MissingFile, with the nearest names, where there is none."""
     path = configs_folder() / name
     if not path.is_file():
-        import difflib
-
-        near = difflib.get_close_matches(name, config_names(), n=3, cutoff=0.4)
-        hint = f"did you mean {' or '.join(near)}?" if near else "`sdseg configs` lists them"
-        raise MissingFile(f"no shipped config is called {name!r}; {hint}")
+        hint = did_you_mean(name, config_names(), cutoff=0.4) or "; `sdseg configs` lists them"
+        raise MissingFile(f"no shipped config is called {name!r}{hint}")
     return path
 
 
@@ -59,7 +56,7 @@ def copy_configs(names: list[str], folder: Path) -> list[Path]:
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="sdseg configs", description="List the shipped configs and recipes, or copy some of them to edit."
     )
     parser.add_argument("names", nargs="*", metavar="NAME", help="to copy, as the list has it; none lists them all")

@@ -94,5 +94,5 @@ def test_a_photo_is_matted_from_the_wheel_with_its_own_dependencies(wheel, tmp_p
 
 def test_an_unknown_config_names_the_nearest(tmp_path, capsys):
     assert shipped.main(["recipes/fur_solid.yaml", "--output", str(tmp_path)]) == 2
-    assert "did you mean recipes/fur_solids.yaml" in capsys.readouterr().err
+    assert "did you mean 'recipes/fur_solids.yaml'?" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
