@@ -18,8 +18,8 @@ from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from synth_data.drawing import contact_sheet
 from synth_data.recipe import parse_recipe
-from synth_data.store import contact_sheet
 from synth_data.workers import render_pairs
 
 ROOT = Path(__file__).parents[1]
@@ -42,7 +42,8 @@ def draw(name: str, changes: dict, seed: int, size: int, workers: int) -> None:
     pairs = render_pairs(parse_recipe(yaml.safe_dump(content), name), seed, list(range(8)), size, workers)
     output = ROOT / "docs" / "pictures" / f"{name}.jpg"
     output.parent.mkdir(exist_ok=True)
-    Image.fromarray(contact_sheet(pairs, columns=4)).save(output, quality=88)
+    drawn = contact_sheet([(pair.image, pair.alpha) for pair in pairs], columns=4)
+    Image.fromarray(drawn).save(output, quality=88)
     alpha = np.stack([pair.alpha for pair in pairs])
     soft = ((alpha > 0.02) & (alpha < 0.98)).sum()
     table = output.with_name("soft.json")

@@ -59,15 +59,17 @@ def _render(arguments: argparse.Namespace) -> int:
     seed = _whole(arguments.seed, 0, "--seed")
     workers = _whole(arguments.workers, 1, "--workers")
     shard = _shard(arguments.shard) if arguments.command == "render" and arguments.shard else (1, 1)
+    from synth_data.drawing import contact_sheet, png
     from synth_data.recipe import load_recipe
-    from synth_data.store import write_sheet
+    from synth_data.store import write_bytes
     from synth_data.workers import check_variant, render_dataset, render_pairs, shard_of
 
     recipe = load_recipe(arguments.recipe)
     check_variant(arguments.variant)
     if arguments.command == "preview":
         output = _to_file(arguments.output, ".png", "--output")
-        write_sheet(output, render_pairs(recipe, seed, list(indices), size, workers, arguments.variant))
+        pairs = render_pairs(recipe, seed, list(indices), size, workers, arguments.variant)
+        write_bytes(output, png(contact_sheet([(pair.image, pair.alpha) for pair in pairs])))
         print(output)
         return 0
     output, mine = Path(arguments.output), shard_of(recipe, indices, *shard)
@@ -90,7 +92,7 @@ def _inspect(arguments: argparse.Namespace) -> int:
 
     workers = _whole(arguments.workers, 1, "--workers")
     sheet_path, json_path = _to_file(arguments.sheet, ".png", "--sheet"), _to_file(arguments.json, ".json", "--json")
-    from synth_data.inspection import described, inspect, sheet
+    from synth_data.inspection import described, inspect, write_contact_sheet
     from synth_data.store import write_bytes
 
     folder = Path(arguments.folder)
@@ -99,7 +101,7 @@ def _inspect(arguments: argparse.Namespace) -> int:
     if json_path is not None:
         write_bytes(json_path, (json.dumps(report, indent=1) + "\n").encode())
     if sheet_path is not None:
-        sheet(folder, sheet_path)
+        write_contact_sheet(folder, sheet_path)
     return 1 if report["damaged"] else 0
 
 

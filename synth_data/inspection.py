@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from synth_data.colour import linear_to_srgb, luminance, srgb_to_linear
+from synth_data.drawing import contact_sheet, png, shrunk
 from synth_data.errors import MissingFile, UserError
 from synth_data.store import (
     BAD_LINE,
@@ -21,14 +22,12 @@ from synth_data.store import (
     Pair,
     digest,
     files_of,
-    meta_of,
     read_layers,
     read_pair,
     read_recipe,
     read_rows,
     read_settings,
     write_bytes,
-    write_sheet,
 )
 
 SOFT = (0.02, 0.98)  # alpha strictly between these is neither subject nor background
@@ -357,10 +356,12 @@ def _shares(counts: dict[str, int]) -> str:
     return _few([f"{name} {100 * number / total:.0f} %" for name, number in counts.items()], 8)
 
 
-def sheet(folder: Path, path: Path) -> None:
-    """Writes a contact sheet (PNG) of up to SHEET_SAMPLES whole samples from all over the set."""
-    import cv2
+def write_contact_sheet(folder: Path, path: Path) -> None:
+    """Writes a contact sheet (PNG) of up to SHEET_SAMPLES undamaged samples, evenly spaced over the set.
 
+    Raises:
+        UserError: there is none.
+    """
     settings, rows = read_settings(folder), [row for _, row in read_rows(folder) if row is not None]
     chosen = [rows[k] for k in np.unique(np.linspace(0, len(rows) - 1, SHEET_SAMPLES).astype(int))] if rows else []
     pairs = []
@@ -369,15 +370,11 @@ def sheet(folder: Path, path: Path) -> None:
             pair = _look(folder, row, settings["compositing"])
         except (ValueError, OSError):
             continue  # `inspect` names it
-        image, alpha = pair.image, pair.alpha
-        if {image.shape[:2], alpha.shape} != {(settings["size"],) * 2}:
-            continue
-        if len(alpha) > SHEET_SIDE:
-            image, alpha = (cv2.resize(a, (SHEET_SIDE,) * 2, interpolation=cv2.INTER_AREA) for a in (image, alpha))
-        pairs.append(Pair(image, alpha, meta_of(row)))
+        if {pair.image.shape[:2], pair.alpha.shape} == {(settings["size"],) * 2}:
+            pairs.append((shrunk(pair.image, SHEET_SIDE), shrunk(pair.alpha, SHEET_SIDE)))
     if not pairs:
-        raise UserError(f"'{folder}': no sample that could be drawn; a contact sheet needs at least one")
-    write_sheet(path, pairs)
+        raise UserError(f"'{folder}': no sample can be drawn; a contact sheet needs at least one undamaged sample")
+    write_bytes(path, png(contact_sheet(pairs)))
 
 
 # ------------------------------------------------------------------------------------------------ one sample again

@@ -32,6 +32,7 @@ from typing import Any
 import numpy as np
 import yaml
 
+from synth_data.drawing import png
 from synth_data.errors import MissingFile, UserError, one_line
 
 JOURNAL = ".rendered.jsonl"  # rows of finished samples as they finish; gone when the run is complete
@@ -118,15 +119,6 @@ def write_bytes(path: Path, content: bytes) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def _png(array: np.ndarray) -> bytes:
-    """uint8 [H, W, 3], uint8 [H, W] or uint16 [H, W] as PNG."""
-    from PIL import Image
-
-    buffer = io.BytesIO()
-    Image.fromarray(array).save(buffer, format="PNG", compress_level=6)
-    return buffer.getvalue()
-
-
 def read_png(path: Path, mode: str) -> np.ndarray:
     """The pixels of a PNG that must be of Pillow's `mode`; UserError names a file that cannot be read."""
     from PIL import Image
@@ -185,13 +177,13 @@ def write_pair(folder: Path, pair: Pair, target: str = "alpha") -> dict[str, Any
     """
     names = file_names(pair.meta["index"], target)
     levels = alpha_levels(pair.alpha)
-    write_bytes(folder / names["alpha_file_name"], _png(levels))
+    write_bytes(folder / names["alpha_file_name"], png(levels))
     if target == "mask":
-        write_bytes(folder / names["mask_file_name"], _png(np.where(levels >= 32768, 255, 0).astype(np.uint8)))
+        write_bytes(folder / names["mask_file_name"], png(np.where(levels >= 32768, 255, 0).astype(np.uint8)))
     if target == "classes":
-        write_bytes(folder / names["classes_file_name"], _png(pair.classes))
-        write_bytes(folder / names["instances_file_name"], _png(pair.instances))
-    write_bytes(folder / names["file_name"], _png(pair.image))
+        write_bytes(folder / names["classes_file_name"], png(pair.classes))
+        write_bytes(folder / names["instances_file_name"], png(pair.instances))
+    write_bytes(folder / names["file_name"], png(pair.image))
     return {**names, **pair.meta}
 
 
@@ -208,7 +200,7 @@ def read_pair(folder: Path, row: dict[str, Any]) -> Pair:
 def write_layers(folder: Path, layers: Layers) -> dict[str, Any]:
     """Writes the two files of a foreground and its background and returns their metadata row."""
     names = file_names(layers.meta["index"], compositing="on_the_fly")
-    write_bytes(folder / names["background_file_name"], _png(layers.background))
+    write_bytes(folder / names["background_file_name"], png(layers.background))
     write_bytes(folder / names["file_name"], _exr(layers))
     return {**names, **layers.meta}
 
@@ -382,27 +374,3 @@ def clear_unfinished(folder: Path) -> None:
     """Removes what a killed run left half written; only for the run that holds the folder."""
     for part in (*folder.glob(".*.part"), *folder.glob("*/.*.part")):
         part.unlink()
-
-
-# ------------------------------------------------------------------------------------------------ a look at it
-
-
-def contact_sheet(pairs: list[Pair], columns: int = 6) -> np.ndarray:
-    """Pairs of one size as one picture uint8 [H, W, 3]: each cell a picture and its matte side by side."""
-    cells = [
-        np.concatenate([p.image, np.repeat(np.round(p.alpha * 255).astype(np.uint8)[..., None], 3, 2)], 1)
-        for p in pairs
-    ]
-    gap = 4
-    height, width = cells[0].shape[:2]
-    rows = -(-len(cells) // columns)
-    sheet = np.full((rows * (height + gap) - gap, min(columns, len(cells)) * (width + gap) - gap, 3), 255, np.uint8)
-    for k, cell in enumerate(cells):
-        y, x = k // columns * (height + gap), k % columns * (width + gap)
-        sheet[y : y + height, x : x + width] = cell
-    return sheet
-
-
-def write_sheet(path: Path, pairs: list[Pair]) -> None:
-    """Writes a contact sheet of pairs as PNG."""
-    write_bytes(path, _png(contact_sheet(pairs)))

@@ -512,7 +512,7 @@ def test_data_sets_by_name(folders, tmp_path):
         ("--resamples 0", "--resamples 0: give at least 1"),
         ("--workers 0", "--workers 0: give at least 1"),
         ("--worst 0", "--worst 0: give at least 1"),
-        ("--output metrics.txt", "--output metrics.txt: the suffix says what to write; use .json"),
+        ("--output metrics.txt", "--output metrics.txt: the suffix decides what is written; use .json"),
         ("--output_dir {truth}/a.png", "a.png: is a file; name a folder"),
         ("--compare {truth}/sub", "sub: 3 of 3 truths have no prediction: a, sub/b, sub/c.v2;"),
         ("--trimap_dir {truth}/sub", "sub: 3 of 3 truths have no trimap: a"),

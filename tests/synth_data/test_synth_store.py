@@ -18,6 +18,7 @@ from PIL import Image
 from synth_data import export as exporting
 from synth_data import inspection, store, workers
 from synth_data.__main__ import main
+from synth_data.drawing import contact_sheet
 from synth_data.recipe import parse_recipe
 from synth_data.store import (
     Layers,
@@ -754,7 +755,8 @@ def test_the_sheet_shows_the_set(sets, tmp_path):
     assert run("inspect", sets["classes"], "--sheet", tmp_path / "sheet.png") == 0
     rows = read_metadata(sets["classes"])
     drawn = np.asarray(Image.open(tmp_path / "sheet.png"))
-    assert np.array_equal(drawn, store.contact_sheet([read_pair(sets["classes"], rows[k]) for k in range(COUNT)]))
+    pairs = [read_pair(sets["classes"], rows[k]) for k in range(COUNT)]
+    assert np.array_equal(drawn, contact_sheet([(pair.image, pair.alpha) for pair in pairs]))
     assert run("inspect", sets["layers"], "--sheet", tmp_path / "layers.png") == 0
     drawn, layers = (
         np.asarray(Image.open(tmp_path / "layers.png")),
