@@ -151,21 +151,22 @@ _MEASURES = {
 MATTE_FIGURES = tuple(_MEASURES)
 
 
-def matte_metrics(prediction: np.ndarray, truth: np.ndarray, where: np.ndarray | None = None) -> dict[str, float]:
-    """All figures that compare two mattes, by name."""
-    return metrics_of_parts(prediction, truth, [where])[0]
-
-
 def metrics_of_parts(
     prediction: np.ndarray,
     truth: np.ndarray,
     parts: Sequence[np.ndarray | None],
     figures: Sequence[str] = MATTE_FIGURES,
 ) -> list[dict[str, float]]:
-    """`matte_metrics` over each of several parts of a picture, for little more than the cost of one.
+    """All figures that compare two mattes, by name, over each of several parts of a picture.
 
-    `parts`: masks as `where` of the single figures, None for the whole picture. `figures` chooses among
-    MATTE_FIGURES. Raises as the single figures do.
+    Several parts take hardly more time than one.
+
+    Args:
+        parts: masks like `where` of the single figures, None for the whole picture.
+        figures: which of MATTE_FIGURES.
+
+    Raises:
+        ValueError: as the single figures.
     """
     prediction, truth = checked_pair(prediction, truth)
     chosen = [_part(where, truth) for where in parts]

@@ -10,7 +10,7 @@ in. All shares are in [0, 1].
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
@@ -20,7 +20,6 @@ from sdseg.evaluation.metrics import boundary_f, checked_pair, iou
 BETA_SQUARED = 0.3  # of the F-measure in the literature on salient objects, which favours precision
 Threshold = float | Literal["adaptive", "mean", "max"]
 Protocol = Literal["standard", "ddpm-seg"]
-Match = Literal["image", "dataset"]
 
 
 # -------------------------------------------------------------------------------------------------- binary
@@ -224,37 +223,6 @@ def mean_iou(matrix: np.ndarray, protocol: Protocol = "standard") -> float:
     figures = class_iou(matrix, protocol)
     figures = figures[~np.isnan(figures)]
     return float(figures.mean()) if figures.size else math.nan
-
-
-def multiclass_metrics(
-    matrices: Iterable[np.ndarray], protocol: Protocol = "standard", match: Match | None = None
-) -> dict[str, float | list[float]]:
-    """Confusion matrices, one a picture -> `accuracy`, `mean_accuracy`, `mean_iou` and `class_iou` of the set.
-
-    `match` gives the labels of a clustering their classes (`match_labels`): in every picture anew (`image`,
-    as DiffSeg does) or once for the set (`dataset`, as PiCIE and STEGO do), whose labels must then mean the
-    same in every picture. Raises ValueError for an unknown name, no pictures, or, without `match`, labels
-    that are not classes.
-    """
-    if match not in (None, "image", "dataset"):
-        raise ValueError(f"unknown match {match!r}; use 'image', 'dataset' or None")
-    matrices = [match_labels(matrix) if match == "image" else matrix for matrix in matrices]
-    if not matrices:
-        raise ValueError("no pictures to take figures of")
-    matrix = sum(matrices)
-    if match == "dataset":
-        matrix = match_labels(matrix)
-    if matrix.shape[0] != matrix.shape[1]:
-        raise ValueError(
-            f"{matrix.shape[1] - 1} predicted labels are not {matrix.shape[0] - 1} classes; "
-            "use match='image' or match='dataset'"
-        )
-    return {
-        "accuracy": accuracy(matrix),
-        "mean_accuracy": mean_accuracy(matrix),
-        "mean_iou": mean_iou(matrix, protocol),
-        "class_iou": class_iou(matrix, protocol).tolist(),
-    }
 
 
 # --------------------------------------------------------------------------------------------------- parts
