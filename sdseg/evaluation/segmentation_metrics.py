@@ -1,12 +1,12 @@
-"""How far hard masks and class maps are from the true ones.
+"""Figures that compare hard masks and class maps with the true ones.
 
-Binary figures take what `sdseg.evaluation.metrics` takes: `prediction` and `truth` [H, W] of one size in [0, 1]. The
-truth's foreground is {g ≥ 0.5}; the prediction stays as it is where a definition uses its values (MAE,
-S-measure, weighted F). It is not stretched to [0, 1] first, as the authors' scripts do: an empty picture
-would grow a subject. Where truth and prediction are both empty each figure is 1 (an error is 0).
+Binary figures take `prediction` and `truth` [H, W] of one size with values in [0, 1], as `sdseg.evaluation.metrics`.
+The truth's foreground is {g ≥ 0.5}; the prediction is used unchanged where a definition uses its values (MAE,
+S-measure, weighted F). Unlike in the authors' scripts it is not stretched to [0, 1] first, which would make a subject
+out of an empty picture. Where truth and prediction are both empty, scores are 1 and errors 0.
 
-Multi-class figures take class maps, integers [H, W], through a confusion matrix that pictures can be summed
-in. All shares are in [0, 1].
+Figures of classes are computed from a confusion matrix of class maps, integers [H, W]; the matrices of several
+pictures are summed. All shares are in [0, 1].
 """
 
 import math
@@ -17,7 +17,7 @@ import numpy as np
 
 from sdseg.evaluation.metrics import boundary_f, checked_pair, iou
 
-BETA_SQUARED = 0.3  # of the F-measure in the literature on salient objects, which favours precision
+BETA_SQUARED = 0.3  # usual for salient objects; favours precision
 Threshold = float | Literal["adaptive", "mean", "max"]
 Protocol = Literal["standard", "ddpm-seg"]
 
@@ -36,7 +36,7 @@ def f_measure(
 ) -> float:
     """F = (1 + β²) P R / (β² P + R) of {p ≥ t} (Achanta et al., Frequency-tuned saliency, CVPR 2009).
 
-    P is the share of {p ≥ t} that is true, R the share of the truth that is found. `threshold` is t, or
+    P is the share of {p ≥ t} that is true, R the share of the truth that is predicted. `threshold` is t, or
     `adaptive` (t = min(2 · mean p, 1)), or `mean` or `max` over t = 0, 1/255 … 1. With counts, since P and R
     can be undefined: (1 + β²) |both| / (β² |truth| + |predicted|), and 1 where both are empty.
     """
@@ -141,9 +141,11 @@ def confusion_matrix(
     """Pixels by (true class, predicted class), int64 [classes + 1, predicted_classes + 1].
 
     Class maps are integers [H, W]: `truth` 0 … classes − 1, `prediction` 0 … predicted_classes − 1 (default:
-    `classes`; a clustering may use any number), or `ignore` for none. The last row counts predictions on
-    ignored pixels, the last column pixels without a prediction. Raises ValueError for other values and
-    unequal sizes.
+    `classes`; a clustering may use any number), or `ignore` for none. The last row counts predictions on ignored
+    pixels, the last column pixels without a prediction.
+
+    Raises:
+        ValueError: other values, or different sizes.
     """
     predicted_classes = classes if predicted_classes is None else predicted_classes
     if prediction.shape != truth.shape or truth.ndim != 2:
@@ -161,10 +163,13 @@ def confusion_matrix(
 
 
 def assign_labels(matrix: np.ndarray) -> np.ndarray:
-    """Gives each class at most one predicted label, so that as many pixels as possible agree (Kuhn 1955).
+    """Assigns at most one predicted label to each class, so that as many pixels as possible agree (Kuhn 1955).
 
-    A `confusion_matrix` with any number of predicted labels -> the label of each class, int64 [classes], -1 for
-    none. Of several equally good assignments, scipy's.
+    Args:
+        matrix: a `confusion_matrix` with any number of predicted labels.
+
+    Returns:
+        The label of each class, int64 [classes], -1 for none; of several optimal assignments, the one scipy finds.
     """
     from scipy.optimize import linear_sum_assignment
 
@@ -175,16 +180,16 @@ def assign_labels(matrix: np.ndarray) -> np.ndarray:
 
 
 def match_labels(matrix: np.ndarray, labels: np.ndarray | None = None) -> np.ndarray:
-    """Renames predicted labels to the classes they are given: a `confusion_matrix` -> one [classes + 1, classes + 1].
+    """Renames predicted labels to the classes they are assigned to: a `confusion_matrix` [classes + 1, classes + 1].
 
-    `labels`: what `assign_labels` returned, for this matrix (None) or for another. Labels that no class is left for
-    count as no prediction.
+    `labels`: what `assign_labels` returned, for this matrix (None) or for another. Labels without a class count as no
+    prediction.
     """
     labels = assign_labels(matrix) if labels is None else labels
     classes = len(matrix) - 1
     matched = np.zeros((classes + 1, classes + 1), matrix.dtype)
-    given = np.flatnonzero(labels >= 0)
-    matched[:, given] = matrix[:, labels[given]]
+    assigned = np.flatnonzero(labels >= 0)
+    matched[:, assigned] = matrix[:, labels[assigned]]
     matched[:, -1] = matrix.sum(axis=1) - matched.sum(axis=1)
     return matched
 
@@ -196,10 +201,10 @@ def accuracy(matrix: np.ndarray) -> float:
 
 
 def mean_accuracy(matrix: np.ndarray) -> float:
-    """Mean over the classes in the truth of the share of their pixels that is found; NaN where there is none."""
-    found, wanted = np.diag(matrix[:-1, :-1]), matrix[:-1].sum(axis=1)
+    """Mean over the classes in the truth of the share of their pixels that is predicted; NaN without such classes."""
+    correct, wanted = np.diag(matrix[:-1, :-1]), matrix[:-1].sum(axis=1)
     present = wanted > 0
-    return float((found[present] / wanted[present]).mean()) if present.any() else math.nan
+    return float((correct[present] / wanted[present]).mean()) if present.any() else math.nan
 
 
 def class_iou(matrix: np.ndarray, protocol: Protocol = "standard") -> np.ndarray:

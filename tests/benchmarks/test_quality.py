@@ -258,7 +258,7 @@ def test_inputs_are_reduced_by_area_and_trimaps_stay_sure():
         (("sets", "discs", "kind"), "clases", r"sets\.discs\.kind: is 'clases'; write matte or binary"),
         (("sets", "discs", "dataset"), "aim-500", r"sets\.discs: give one of render, images with truths, and dataset"),
         (("sets", "discs", "strip"), ["best"], r"strip: only our own renders may be passed on"),
-        (("sets", "aim-500", "dataset"), "aim500", r"unknown data set 'aim500'; did you mean aim-500"),
+        (("sets", "aim-500", "dataset"), "aim500", r"unknown data set 'aim500'; did you mean 'aim-500'"),
         (("methods", "best", "command"), OTSU, r"methods\.best: give one of command, folder and built_in"),
         (("methods", "best", "built_in"), "wurst", r"built_in: is 'wurst'; choose among best_constant, trimap"),
         (("methods", "best", "sets"), ["disc"], r"best\.sets: there is no 'disc'; choose among aim-500, discs"),

@@ -400,7 +400,7 @@ def test_resize_has_to_be_asked_for(folders, class_maps):
     entry = result["images"][0]
     assert entry["size"] == [30, 20] and entry["resized_from"] == [15, 10]
     assert "resized_from" not in result["images"][1]
-    assert result["protocol"]["resize"].startswith("1 of 3 predictions were brought to their truth's size: ")
+    assert result["protocol"]["resize"].startswith("1 of 3 predictions were resized to the size of their truth: ")
     alpha = read_alpha(prediction / "a.png")
     assert entry["mad"] == metrics.mad(resized(alpha, (20, 30)), read_alpha(truth / "a.png"))
 
@@ -502,9 +502,9 @@ def test_data_sets_by_name(folders, tmp_path):
         ("--kind binary --trimap_dir {truth}", "--trimap_dir belongs to --kind matte"),
         ("--kind classes", "--kind classes needs --num_classes N or --classes FILE"),
         ("--kind classes --num_classes 0", "--num_classes 0: give at least 1"),
-        ("--kind classes --num_classes 3 --classes x.txt", "--num_classes and --classes say the same"),
+        ("--kind classes --num_classes 3 --classes x.txt", "--num_classes and --classes exclude each other"),
         ("--kind classes --classes {truth}/nowhere.txt", "nowhere.txt"),
-        ("--kind classes --classes {truth}/a.png", "a.png: is no text"),
+        ("--kind classes --classes {truth}/a.png", "a.png: is not a text file"),
         ("--kind classes --num_classes 3", "b.png: is no label map|a.png: "),
         ("--num_classes 3", "belong to --kind classes"),
         ("--match image", "belong to --kind classes"),
