@@ -5,7 +5,6 @@ and a few photos, and evaluates the mattes. Each stage is a command that a user 
 and timed. Writes metrics.json and report.html.
 """
 
-import argparse
 import json
 import os
 import shlex
@@ -15,6 +14,7 @@ import sys
 import time
 from pathlib import Path
 
+from sdseg.errors import Parser
 from sdseg.shipped import config_path
 
 RECIPE = "recipes/fur_solids.yaml"
@@ -165,7 +165,7 @@ def main(argv: list[str] | None = None) -> int:
     """Runs the demo; returns 0, or exits with the code of the command that failed."""
     from sdseg.imaging import replacing
 
-    parser = argparse.ArgumentParser(prog="sdseg demo", description=__doc__.split("\n")[0])
+    parser = Parser(prog="sdseg demo", description=__doc__.split("\n")[0])
     parser.add_argument("--output", type=Path, default=Path("runs/demo"), help="folder; earlier results are replaced")
     parser.add_argument("--workers", type=int, default=os.cpu_count(), help="rendering processes")
     arguments = parser.parse_args(argv)
