@@ -14,7 +14,7 @@ import sys
 import time
 from pathlib import Path
 
-from sdseg.errors import Parser
+from sdseg.errors import Parser, reported, require
 from sdseg.shipped import config_path
 
 RECIPE = "recipes/fur_solids.yaml"
@@ -162,17 +162,28 @@ def table(metrics: dict) -> str:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Runs the demo; returns 0, or exits with the code of the command that failed."""
-    from sdseg.imaging import replacing
-
+    """Returns the exit code: 0, or that of the command that failed."""
     parser = Parser(prog="sdseg demo", description=__doc__.split("\n")[0])
     parser.add_argument("--output", type=Path, default=Path("runs/demo"), help="folder; earlier results are replaced")
     parser.add_argument("--workers", type=int, default=os.cpu_count(), help="rendering processes")
     arguments = parser.parse_args(argv)
-    output, stages = arguments.output, Stages()
+    return reported(lambda: run(arguments.output, arguments.workers))
+
+
+def run(output: Path, workers: int) -> None:
+    """Runs every stage, and prints and writes the metrics.
+
+    Raises:
+        MissingPackage: an extra that a later stage needs is not installed.
+        SystemExit: a command failed.
+    """
+    from sdseg.imaging import replacing
+
+    require(("mitsuba", "OpenEXR", "skimage", "sklearn", "trimesh"), "render,classical", "sdseg demo")
+    stages = Stages()
     for name in ("inputs", "mattes", "run_half", "run", "untrained_adapter"):
         shutil.rmtree(output / name, ignore_errors=True)
-    held_out, training = render(stages, output, arguments.workers)
+    held_out, training = render(stages, output, workers)
     train(stages, output, held_out, training)
     write_untrained_adapter(output / "untrained_adapter")
     gather_inputs(output / "inputs", held_out)
@@ -186,7 +197,6 @@ def main(argv: list[str] | None = None) -> int:
         partial.write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
     print("\n" + table(metrics))
     print(f"\n{output / 'metrics.json'}\n{output / 'report.html'}")
-    return 0
 
 
 if __name__ == "__main__":

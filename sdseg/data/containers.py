@@ -6,7 +6,6 @@ Each class here is a sequence of `PairFiles` whose pictures are bytes, read on a
 
 from __future__ import annotations
 
-import difflib
 import tarfile
 from bisect import bisect_right
 from collections import OrderedDict
@@ -16,7 +15,7 @@ from pathlib import Path
 from typing import Protocol
 
 from sdseg.data.pairs import DataError, PairFiles
-from sdseg.errors import one_line
+from sdseg.errors import did_you_mean, one_line
 from sdseg.imaging import Encoded
 
 
@@ -58,10 +57,8 @@ def resolve_column(name: str, columns: Iterable[str], location: str, setting: st
     suffixed = [column for column in columns if column.startswith(f"{name}.")]
     if len(suffixed) == 1:
         return suffixed[0]
-    nearest = difflib.get_close_matches(name, columns, n=1)
     raise DataError(
-        f"{location} has no column {name!r} (it has {', '.join(columns)}); set {setting}"
-        + (f"; did you mean {nearest[0]!r}?" if nearest else "")
+        f"{location} has no column {name!r} (it has {', '.join(columns)}); set {setting}{did_you_mean(name, columns)}"
     )
 
 

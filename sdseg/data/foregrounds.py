@@ -21,7 +21,7 @@ def shared_foreground(one: str | Path, other: str | Path) -> int | None:
 
     Seed, recipe (apart from `NOT_OF_THE_FOREGROUND`) and number identify a foreground, whatever its background, file
     name, picture size or noise, and however the data set was exported. A folder without the records of
-    `python -m synth_data render` shares no foreground with another.
+    `sdseg render` shares no foreground with another.
 
     Raises:
         UserError: a record cannot be read.
@@ -46,8 +46,7 @@ def _origin(directory: Path) -> tuple[int, dict] | None:
         recipe = {key: value for key, value in recipe.items() if key not in NOT_OF_THE_FOREGROUND}
     except (yaml.YAMLError, AttributeError, UnicodeDecodeError) as error:
         raise DataError(
-            f"{directory / 'recipe.yaml'} is not the recipe that `python -m synth_data render` wrote ({error!r}); "
-            "render again"
+            f"{directory / 'recipe.yaml'} is not the recipe that `sdseg render` wrote ({error!r}); render again"
         ) from error
     return (settings["seed"], recipe) if "seed" in settings else None
 

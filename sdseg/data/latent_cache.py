@@ -26,7 +26,7 @@ from sdseg.data.augmentation import PERMUTATION, draw_generator, latent_valid
 from sdseg.data.pairs import DataError
 from sdseg.data.sources import Source
 from sdseg.imaging import replacing
-from sdseg.model import encode_alpha, encode_image
+from sdseg.model import encode_alpha, encode_image, vae_scale_factor
 from sdseg.targets import paint
 
 CACHE_FORMAT = 1
@@ -235,7 +235,6 @@ def encode_batch(
 
     A batch with `classes` in place of `alpha` is painted in `colours`, uint8 [classes, 3], and encoded like an image.
     """
-    factor = 2 ** (len(vae.config.block_out_channels) - 1)
     batch = {key: values.to(device) for key, values in batch.items()}
     if "classes" in batch:
         matte_latents = encode_image(vae, paint(batch["classes"][:, 0], colours))
@@ -244,5 +243,5 @@ def encode_batch(
     return batch | {
         "image_latents": encode_image(vae, batch["image"]).float(),
         "matte_latents": matte_latents.float(),
-        "latent_valid": latent_valid(batch["valid"], factor),
+        "latent_valid": latent_valid(batch["valid"], vae_scale_factor(vae)),
     }

@@ -33,9 +33,7 @@ def is_on_the_fly(directory: str | Path) -> bool:
     try:
         return record.is_file() and json.loads(record.read_text("utf-8")).get("compositing") == "on_the_fly"
     except (ValueError, AttributeError) as error:
-        raise DataError(
-            f"{record} was not written by `python -m synth_data render` ({one_line(error)}); render again"
-        ) from error
+        raise DataError(f"{record} was not written by `sdseg render` ({one_line(error)}); render again") from error
 
 
 def find_pairs(directory: str | Path, image_column: str = "image", alpha_column: str = "alpha") -> list[PairFiles]:
@@ -49,7 +47,7 @@ def find_pairs(directory: str | Path, image_column: str = "image", alpha_column:
     """
     directory = Path(directory)
     if not directory.is_dir():
-        raise DataError(f"data folder {directory} does not exist; render one with `python -m synth_data render`")
+        raise DataError(f"data folder {directory} does not exist; render one with `sdseg render`")
     if is_on_the_fly(directory):
         raise DataError(
             f"data folder {directory} was rendered with compositing: on_the_fly, which is for training only; render "

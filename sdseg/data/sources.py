@@ -15,6 +15,7 @@ import torch
 from sdseg.data.augmentation import PERMUTATION, Augmentation, draw_generator, fit_pair
 from sdseg.data.containers import Columns, ParquetRows, Rows, TarRows, load_rows, of_split, parquet_files
 from sdseg.data.pairs import DataError, PairFiles, find_pairs, is_on_the_fly, read_pair
+from sdseg.model import is_hub_id
 from sdseg.targets import Target
 
 
@@ -278,7 +279,7 @@ def _open_place(
             return RowSource(TarRows(of_split(tars, columns.split), columns), resolution, augmentation, place)
         if not any(folder.rglob("*.parquet")):
             find_pairs(folder, columns.image, columns.alpha)  # raises, and says what is missing
-    elif folder.is_dir() or place.count("/") != 1 or place.startswith((".", "/", "~")):
+    elif folder.is_dir() or not is_hub_id(place):
         return PictureSource(find_pairs(folder, columns.image, columns.alpha), resolution, augmentation, place)
     if streaming:
         rows = ParquetRows(parquet_files(place, columns.split), columns)
