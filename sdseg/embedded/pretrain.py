@@ -166,7 +166,7 @@ class Trainer:
 
 
 def vae_loss(vae, batch, generator, kl_weight: float = 1e-6):
-    """L1 + L1 of the finite differences, since mattes are judged by their edges + a little KL divergence.
+    """L1 of the pixels, L1 of their finite differences (mattes are judged by their edges) and a little KL divergence.
 
     Args:
         batch: [B, 3, H, W] in [-1, 1].
