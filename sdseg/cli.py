@@ -54,7 +54,7 @@ def main(argv: list[str] | None = None) -> int:
     module, _ = COMMANDS[word]
     if module == "synth_data.__main__":
         rest = [word, *rest]
-    return import_module(module).main(rest) or 0
+    return import_module(module).main(rest)
 
 
 if __name__ == "__main__":

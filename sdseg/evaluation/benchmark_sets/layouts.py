@@ -97,9 +97,7 @@ def map_labels(labels: np.ndarray, table: np.ndarray, path: Path) -> np.ndarray:
     outside = (labels < 0) | (labels >= len(table))
     ids = table[np.where(outside, 0, labels)].astype(np.int32)
     if (unknown := outside | (ids == UNKNOWN)).any():
-        raise ImageError(
-            f"{path}: holds label {labels[unknown].flat[0]}, which this set does not have"
-        )
+        raise ImageError(f"{path}: holds label {labels[unknown].flat[0]}, which this set does not have")
     return ids
 
 

@@ -227,9 +227,7 @@ def read_few_shot_image(item: Item) -> np.ndarray:
 
     image = raw_picture(item.sources[0], "RGB")
     if image.width != image.height:
-        raise ImageError(
-            f"{item.sources[0]}: is {image.width}x{image.height}, but the set's pictures are square"
-        )
+        raise ImageError(f"{item.sources[0]}: is {image.width}x{image.height}, but the set's pictures are square")
     return np.array(image.resize((FEW_SHOT_SIZE, FEW_SHOT_SIZE), Image.Resampling.BILINEAR))
 
 
@@ -362,9 +360,7 @@ def intensity_levels(volume: np.ndarray) -> np.ndarray:
 def _axial(volume: np.ndarray, index: int, path: Path) -> np.ndarray:
     """Slice [Y, X]: BraTS stores x to the patient's left and y to the back, so the face is at the top."""
     if volume.ndim != 3 or volume.shape[2] <= index:
-        raise ImageError(
-            f"{path}: is {volume.shape} and has no axial slice {index}; BraTS volumes are 240x240x155"
-        )
+        raise ImageError(f"{path}: is {volume.shape} and has no axial slice {index}; BraTS volumes are 240x240x155")
     return volume[:, :, index].T
 
 
