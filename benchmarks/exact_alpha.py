@@ -148,7 +148,7 @@ def main() -> None:
                 options.output.write_text(json.dumps(rows, indent=1) + "\n")
 
 
-def parse_only(recipe: Any, family: str, place: str) -> Any:
+def parse_only(recipe: Any, family: str, name: str) -> Any:
     """The recipe reduced to one family and one subject per picture."""
     import yaml
 
@@ -157,7 +157,7 @@ def parse_only(recipe: Any, family: str, place: str) -> Any:
     content = yaml.safe_load(recipe.text)
     content["families"] = {family: 1}
     content["arrangement"] = {}
-    return parse_recipe(yaml.safe_dump(content), place)
+    return parse_recipe(yaml.safe_dump(content), name)
 
 
 if __name__ == "__main__":

@@ -543,7 +543,7 @@ def main(argv: list[str] | None = None) -> int:
         return 130
     counts = {status: sum(row.status == status for result in results.values() for row in result.rows.values())
               for status in ("judged", "not run", "failed")}  # fmt: skip
-    print("nothing to do: everything that can run here is judged" if not done else f"{done} rows made or judged anew")
+    print("nothing to do: everything that can run here is judged" if not done else f"{done} rows made or judged")
     print(", ".join(f"{count} {status}" for status, count in counts.items()))
     for held, text in checks:
         print(f"self-check: {text}", file=sys.stderr if held is False else sys.stdout)

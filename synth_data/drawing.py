@@ -87,7 +87,7 @@ def shrunk(pixels: np.ndarray, side: int) -> np.ndarray:
 
 
 def tile(pixels: np.ndarray, side: int | None = None) -> np.ndarray:
-    """A picture or a map -> uint8 [h, w, 3] at the largest size that fits a square of `side` pixels (None: as it is).
+    """A picture or a map -> uint8 [h, w, 3] at the largest size that fits a square of `side` pixels (None: unchanged).
 
     Small ones are enlarged by a whole factor, so that their pixels stay visible.
     """

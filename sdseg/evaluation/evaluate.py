@@ -128,7 +128,7 @@ def evaluate_folder(
             `if __name__ == "__main__":` in the script that calls this.
         kind: `matte` (default, or that of the set), `binary` (the truth is {g >= 0.5}) or `classes`.
         figures: some of FIGURES[kind] instead of all; `conn` takes as long as the others together.
-        trimap_dir: folder of trimaps, whose unknown bands are judged separately; those of a set are found without.
+        trimap_dir: folder of trimaps, whose unknown bands are judged separately; a set may bring its own.
         classes: kind classes: their names, by id.
         miou_protocol: `standard` or `ddpm-seg`, see PROTOCOL_DEFINITIONS.
         match: how the labels of a clustering are assigned to classes: None (they are classes), `image` or `dataset`.

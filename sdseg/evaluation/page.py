@@ -24,7 +24,7 @@ def label(figure: str) -> str:
 
 
 def number(value: float | int | str | None) -> str:
-    """Four decimals of a float, a dash for None, anything else as it is."""
+    """A float with four decimals, a dash for None, anything else unchanged."""
     if value is None:
         return "–"
     return f"{value:.4f}" if isinstance(value, float) else str(value)

@@ -102,10 +102,10 @@ def weighted_f(prediction: np.ndarray, truth: np.ndarray) -> float:
     around = cv2.sepFilter2D(error[row, column], cv2.CV_64F, window, window, borderType=cv2.BORDER_CONSTANT)
     missed = np.minimum(error, around)[inside]
     surplus = (error * (2 - np.exp2(-distance / 5)))[~inside].sum()
-    found = (1 - missed).sum()
-    if found == 0:
+    correct = (1 - missed).sum()
+    if correct == 0:
         return 0.0
-    precision, recall = found / (found + surplus), 1 - missed.mean()
+    precision, recall = correct / (correct + surplus), 1 - missed.mean()
     return float(2 * precision * recall / (precision + recall))
 
 

@@ -253,7 +253,7 @@ def test_inputs_are_reduced_by_area_and_trimaps_stay_sure():
 @pytest.mark.parametrize(
     ("place", "value", "message"),
     [
-        (("sets", "discs", "longest_sied"), 3, r"sets\.discs\.longest_sied: no such key; did you mean longest_side"),
+        (("sets", "discs", "longest_sied"), 3, r"sets\.discs\.longest_sied: no such key; did you mean 'longest_side'"),
         (("sets", "discs", "longest_side"), "3", r"longest_side: is '3'; give a whole number"),
         (("sets", "discs", "kind"), "clases", r"sets\.discs\.kind: is 'clases'; write matte or binary"),
         (("sets", "discs", "dataset"), "aim-500", r"sets\.discs: give one of render, images with truths, and dataset"),
