@@ -5,7 +5,6 @@ renders and a few real photos, and judges. Each stage is the command a user woul
 own; the time it took is kept. Writes metrics.json and report.html.
 """
 
-import argparse
 import json
 import os
 import shutil
@@ -13,6 +12,8 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+
+from sdseg.errors import Parser
 
 RECIPE = "configs/recipes/fur_solids.yaml"
 SIZE = 64  # pixels, the miniature's own
@@ -157,7 +158,7 @@ def table(metrics: dict) -> str:
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m sdseg.demo", description=__doc__.split("\n")[0])
+    parser = Parser(prog="sdseg demo", description=__doc__.split("\n")[0])
     parser.add_argument("--output", type=Path, default=Path("runs/demo"), help="folder to write, made afresh")
     parser.add_argument("--workers", type=int, default=os.cpu_count(), help="rendering processes")
     arguments = parser.parse_args(argv)
