@@ -17,7 +17,7 @@ from synth_data.subjects.repeated import fitted
 
 @dataclass(frozen=True)
 class Factors:
-    """What a plant varies in."""
+    """Variation of a plant."""
 
     plant: tuple = shares(
         branch=1.6,
@@ -35,9 +35,9 @@ class Factors:
         succulent=0.7,
         bare=0.6,
     )
-    """what grows"""
+    """kind of plant"""
     leaf: tuple = shares(ovate=1.4, lanceolate=1.2, heart=0.9, round=0.6, lobed=0.8, palmate=0.9, serrate=1, linear=0.5)
-    """outline of the leaves, where the plant leaves it open"""
+    """outline of the leaves, for plants that do not determine it"""
     season: tuple = shares(green=2.6, spring=0.7, autumn=1.1, dry=0.5, purple=0.4, variegated=0.6, silver=0.4)
     """colours of the leaves"""
     leaf_size: tuple = span(0.7, 1.4, least=0.1, most=4, log=True)
@@ -49,7 +49,7 @@ class Factors:
     droop: tuple = span(0.0, 1.0, most=3)
     """how far stems and leaves hang"""
     surface: tuple = shares(translucent=2, plastic=1, diffuse=0.6)
-    """material of the leaves: light passes through, glossy, or dull"""
+    """material of the leaves: translucent, glossy or matt"""
     transmission: tuple = span(0.1, 0.5, most=1)
     """share of the light that passes through a translucent leaf"""
     eaten: float = chance(0.12)

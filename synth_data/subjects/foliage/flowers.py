@@ -35,7 +35,7 @@ def add_flower(
     petal: dict[str, Any] | None = None,
     heart: np.ndarray | None = None,
 ) -> None:
-    """A flower head of radius about `size` at `at` that faces `way`. Kinds: open, daisy, cup, rose, globe."""
+    """Adds a flower of radius about `size` at `at`, facing `way`. Kinds 0 to 4: open, daisy, cup, rose, globe."""
     frame = facing(way[None], np.array([[0.2, 0.1, 1.0]]))[0]
 
     def ring(number: int, open_: float, long: float, shape: list[Mesh], phase: float, back: float = 0.0) -> None:
@@ -139,7 +139,7 @@ def flowers(rng: np.random.Generator, f: dict[str, Any]) -> Plant:
 
 
 def dandelion(rng: np.random.Generator, f: dict[str, Any]) -> Plant:
-    """Seed heads: a globe of parachutes, some of them gone, on a hollow stem."""
+    """Dandelion clocks: globes of seeds, sometimes with gaps, on stems."""
     plant = Plant()
     for k in range(int(rng.choice([1, 1, 2, 3]))):
         path = grow_stem(

@@ -23,7 +23,7 @@ def _frond(
     taper: float,
     up: np.ndarray,
 ) -> None:
-    """Leaflets in pairs along a midrib; `taper` makes the middle ones longest (1) or the first ones (0)."""
+    """Adds leaflets in pairs along a midrib; the longest are in the middle (`taper` above 0.5) or at the foot."""
     points, ways, t = spots_along([path], 0.12, pairs)
     side = unit(np.cross(ways, up))
     face = np.cross(side, ways)
@@ -38,7 +38,7 @@ def _frond(
 
 
 def _pinna(rng: np.random.Generator) -> Mesh:
-    """A compound leaf along y, one long: leaflets in pairs on a midrib. The first vertex is its foot."""
+    """A compound leaf of length one along y: leaflets in pairs on a midrib. The first vertex is its foot."""
     pairs = 7
     t = np.linspace(0.1, 0.97, pairs).repeat(2)
     side = np.tile([-1.0, 1.0], pairs)

@@ -27,7 +27,7 @@ def grass(rng: np.random.Generator, f: dict[str, Any]) -> Plant:
 
 
 def _add_ears(rng: np.random.Generator, plant: Plant, at: np.ndarray, tall: float) -> None:
-    """Thin culms with awned ears."""
+    """Adds thin stems with bearded ears."""
     paths = [
         grow_stem(p, (0.2 * rng.normal(), 0.2 * rng.normal(), 1), tall * rng.uniform(0.7, 1), 0.5, rng, 0.06)
         for p in at

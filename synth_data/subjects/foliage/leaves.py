@@ -1,4 +1,4 @@
-"""Leaves: their outlines, curls and colours, alone, along stems and as long arching blades."""
+"""Leaves: outlines, curl and colours; single leaves, leaves along stems, and long arching blades."""
 
 from dataclasses import replace
 from typing import Any
@@ -10,7 +10,7 @@ from synth_data.subjects.foliage.stems import Plant, directions_around, spots_al
 from synth_data.subjects.meshes import Mesh, surface, waves
 from synth_data.subjects.repeated import copied, facing, grids, swept, unit
 
-VARIANTS = 4  # leaves of one plant differ in colour and curl; they share one texture side by side
+VARIANTS = 4  # of a plant's leaves in colour and curl, side by side in one texture
 PALETTES = {  # sRGB
     "green": [(0.18, 0.34, 0.10), (0.27, 0.44, 0.14), (0.13, 0.28, 0.12), (0.36, 0.50, 0.18)],
     "spring": [(0.50, 0.68, 0.22), (0.42, 0.62, 0.20), (0.60, 0.74, 0.30), (0.36, 0.56, 0.20)],
@@ -23,7 +23,7 @@ PALETTES = {  # sRGB
 
 
 def _half_width(kind: str, t: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Half the width of a blade at t in [0, 1] of its length, in lengths."""
+    """Half width of a blade at t in [0, 1] of its length, relative to its length."""
     if kind == "lanceolate":
         return rng.uniform(0.1, 0.17) * np.sin(np.pi * t**0.8) ** 0.9
     if kind == "linear":
@@ -42,7 +42,7 @@ def _half_width(kind: str, t: np.ndarray, rng: np.random.Generator) -> np.ndarra
 
 
 def leaf(rng: np.random.Generator, kind: str, curl: float, fine: bool) -> Mesh:
-    """One blade: it starts at the origin, runs along y for a length of one, and faces z. uv: (across, along).
+    """One blade of length one from the origin along y, facing z. uv: (across, along).
 
     `fine` blades have more triangles. The first vertex is the origin.
     """
@@ -93,17 +93,17 @@ def leaf(rng: np.random.Generator, kind: str, curl: float, fine: bool) -> Mesh:
 
 
 def leaf_templates(rng: np.random.Generator, kind: str, curl: float, fine: bool) -> list[Mesh]:
-    """VARIANTS leaves of the same outline that curl differently."""
+    """VARIANTS leaves of the same outline and different curl."""
     outline = int(rng.integers(2**31))
     result = []
     for _ in range(VARIANTS):
-        own = np.random.default_rng(outline)  # the same outline...
-        result.append(leaf(own, kind, curl * rng.uniform(0.6, 1.4), fine))  # ...curled more or less
+        own = np.random.default_rng(outline)  # the same outline for all
+        result.append(leaf(own, kind, curl * rng.uniform(0.6, 1.4), fine))
     return result
 
 
 def leaf_texture(rng: np.random.Generator, season: str, size: int = 64) -> np.ndarray:
-    """Linear colours [size, VARIANTS * size, 3] of VARIANTS blades: rows run along, columns across each."""
+    """Linear colours [size, VARIANTS * size, 3] of VARIANTS blades side by side, rows along a blade, columns across."""
     t, x = np.meshgrid((np.arange(size) + 0.5) / size, 2 * (np.arange(size) + 0.5) / size - 1, indexing="ij")
     veins = rng.uniform(6, 14)
     slope = rng.uniform(0.1, 0.3)
@@ -154,7 +154,7 @@ def blades(
 ) -> Mesh:
     """Leaves at points [N, 3] that grow along `forward` [N, 3], face `up` [N, 3] and are `sizes` [N] long.
 
-    Every template has as many vertices; which one, and which part of the texture, is drawn for each leaf.
+    All templates have the same number of vertices; each leaf draws its template and its part of the texture.
     """
     number = len(at)
     shape, tile = rng.integers(0, len(templates), number), rng.integers(0, VARIANTS, number)
@@ -175,7 +175,7 @@ def arching_blades(
     wide: float,
     rows: int = 14,
 ) -> Mesh:
-    """Long blades [N] that leave `at` along `way` and bend over under their weight; `wide` is half their width."""
+    """Long blades that leave `at` [N, 3] along `way` [N, 3] and bend under their weight; `wide` is half their width."""
     number = len(at)
     t = np.linspace(0, 1, rows)
     stray = np.exp(0.3 * rng.normal(size=(number, 1, 1)))
@@ -212,7 +212,7 @@ def add_leaves(
     kind: str | None = None,
     stalk: float = 0.15,
 ) -> None:
-    """Leaves on stalks along stems."""
+    """Adds leaves to stems: `number` on each path, with stalks of `stalk` leaf sizes."""
     arrangement = int(rng.integers(3))
     points, ways, share = spots_along(paths, first, number)
     order = np.tile(np.arange(number), len(paths)).astype(np.float64)

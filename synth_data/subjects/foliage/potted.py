@@ -52,12 +52,12 @@ def make_pot(rng: np.random.Generator, radius: float, height: float) -> list[Mes
 
 
 def house_plant(rng: np.random.Generator, f: dict[str, Any]) -> Plant:
-    """A pot with upright swords, an arching rosette, large leaves on stalks, or a little tree."""
+    """A pot with upright blades, an arching rosette, large leaves on stalks, or a small tree."""
     plant = Plant()
     kind = int(rng.integers(4))
     radius = rng.uniform(0.2, 0.34)
     plant.others += make_pot(rng, radius, rng.uniform(0.3, 0.6))
-    if kind == 0:  # swords
+    if kind == 0:  # upright blades
         number = max(5, round(14 * f["density"]))
         a, r = GOLDEN * np.arange(number), radius * 0.6 * np.sqrt(np.arange(number) / number)
         at = np.stack([r * np.cos(a), r * np.sin(a), 0 * a], 1)
@@ -154,7 +154,7 @@ def succulent(rng: np.random.Generator, f: dict[str, Any]) -> Plant:
         body = leaf(rng, "ovate" if rng.random() < 0.6 else "lanceolate", 0.2, True)
         up = np.cos(tilt) * -out + np.sin(tilt) * np.array([0, 0, 1.0])
         sizes = 0.25 + 0.5 * rank
-        for lift in (0.0, -0.09):  # two skins make a thick leaf
+        for lift in (0.0, -0.09):  # two surfaces make a thick leaf
             skin = replace(
                 body,
                 vertices=body.vertices

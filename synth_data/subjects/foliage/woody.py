@@ -42,7 +42,7 @@ def branch(rng: np.random.Generator, f: dict[str, Any]) -> Plant:
 
 
 def _add_fruit(rng: np.random.Generator, plant: Plant, f: dict[str, Any], paths: list[np.ndarray]) -> None:
-    """Berries or blossom along stems."""
+    """Adds berries or blossom along stems."""
     points, ways, _ = spots_along(paths, 0.3, int(rng.integers(3, 9)))
     hang = points + 0.05 * directions_around(rng, ways, np.arange(len(points), dtype=float), 0) + (0, 0, -0.05)
     if rng.random() < 0.5:
@@ -68,7 +68,7 @@ def _woody(
     spread: float,
     droop: float,
 ) -> list[np.ndarray]:
-    """Branching stems from the ground, one generation after the other; returns the last twigs [12, 3] each."""
+    """Adds branching stems from the ground, generation by generation; returns the last twigs, each [12, 3]."""
     lean = 0.08 if starts == 1 else 0.5
     feet, ways = np.zeros((starts, 3)), np.array([0, 0, 1.0]) + rng.normal(size=(starts, 3)) * (lean, lean, 0)
     lengths, radii = np.full(starts, length), np.full(starts, thick)
@@ -80,7 +80,7 @@ def _woody(
         children = rng.integers(3, 6, len(paths))
         parent = np.repeat(np.arange(len(paths)), children)
         order = np.arange(len(parent)) - np.repeat(np.cumsum(children) - children, children)
-        index = np.where(order == 0, 11, rng.integers(5, 12, len(parent)))  # one goes on at the tip
+        index = np.where(order == 0, 11, rng.integers(5, 12, len(parent)))  # one child continues at the tip
         feet = paths[parent, index]
         heading = unit(feet - paths[parent, index - 1])
         frame = facing(heading, np.broadcast_to((0.3, 0.2, 1.0), heading.shape))
@@ -115,7 +115,7 @@ def tree(rng: np.random.Generator, f: dict[str, Any]) -> Plant:
 
 
 def bare(rng: np.random.Generator, f: dict[str, Any]) -> Plant:
-    """Winter: branches alone, with a few buds, catkins or last leaves."""
+    """A tree or shrub in winter, with a few dry leaves."""
     plant = Plant()
     trees = rng.random() < 0.5
     twigs = _woody(rng, plant, 1, 4 if trees else 3, 0.6, 0.05 if trees else 0.03, rng.uniform(0.5, 1.0), f["droop"])

@@ -17,7 +17,7 @@ from synth_data.subjects.rods import finish
 
 @dataclass(frozen=True)
 class Factors:
-    """What a lattice varies in."""
+    """Variation of a lattice."""
 
     pattern: tuple = shares(
         net=1.2,
@@ -40,23 +40,23 @@ class Factors:
         basket=1.1,
         racket=1,
     )
-    """what is repeated"""
+    """the pattern that is repeated"""
     cells: tuple = count(9, 26, least=2, most=80)
     """repeats across"""
     openness: tuple = span(0.55, 0.92, least=0.05, most=0.99)
-    """share of the sheet that is hole: exact for welded mesh and perforated sheet, 0.8 of it for lace, else rough"""
+    """share of the sheet that is open: exact for welded mesh and perforated sheet, 0.8 of it for lace, else rough"""
     form: tuple = shares(flat=0.8, wavy=1, curled=0.8, hanging=1.4, draped=0.8, lying=0.6)
-    """how a sheet lies in space; fences stand, baskets and rackets have their own form"""
+    """shape of the sheet in space; fences, baskets and rackets have forms of their own"""
     sag: tuple = span(0.0, 0.5, most=1.5)
     """how deep the folds and bulges are, relative"""
     irregular: tuple = span(0.0, 0.35, most=1)
-    """how far the cells stray from their grid, in cells"""
+    """random displacement of the cells, in cells"""
     torn: float = chance(0.15)
-    """whether holes are torn into it"""
+    """whether it has torn holes"""
     finish: tuple = shares(steel=1.2, chrome=0.3, brass=0.4, copper=0.3, painted=1.6, rust=0.6, matt=0.8)
     """surface of wires, bars and sheets of metal"""
     tone: tuple = shares(black=1, white=1.8, grey=0.6, brown=0.6, tan=0.8, bright=1.4, pastel=1)
-    """colour of threads, and of what is painted or matt"""
+    """colour of threads, and of painted and matt surfaces"""
     roughness: tuple = span(0.1, 0.5, least=0.02, most=1)
     """roughness of glossy surfaces"""
     fuzz: tuple = span(0.0, 1.0, most=3)

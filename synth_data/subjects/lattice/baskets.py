@@ -1,4 +1,4 @@
-"""Wicker."""
+"""Wicker baskets."""
 
 from typing import Any
 
@@ -11,8 +11,8 @@ from synth_data.subjects.rods import circle
 
 
 def basket(rng: np.random.Generator, f: dict[str, Any]) -> Pieces:
-    """Wicker: upright stakes and weavers that pass before and behind them in turn; a rim, sometimes a handle."""
-    stakes = int(np.clip(2 * f["cells"], 18, 44)) // 2 * 2 + 1  # odd, so that one weaver alternates round by round
+    """Upright stakes, and weavers that pass alternately in front of and behind them; a rim, sometimes a handle."""
+    stakes = int(np.clip(2 * f["cells"], 18, 44)) // 2 * 2 + 1  # odd, so that the weaver alternates from round to round
     tall, low, belly = rng.uniform(0.5, 1.0), rng.uniform(0.45, 0.75), rng.uniform(-0.05, 0.3)
     flare = rng.uniform(-0.15, 0.35)
     stretch = rng.uniform(0.6, 1.0) if rng.random() < 0.4 else 1.0

@@ -1,4 +1,4 @@
-"""Lace and perforated metal: sheets whose holes are drawn as opacity."""
+"""Lace and perforated metal: sheets whose holes are an opacity texture."""
 
 from dataclasses import replace
 from typing import Any
@@ -12,9 +12,9 @@ from synth_data.subjects.rods import finish
 
 
 def coverage(field: np.ndarray, openness: float, inside: np.ndarray | None = None, soft: float = 0.03) -> np.ndarray:
-    """Opacity [h, w] in [0, 1] that is 1 where `field` is low, with `openness` of it (of what is `inside`) open.
+    """Opacity [h, w] in [0, 1], 1 where `field` is low, with a share `openness` of it (of the part `inside`) open.
 
-    `soft` is the width of the rim in standard deviations of the field.
+    `soft` is the width of the transition in standard deviations of the field.
     """
     level = np.quantile(field if inside is None else field[inside], 1 - openness)
     opacity = np.clip(0.5 + (level - field) / (soft * field.std()), 0, 1)
@@ -22,7 +22,7 @@ def coverage(field: np.ndarray, openness: float, inside: np.ndarray | None = Non
 
 
 def _lace_field(rng: np.random.Generator, cells: int, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """(how far from a thread [size, size], where the lace is): a fine ground, flowers on it, a scalloped edge."""
+    """(distance from threads [size, size], mask of the lace): a fine ground with flowers and a scalloped edge."""
     v, u = np.meshgrid((np.arange(size) + 0.5) / size, (np.arange(size) + 0.5) / size, indexing="ij")
 
     def hexagons(fine: float) -> np.ndarray:
@@ -60,7 +60,7 @@ def _lace_field(rng: np.random.Generator, cells: int, size: int) -> tuple[np.nda
 
 
 def lace(rng: np.random.Generator, f: dict[str, Any]) -> Pieces:
-    """Lace as a sheet whose opacity is drawn."""
+    """Lace: a sheet with an opacity texture."""
     sheet = make_sheet(rng, {**f, "irregular": 0.5 * f["irregular"]})
     field, inside = _lace_field(rng, f["cells"], 512)
     opacity = coverage(field, 0.8 * f["openness"], inside, 0.3)
@@ -76,7 +76,7 @@ def lace(rng: np.random.Generator, f: dict[str, Any]) -> Pieces:
 
 
 def _hole_field(rng: np.random.Generator, cells: int, size: int) -> np.ndarray:
-    """High in the middle of each hole [size, size]: round, square, slotted, hexagonal or ornamental."""
+    """A field [size, size] that is high in each hole: round, square, slotted, hexagonal or ornamental."""
     v, u = np.meshgrid((np.arange(size) + 0.5) / size, (np.arange(size) + 0.5) / size, indexing="ij")
     kind = rng.integers(6)
     x, y = u * cells, v * cells
@@ -101,7 +101,7 @@ def _hole_field(rng: np.random.Generator, cells: int, size: int) -> np.ndarray:
 
 
 def perforated(rng: np.random.Generator, f: dict[str, Any]) -> Pieces:
-    """A sheet of metal with holes: a plate, a screen, or closed to a bin or shade."""
+    """Sheet metal with holes: a plate, a screen, or a closed shape such as a bin or a lampshade."""
     smooth = {**f, "irregular": 0.0}
     opacity = coverage(_hole_field(rng, f["cells"], 512), f["openness"])
     closed = rng.random() < 0.4

@@ -50,7 +50,7 @@ def picket(rng: np.random.Generator, f: dict[str, Any]) -> Pieces:
 
 
 def _spiral(turns: float, size: float, side: int) -> np.ndarray:
-    """A scroll [30, 3] in the xz plane that starts at the origin."""
+    """A scroll [30, 3] in the xz plane from the origin."""
     a = np.linspace(0, 2 * np.pi * turns, 30)
     r = size * (1 - 0.85 * a / a[-1])
     path = np.stack([side * (r * np.cos(a) - size), 0 * a, r * np.sin(a)], 1)
@@ -108,7 +108,7 @@ def railing(rng: np.random.Generator, f: dict[str, Any]) -> Pieces:
 
 
 def trellis(rng: np.random.Generator, f: dict[str, Any]) -> Pieces:
-    """Crossed laths, as scissors or upright, sometimes an arch."""
+    """Crossed laths, diagonal or upright, sometimes an arch."""
     cells = int(np.clip(f["cells"] // 2, 4, 12))
     arch = rng.random() < 0.35
     radius = thread_radius(cells, f["openness"])
@@ -121,7 +121,7 @@ def trellis(rng: np.random.Generator, f: dict[str, Any]) -> Pieces:
     meshes: dict[str, list[Mesh]] = {"board": []}
     for layer, across in enumerate((True, False)):
         uv = straight_rows(cells, 60, across)
-        if not arch and f["cells"] % 2:  # scissors
+        if not arch and f["cells"] % 2:  # diagonal
             uv = uv @ np.array([[0.7071, 0.7071], [-0.7071, 0.7071]]) * 1.35
         cut = replace(sheet, keep=lambda p, keep=sheet.keep: keep(p) & (np.abs(p) <= 1.0).all(-1))
         meshes["board"].append(lay_wires(cut, uv, (layer - 0.5) * radius, radius, 4))

@@ -114,7 +114,7 @@ def goal(rng: np.random.Generator, f: dict[str, Any]) -> Pieces:
 
 
 def _plain_net(rng: np.random.Generator, f: dict[str, Any], sheet: Sheet) -> Pieces:
-    """Square meshes alone."""
+    """A net of squares without tape or posts."""
     cells, rows = f["cells"], max(3, round(0.7 * f["cells"]))
     radius, colour = min(thread_radius(cells, f["openness"]) * 0.7, 0.006), colour_of_tone(rng, f["tone"])
     lines = (straight_rows(rows, 4 * cells, True), straight_rows(cells, 4 * rows, False))
@@ -151,7 +151,7 @@ def hoop(rng: np.random.Generator, f: dict[str, Any]) -> Pieces:
 
 
 def web(rng: np.random.Generator, f: dict[str, Any]) -> Pieces:
-    """An orb web: spokes to a ragged frame and a capture spiral of straight threads that sag a little."""
+    """An orb web: spokes in an uneven frame, and a spiral of threads that sag a little between them."""
     spokes = int(rng.integers(14, 30))
     angle = np.sort(2 * np.pi * (np.arange(spokes) + rng.uniform(-0.3, 0.3, spokes)) / spokes)
     reach = rng.uniform(0.75, 1.0, spokes)

@@ -1,4 +1,4 @@
-"""Sheets in space that patterns are laid on: wires, yarn and knots along paths over them, less what is torn."""
+"""Sheets on which patterns are laid out: wires, yarn and knots along paths over them, except where they are torn."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -9,16 +9,16 @@ import numpy as np
 from synth_data.subjects.meshes import Mesh, Strands, ball, placed
 from synth_data.subjects.repeated import copied, swept, transported, unit
 
-CHUNK = 8  # control points of a piece of yarn; neighbours share three, so that the spline runs on
+CHUNK = 8  # control points of a piece of yarn; neighbours share three, so that the spline is continuous
 Place = Callable[[np.ndarray, Any], np.ndarray]
 Keep = Callable[[np.ndarray], np.ndarray]
 
 
 @dataclass(frozen=True)
 class Sheet:
-    """A piece of surface that patterns are laid on.
+    """A surface on which patterns are laid out.
 
-    `place(uv, w)` takes coordinates [..., 2] in [-1, 1] and heights [...] above it to points [..., 3];
+    `place(uv, w)` maps coordinates [..., 2] in [-1, 1] and heights [...] above the sheet to points [..., 3];
     `keep(uv)` [...] is False where it is torn.
     """
 
@@ -28,13 +28,14 @@ class Sheet:
 
 @dataclass(frozen=True)
 class Pieces:
-    """What a pattern is made of: meshes by role, and yarn."""
+    """The parts of a pattern: meshes by role (which decides the material), and yarn."""
 
     meshes: dict[str, list[Mesh]]
     strands: list[Strands]
 
 
 def turned(pieces: Pieces, turn: np.ndarray) -> Pieces:
+    """The pieces rotated by a [3, 3] matrix."""
     meshes = {role: [placed(m, turn) for m in several] for role, several in pieces.meshes.items()}
     return Pieces(meshes, [replace(s, points=s.points @ turn.T) for s in pieces.strands])
 
@@ -62,7 +63,7 @@ def sheet_form(rng: np.random.Generator, kind: str, sag: float) -> Callable[[np.
             r = 2 / abs(arc)
             angle = u * arc / 2
             return np.stack([r * np.sin(angle) * np.sign(arc), r * np.cos(angle) + turn * v, tall * v], -1)
-        if kind == "hanging":  # held at the top, folds deepen downwards, gathered below
+        if kind == "hanging":  # held at the top; folds deepen and gather downwards
             down = (1 - v) / 2
             fold = np.sin(np.pi * folds * u + phase) + 0.5 * np.sin(2.3 * np.pi * folds * u + 2 * phase)
             y = (0.05 + 0.35 * sag) * fold * (0.25 + 0.75 * down) + 0.1 * bumps(uv) * down
@@ -77,7 +78,7 @@ def sheet_form(rng: np.random.Generator, kind: str, sag: float) -> Callable[[np.
             return np.stack(
                 [u * (1 - 0.1 * over), y, bar * np.cos(angle) - over * (1 + 0.15 * sag * np.cos(3 * u))], -1
             )
-        # lying: over bumps, edges hang
+        # lying: over bumps, with hanging edges
         edge = np.maximum(np.abs(u), np.abs(v)) ** 4
         return np.stack([u, v * tall, (0.1 + 0.4 * sag) * bumps(uv) - 0.3 * sag * edge], -1)
 
@@ -87,7 +88,7 @@ def sheet_form(rng: np.random.Generator, kind: str, sag: float) -> Callable[[np.
 def make_sheet(
     rng: np.random.Generator, f: dict[str, Any], form: Callable[[np.ndarray], np.ndarray] | None = None
 ) -> Sheet:
-    """The sheet that the factors describe, or one of another `form`."""
+    """The sheet that the factors describe, or one with another `form`."""
     form = form or sheet_form(rng, f["form"], f["sag"])
     size = 2 / f["cells"]
     k = rng.normal(size=(2, 6)) * 0.9 * np.pi / size / 2
@@ -118,7 +119,7 @@ def make_sheet(
 
 
 def lay_wires(sheet: Sheet, uv: np.ndarray, w: Any, radius: float, sides: int = 6) -> Mesh:
-    """Tubes along paths uv [N, K, 2] at heights w on a sheet, less what is torn away."""
+    """Tubes along paths uv [N, K, 2] at heights w on a sheet, except where it is torn."""
     w = np.broadcast_to(np.asarray(w, dtype=np.float64), uv.shape[:2])
     mesh = swept(sheet.place(uv, w), radius, sides)
     kept = sheet.keep(uv)
@@ -127,7 +128,7 @@ def lay_wires(sheet: Sheet, uv: np.ndarray, w: Any, radius: float, sides: int = 
 
 
 def cut_strands(points: np.ndarray, kept: np.ndarray, radius: float, colour: np.ndarray) -> Strands:
-    """Long paths [N, K, 3] cut into overlapping strands of CHUNK points, less those not wholly kept [N, K]."""
+    """Long paths [N, K, 3] cut into overlapping strands of CHUNK points, all of which must be `kept` [N, K]."""
     points = np.concatenate([2 * points[:, :1] - points[:, 1:2], points, 2 * points[:, -1:] - points[:, -2:-1]], 1)
     kept = np.concatenate([kept[:, :1], kept, kept[:, -1:]], 1)
     step = CHUNK - 3
@@ -135,7 +136,7 @@ def cut_strands(points: np.ndarray, kept: np.ndarray, radius: float, colour: np.
     index = np.minimum(starts[:, None] + np.arange(CHUNK), points.shape[1] - 1)
     chunks = points[:, index].reshape(-1, CHUNK, 3)
     kept = kept[:, index].all(-1).ravel()
-    # the last piece stops short: its repeated points are spread a little, so that no segment is a point
+    # the last piece repeats its end point; a small offset keeps every segment's length above 0
     chunks = chunks + 1e-7 * np.arange(CHUNK)[:, None]
     number = len(chunks)
     shades = np.broadcast_to(colour, (points.shape[0], 3)).repeat(len(starts), 0)
@@ -153,7 +154,7 @@ def lay_yarn(
     plies: int = 1,
     fuzz: float = 0.0,
 ) -> list[Strands]:
-    """Yarn along paths uv [N, K, 2] at heights w: `plies` threads twisted round each other, and loose fibres.
+    """Yarn along paths uv [N, K, 2] at heights w: `plies` twisted threads, and loose fibres (`fuzz`).
 
     `colour`: linear [3] or [N, 3].
     """
@@ -189,19 +190,19 @@ def lay_yarn(
 
 
 def straight_rows(number: int, points: int, across: bool) -> np.ndarray:
-    """Straight uv paths [number, points, 2], half a cell in from the edges."""
+    """Straight uv paths [number, points, 2], the outer ones half a cell from the edges."""
     at, t = (np.arange(number) + 0.5) / number * 2 - 1, np.linspace(-1, 1, points)
     u, v = (np.broadcast_to(a, (number, points)) for a in (t[None], at[:, None]))
     return np.stack([u, v] if across else [v, u], -1)
 
 
 def thread_radius(cells: int, openness: float) -> float:
-    """The radius for which a square grid of `cells` over a width of 2 is open to `openness`: (1 - d/p)^2."""
+    """The radius at which a square grid of `cells` over a width of 2 has this openness, (1 - diameter / pitch)^2."""
     return float((1 - np.sqrt(openness)) / cells)
 
 
 def zigzags(cells: int, rows: int, dwell: float, fine: int) -> np.ndarray:
-    """uv paths [cells, K, 2], upright, that meet their neighbours in turn; with `dwell` the cells are hexagons."""
+    """Upright uv paths [cells, K, 2] that touch their neighbours alternately; with `dwell` the cells are hexagons."""
     t = np.linspace(0, rows, rows * fine + 1)
     whole = np.floor(t).astype(int)
     part = np.clip((t - whole - dwell / 2) / max(1 - dwell, 1e-6), 0, 1)
@@ -212,7 +213,7 @@ def zigzags(cells: int, rows: int, dwell: float, fine: int) -> np.ndarray:
 
 
 def place_knots(sheet: Sheet, uv: np.ndarray, radius: float) -> Mesh:
-    """Small balls at uv [N, 2], less what is torn away."""
+    """Small balls at uv [N, 2], except where the sheet is torn."""
     uv = uv[sheet.keep(uv)]
     if not len(uv):
         return ball(1e-3, sheet.place(np.zeros(2)), 4)

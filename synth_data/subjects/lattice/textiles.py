@@ -1,4 +1,4 @@
-"""Gauze, knitwear and crochet: yarn that crosses, loops and rings."""
+"""Gauze, knitwear and crochet."""
 
 from typing import Any
 
@@ -28,9 +28,9 @@ def gauze(rng: np.random.Generator, f: dict[str, Any]) -> Pieces:
 
 
 def _stitches(stitches: int, rows: int, radius: float) -> tuple[np.ndarray, np.ndarray]:
-    """uv paths [rows, K, 2] and heights [rows, K] of stockinette; 14 steps a stitch.
+    """uv paths [rows, K, 2] and heights [rows, K] of stockinette; 14 steps per stitch.
 
-    Each row is a meander whose loops widen at their heads, behind at the head and foot and in front on the way.
+    Each row is a meander whose loops widen at the head; the yarn is behind at head and foot and in front between them.
     """
     t = np.linspace(0, 2 * np.pi * stitches, 14 * stitches + 1)
     u = 2 * (t / (2 * np.pi) + 0.17 * np.sin(2 * t)) / stitches - 1
@@ -39,7 +39,7 @@ def _stitches(stitches: int, rows: int, radius: float) -> tuple[np.ndarray, np.n
 
 
 def knit(rng: np.random.Generator, f: dict[str, Any]) -> Pieces:
-    """Stockinette: rows of yarn loops, each drawn through the row below."""
+    """Stockinette: rows of yarn loops, each pulled through the row below."""
     sheet = make_sheet(rng, {**f, "irregular": 0.4 * f["irregular"]})
     stitches = max(8, min(f["cells"], 26))
     rows = round(stitches * rng.uniform(0.9, 1.4))
@@ -62,7 +62,7 @@ def knit(rng: np.random.Generator, f: dict[str, Any]) -> Pieces:
 
 
 def doily(rng: np.random.Generator, f: dict[str, Any]) -> Pieces:
-    """Crochet in the round: rings of arches, each standing on the tops of the last."""
+    """Crochet in the round: rings of arches, each on top of the one before."""
     sheet = make_sheet(
         rng,
         {**f, "irregular": 0.3 * f["irregular"], "torn": False},

@@ -42,7 +42,7 @@ def chain_link(rng: np.random.Generator, f: dict[str, Any]) -> Pieces:
     radius = min(thread_radius(cells, f["openness"]) * 0.6, 0.014)
     uv = zigzags(cells, 2 * rows, 0.0, 6)
     t = np.linspace(0, 2 * rows, 12 * rows + 1)
-    # the bends overlap by a wire, one passes in front, the other behind
+    # bends overlap by a wire's width, one in front of the other
     middle = ((np.arange(cells)[:, None] + 0.5) / cells) * 2 - 1
     uv[..., 0] = middle + (uv[..., 0] - middle) * (1 + 1.6 * radius * cells)
     w = 1.1 * radius * np.sin(np.pi * t)[None] * np.ones((cells, 1))
@@ -70,7 +70,7 @@ def welded(rng: np.random.Generator, f: dict[str, Any]) -> Pieces:
 
 
 def chicken_wire(rng: np.random.Generator, f: dict[str, Any]) -> Pieces:
-    """Hexagonal wire netting; the wires are twisted round each other where they run together."""
+    """Hexagonal wire netting, whose wires are twisted where they run together."""
     sheet = make_sheet(rng, f)
     cells = f["cells"]
     rows = max(3, round(0.9 * cells))

@@ -17,7 +17,7 @@ from synth_data.subjects.wires.parts import Parts
 
 @dataclass(frozen=True)
 class Factors:
-    """What a subject of wires varies in. Lengths are in subject radii, before the subject is fitted to radius 1."""
+    """Variation of a wire object. Lengths are in subject radii, before it is scaled to radius 1."""
 
     shape: tuple = shares(
         sculpture=1,
@@ -40,19 +40,19 @@ class Factors:
         whisk=0.6,
         rack=0.8,
     )
-    """what it is"""
+    """kind of object"""
     radius: tuple = span(0.005, 0.022, least=0.0005, most=0.1, log=True)
     """radius of the main wire"""
     finish: tuple = shares(steel=1.5, chrome=0.8, brass=0.7, copper=0.6, gold=0.6, painted=1.6, rust=0.6, matt=0.8)
     """surface of the main wire"""
     tone: tuple = shares(black=1.6, white=1, grey=0.5, brown=0.4, tan=0.3, bright=1.6, pastel=0.5)
-    """its colour where it is painted or matt"""
+    """colour of painted and matt wire"""
     roughness: tuple = span(0.08, 0.5, least=0.02, most=1)
     """roughness of glossy surfaces"""
     bend: tuple = span(0.0, 0.06, most=0.5)
-    """how far the whole is bent out of shape"""
+    """how far the object is deformed"""
     lenses: tuple = shares(none=1, dark=1, clear=0.5)
-    """what is in a pair of glasses; clear ones let the background through"""
+    """lenses of glasses; the background is seen through clear ones"""
 
 
 SHAPES: dict[str, Callable[[np.random.Generator, float, dict[str, Any]], Parts]] = {
@@ -76,11 +76,11 @@ SHAPES: dict[str, Callable[[np.random.Generator, float, dict[str, Any]], Parts]]
     "whisk": household.whisk,
     "rack": household.rack,
 }
-LYING = ("sculpture", "tangle", "spring", "wheel", "clips", "earrings", "cables")  # any side may be up
+LYING = ("sculpture", "tangle", "spring", "wheel", "clips", "earrings", "cables")  # may lie on any side
 
 
 def _materials(rng: np.random.Generator, f: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """A material for every role a part may have."""
+    """A material for each role."""
     main = finish(rng, f["finish"], f["tone"], f["roughness"])
     glossy = {"kind": "plastic", "colour": any_colour(rng), "roughness": f["roughness"]}
     second = glossy if rng.random() < 0.6 else finish(rng, pick(rng, Factors().finish), f["tone"], f["roughness"])
@@ -120,14 +120,14 @@ def bent(rng: np.random.Generator, points: np.ndarray, amount: float) -> np.ndar
 
 
 def build(rng: np.random.Generator, factors: dict[str, Any]) -> Subject:
-    """A thing of wires from drawn `Factors`; the rest of its shape comes from `rng`."""
+    """A wire object from drawn `Factors`; the rest of its shape comes from `rng`."""
     f = factors
     parts = {role: join(*meshes) for role, meshes in SHAPES[f["shape"]](rng, f["radius"], f).items() if meshes}
     materials = _materials(rng, f)
     turn = rotation((0, 0, 1), rng.uniform(0, 360))
     if f["shape"] in LYING and rng.random() < 0.7:
         turn = random_rotation(rng)
-    # one field for all parts, so that they stay together
+    # one field for all parts, so that they stay connected
     counts = np.cumsum([len(m.vertices) for m in parts.values()])[:-1]
     moved_points = bent(rng, np.concatenate([m.vertices for m in parts.values()]), f["bend"])
     split = np.split(moved_points, counts)

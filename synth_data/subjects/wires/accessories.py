@@ -185,7 +185,7 @@ def umbrella(rng: np.random.Generator, thin: float, f: dict[str, Any]) -> Parts:
 
 
 def earrings(rng: np.random.Generator, thin: float, f: dict[str, Any]) -> Parts:
-    a = np.linspace(-0.5 * np.pi, 0.95 * np.pi, 30)  # an ear wire: up in front, over, down behind
+    a = np.linspace(-0.5 * np.pi, 0.95 * np.pi, 30)  # an ear wire: up in front, down behind
     hook = np.stack([0.09 * np.cos(a) - 0.09, 0 * a, 0.09 * np.sin(a) + 0.16], 1)
     hook = np.concatenate([[[-0.09, 0, 0]], hook, [hook[-1] - (-0.03, 0, 0.2)]])
     one: Parts = {"main": [swept(hook, 0.6 * thin, 7)], "second": []}

@@ -30,7 +30,7 @@ def tangle(rng: np.random.Generator, thin: float, f: dict[str, Any]) -> Parts:
 
 
 def _helix(rng: np.random.Generator, turns: float, loose: float) -> np.ndarray:
-    """A coil along z from -1 to 1 of radius about 0.3, with ends."""
+    """A coil along z from about -1 to 1, of radius about 0.3, with or without hooks."""
     t = np.linspace(0, 1, int(26 * turns))
     kind = rng.integers(4)
     wide = rng.uniform(0.14, 0.38)
@@ -47,7 +47,7 @@ def _helix(rng: np.random.Generator, turns: float, loose: float) -> np.ndarray:
 
 
 def _arched(points: np.ndarray, turn: float) -> np.ndarray:
-    """Points bent so that the z axis from -1 to 1 becomes an arc of `turn` radians in the xz plane."""
+    """Points bent so that the z axis between -1 and 1 becomes an arc of `turn` radians in the xz plane."""
     if abs(turn) < 1e-3:
         return points
     big = 2 / turn
@@ -65,7 +65,7 @@ def spring(rng: np.random.Generator, thin: float, f: dict[str, Any]) -> Parts:
 
 
 def _paper_clip(rng: np.random.Generator) -> np.ndarray:
-    """One clip [K, 3] in the xy plane, about one long."""
+    """One clip [K, 3] in the xy plane, of length about one."""
     w = rng.uniform(0.13, 0.18)
     points = np.array(
         [

@@ -10,7 +10,7 @@ from synth_data.subjects.wires.parts import Parts, wandering_cable, wandering_pa
 
 
 def _hanging(rng: np.random.Generator, number: int) -> np.ndarray:
-    """A path [number, 3] of equal steps: a necklace, a swag between two ends, or a chain thrown down."""
+    """A path [number, 3] of equal steps: a necklace, a chain hung between two ends, or one lying loose."""
     kind = rng.integers(3)
     if kind == 0:
         a = np.linspace(0, 2 * np.pi, 400)

@@ -32,7 +32,7 @@ def wandering_path(rng: np.random.Generator, number: int, waves_: int, fall: flo
 def wandering_cable(
     rng: np.random.Generator, start: np.ndarray, way: np.ndarray, length: float, bends: int
 ) -> np.ndarray:
-    """A cable [120, 3] that leaves `start` along `way`, wanders about and hangs."""
+    """A cable [120, 3] that leaves `start` along `way`, wanders and hangs."""
     points, at, heading = [start, start + 0.12 * way], start + 0.12 * way, way
     for _ in range(bends):
         heading = unit(0.5 * heading + rng.normal(size=3) * (0.8, 0.8, 0.5) + (0, 0, -0.35))

@@ -29,7 +29,7 @@ def antenna(rng: np.random.Generator, thin: float, f: dict[str, Any]) -> Parts:
     number = int(rng.integers(5, 16))
     x = np.linspace(-0.85, 0.85, number)
     half = np.linspace(0.55, rng.uniform(0.2, 0.5), number) * rng.uniform(0.7, 1.1)
-    if rng.random() < 0.3:  # a curtain of rods up and down too
+    if rng.random() < 0.3:  # a longer first element
         half[0] *= 1.2
     elements = np.stack([np.stack([x, -half, 0 * x], 1), np.stack([x, half, 0 * x], 1)], 1)
     parts = {"main": [swept(elements, thin, 7), swept(segments(((-0.95, 0, -thin), (0.95, 0, -thin))), 2 * thin, 8)]}
