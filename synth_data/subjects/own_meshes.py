@@ -75,11 +75,11 @@ def files_of(folder: str) -> list[Path]:
 
 
 def check(factors: Factors, place: str) -> None:
-    """Checks a recipe that uses this family; `place` names its table in errors. Raises UserError as `files_of` does."""
+    """Checks a recipe that uses this family; `place` names its table in errors. Errors as in `files_of`."""
     try:
         files_of(factors.folder)
     except UserError as error:
-        raise UserError(f"{place}: {str(error).removeprefix('own_meshes: ')}") from None
+        raise type(error)(f"{place}: {str(error).removeprefix('own_meshes: ')}") from None
 
 
 def _picture(image: Any) -> tuple[np.ndarray, np.ndarray | None]:
@@ -189,7 +189,7 @@ def _coat(rng: np.random.Generator, f: dict[str, Any], body: Mesh, tone: np.ndar
 
 
 def build(rng: np.random.Generator, factors: dict[str, Any]) -> Subject:
-    """One of the folder's meshes, drawn by `rng`. Raises UserError as `files_of` and `read_meshes` do."""
+    """One of the folder's meshes, drawn by `rng`. Errors as in `files_of` and `read_meshes`."""
     f = factors
     files = files_of(f["folder"])
     file = files[int(rng.integers(len(files)))]
