@@ -18,7 +18,7 @@ DISTRACTOR_BLUR = (0.015, 0.05)  # standard deviation of an out-of-focus object'
 
 @dataclass(frozen=True)
 class BackgroundFactors:
-    """What a background varies in."""
+    """Variation of a background."""
 
     kind: tuple = shares(
         gradient=0.6,
@@ -34,7 +34,7 @@ class BackgroundFactors:
         plain=0.25,
         photo=0,
     )
-    """what is drawn; a photo keeps its own brightness, vignette and grain"""
+    """kind of background; a photo keeps its own brightness, vignette and grain"""
     blur: tuple = span(0.0, 0.045, most=1)
     """standard deviation of the defocus, in frame widths"""
     sharp: float = chance(0.4)
@@ -190,7 +190,7 @@ def _tiles(rng: np.random.Generator, size: int, main: np.ndarray) -> np.ndarray:
 
 
 def _room(rng: np.random.Generator, size: int, main: np.ndarray) -> np.ndarray:
-    """A wall, sometimes two, with things on it, and a floor in perspective."""
+    """One or two walls with objects on them, and a floor in perspective."""
     x, y = _axes(size)
     x, y = np.broadcast_arrays(x, y)
     corner, slope = rng.uniform(-1.6, 1.6), rng.uniform(0.0, 0.5)
@@ -278,7 +278,7 @@ def _bokeh(rng: np.random.Generator, size: int, main: np.ndarray) -> np.ndarray:
 
 
 def _clutter(rng: np.random.Generator, size: int, main: np.ndarray) -> np.ndarray:
-    """Many overlapping things: ellipses, boxes and polygons, some of them shaded or patterned."""
+    """Many overlapping objects: ellipses, boxes and polygons, some of them shaded or patterned."""
     x, y = _axes(size)
     x, y = np.broadcast_arrays(x, y)
     picture = (_gradient, _cloud, _landscape, _room)[int(rng.integers(4))](rng, size, main)

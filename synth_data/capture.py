@@ -26,7 +26,7 @@ AVERAGED_OUT = 2.0  # from this reduction on, a picture shows no mosaic and no J
 
 @dataclass(frozen=True)
 class CaptureFactors:
-    """What a camera does to a picture; the defaults do nothing."""
+    """Effects of a camera on a picture; the defaults have none."""
 
     vignetting: tuple = span(0.0, 0.0, most=1)
     """share of the light lost in the corners"""

@@ -33,7 +33,7 @@ from synth_data.store import (
 
 SOFT = (0.02, 0.98)  # alpha strictly between these is soft: neither subject nor background
 THUMB = 16  # side of the thumbnails in which near duplicates are found
-FLIPPED, APART = 6, 2.0  # near duplicates differ by at most this many hash bits and less than this mean thumbnail level
+FLIPPED, APART = 6, 2.0  # near duplicates: most differing hash bits, and mean thumbnail difference (levels) below this
 SHEET_SAMPLES, SHEET_SIDE = 48, 128
 BARS = " ▁▂▃▄▅▆▇█"
 
@@ -335,7 +335,7 @@ def described(folder: Path, report: dict[str, Any]) -> str:
             lines.append(
                 f"  {name:18}{a['samples']:7}{a['mean']:8.4f}{100 * a['soft']:20.2f} %{a['empty']:8}{a['full']:7}{bar}"
             )
-    lines.append(f"subjects a picture: {_shares(report['subjects'])}")
+    lines.append(f"subjects per picture: {_shares(report['subjects'])}")
     exact, near = report["duplicates"], report["near_duplicates"]
     lines.append(
         f"duplicates: {len(exact)} groups of identical files, {len(near)} similar pairs; "
@@ -400,7 +400,7 @@ def rerender(folder: Path, number: int, output: Path | None = None) -> list[str]
     """Renders row `number` (from 0) of metadata.jsonl again and compares bytes; returns the differences, in words.
 
     The first file (picture or foreground) is also written to `output` if given. UserError if there is no such row, the
-    set is damaged or `output` has the wrong suffix; MissingFile if the set lacks one of its lists.
+    set is damaged or `output` has the wrong suffix; MissingFile if the set lacks one of its files.
     """
     from synth_data.recipe import parse_recipe
     from synth_data.workers import check_variant, render_sample

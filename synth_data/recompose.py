@@ -39,7 +39,7 @@ ID_REACH = 5  # pixels; filtering widens a subject by less than half of this
 
 @dataclass(frozen=True)
 class RecomposeFactors:
-    """What recomposition varies in; the defaults keep the foreground as it was rendered.
+    """Variation in recomposition; the defaults keep the foreground as it was rendered.
 
     A subject that is cut at one side of the frame stays cut there: shift, scale and rotation are limited to that.
     """

@@ -21,7 +21,7 @@ UNIT_CUBE = np.stack(np.meshgrid((-0.5, 0.5), (-0.5, 0.5), (-0.5, 0.5)), -1).res
 
 @dataclass(frozen=True)
 class ArrangementFactors:
-    """How many subjects stand in a picture, and where."""
+    """Number of subjects and their positions."""
 
     empty: float = chance(0.0)
     """whether there is no subject at all"""
@@ -39,7 +39,7 @@ class ArrangementFactors:
 
 @dataclass(frozen=True)
 class CameraFactors:
-    """Where the camera stands and how it blurs. The subjects are at the origin, z is up."""
+    """Position and blur of the camera. The subjects are at the origin, z is up."""
 
     azimuth: tuple = span(0, 360, most=360)
     """degrees"""
@@ -58,29 +58,29 @@ class CameraFactors:
     defocus: tuple = span(0.0, 0.0, most=0.5)
     """depth of field: the blur disc of a point at infinity, in frame widths"""
     focus: tuple = span(0.0, 0.0, least=-2, most=2)
-    """where the sharp plane lies in front of the subjects' middle, in their radii"""
+    """distance of the focal plane in front of the subjects' centre, in their radii"""
     motion: tuple = span(0.0, 0.0, most=0.5)
     """how far the subjects move across the frame while the shutter is open, in frame widths"""
     spin: tuple = span(0.0, 0.0, most=45)
-    """how far they turn meanwhile, in degrees"""
+    """how far the subjects turn while the shutter is open, in degrees"""
 
 
 @dataclass(frozen=True)
 class LightFactors:
-    """What lights the subject."""
+    """Sky and lamps."""
 
     sky: tuple = shares(constant=1, gradient=2, background=0, environment=0)
-    """light from everywhere: one colour, a random map, one built from the first background, or a file's"""
+    """environment lighting: one colour, a random map, a map built from the first background, or one from a file"""
     sky_strength: tuple = span(0.25, 1.2, least=0.001, most=1e4, log=True)
     """mean radiance of the sky"""
     lamps: tuple = count(1, 3, most=16)
     """number of lamps"""
     kind: tuple = shares(sun=1, area=1.5, point=1)
-    """each lamp's kind"""
+    """kind of each lamp"""
     strength: tuple = span(0.5, 4.0, most=1e4)
     """irradiance of the first lamp at the subject; each further lamp has about half"""
     tint: tuple = span(0.0, 0.35, most=1)
-    """how far light colours stray from white"""
+    """how far light colours deviate from white"""
 
 
 @dataclass(frozen=True)

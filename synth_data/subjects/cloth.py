@@ -1,4 +1,4 @@
-"""Cloth: sheets that hang, fly, lie over things, are crumpled, folded or worn, with their edges and weaves."""
+"""Cloth: hanging, flying, draped, crumpled, folded and worn sheets, with various edges and weaves."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field

@@ -177,7 +177,7 @@ def _vessel(
     drink, drink_tint = _liquid_tint(rng)
     drawn = {"wall": f["wall"], "drink": drink if f["liquid"] else None}
     if f["wall"] == "sheet":
-        # a foot is a solid body of its own below the sheet
+        # the foot is a separate solid body below the sheet
         under = [] if base is None else [_closed(np.concatenate([base, [[0.0, base[-1, 1]]]]))]
         parts = [replace(m, material=_glass(f, tint)) for m in under]
         skin = np.concatenate([[[0.0, low]], bowl]) + (0, GAP)
@@ -762,7 +762,7 @@ def _film(rng: np.random.Generator, f: dict[str, Any], tint: np.ndarray) -> tupl
 
 
 def _bag(rng: np.random.Generator, f: dict[str, Any], tint: np.ndarray) -> tuple[list[Mesh], dict[str, Any]]:
-    """A sealed bag: two creased sheets that meet at their edges, with or without things inside."""
+    """A sealed bag: two creased sheets that meet at their edges, with or without contents."""
     w, h, fat = rng.uniform(0.5, 0.7), rng.uniform(0.7, 0.95), rng.uniform(0.18, 0.35)
     u, v = np.meshgrid(np.linspace(-1, 1, 90), np.linspace(-1, 1, 90), indexing="ij")
     pillow = ((1 - np.abs(u) ** 2.5) * (1 - np.abs(v) ** 2.5)).clip(0) ** 0.5
