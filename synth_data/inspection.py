@@ -284,9 +284,8 @@ def _near(found: list[Examined]) -> list[list[int]]:
     for band in np.array_split(np.arange(128), FLIPPED + 1):
         keys = np.packbits(bits[:, band], axis=1)
         order = np.lexsort(keys.T)
-        for step in range(
-            1, min(32, len(found))
-        ):  # neighbours only, so that a band shared by thousands stays affordable
+        # neighbours only, so that a band shared by thousands stays affordable
+        for step in range(1, min(32, len(found))):
             a, b = order[:-step], order[step:]
             same = (keys[a] == keys[b]).all(1)
             if not same.any():

@@ -29,9 +29,7 @@ TRANSMISSIVE_SAMPLES = 4  # times as many paths there: each path either passes o
 SUBFRAMES = 16  # most instants that an exposure with motion is split into
 PLATE_MARGIN = 1.15  # the plate's width in frame widths; rays bent beyond it miss it and count as opaque
 MEDIUM_STEPS = 48  # steps of a ray through a medium
-BLACK = np.full(
-    3, 1e-9
-)  # radiance of the dark plate; above 0, so that it draws from the sampler as the bright one does
+BLACK = np.full(3, 1e-9)  # radiance of the dark plate; not 0, so that it uses the sampler like the bright one
 BLOCK = 32  # pixels; fixed, or Mitsuba derives it from the thread count, and the sampler's seeds from it
 
 
