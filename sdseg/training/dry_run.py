@@ -67,7 +67,7 @@ class Trial:
 
     def run(self, config: TrainingConfig, batches: Iterator[dict]) -> dict[str, float]:
         """Takes a first step, which is not timed, then TRIED_STEPS more. On a GPU it first tells the largest batch
-        that fits, unless FSDP or DeepSpeed shards the run.
+        that fits, unless FSDP shards the run.
 
         Args:
             batches: as the loader gives them; no more are taken than are tried.
@@ -83,7 +83,7 @@ class Trial:
         if config.cache_latents:  # the run does not encode in its steps
             batches = iter([{key: value.cpu() for key, value in self.prepared(batch).items()} for batch in batches])
         first = list(islice(batches, accumulation))
-        alone = self.accelerator.distributed_type.value not in ("FSDP", "DEEPSPEED")
+        alone = self.accelerator.distributed_type.value != "FSDP"
         if gpu and alone:  # else no process can try a batch by itself
             on_main_process(self.accelerator, lambda: self.tell_largest_batch(first[0], through_pixels))
             torch.cuda.reset_peak_memory_stats()

@@ -19,10 +19,10 @@ from sdseg.training.model_card import write_adapter
 from sdseg.training.processes import (
     StopFlag,
     StoppedBySignal,
-    ZeroOptimizer,
     check_launch,
     keep_process_group,
     on_main_process,
+    refuse_deepspeed,
     whole_copy,
 )
 from sdseg.training.run_folder import (
@@ -64,7 +64,6 @@ def train(config: TrainingConfig) -> None:
     import numpy as np
     import torch
     from accelerate import Accelerator
-    from accelerate.utils import DistributedType
     from diffusers.optimization import get_scheduler
     from tqdm.auto import tqdm
 
@@ -75,7 +74,7 @@ def train(config: TrainingConfig) -> None:
 
     stop = StopFlag()
     output = Path(config.output_dir)
-    refuse_what_is_not_installed(config)
+    refuse_deepspeed()
     pictures, held_out = open_data(config)
     accelerator = Accelerator(
         mixed_precision=config.mixed_precision,
@@ -84,7 +83,6 @@ def train(config: TrainingConfig) -> None:
         project_dir=str(output),
     )
     check_launch(accelerator, config)
-    zero = accelerator.distributed_type == DistributedType.DEEPSPEED
     if torch.distributed.is_initialized():
         keep_process_group(torch.distributed.group.WORLD)
     if config.report_to != "none" and not accelerator.log_with:  # Accelerate passes over it without a word
@@ -199,12 +197,8 @@ def train(config: TrainingConfig) -> None:
     with warnings_off():  # one call per resumed step, before the optimiser's first
         for _ in range(first_step):
             schedule.step()
-    if zero:
-        ZeroOptimizer.tell(accelerator.deepspeed_plugin.deepspeed_config, config, trained)
-    unet, prepared = accelerator.prepare(base.unet, optimizer)
+    unet, optimizer = accelerator.prepare(base.unet, optimizer)
     lora = trained_parameters(peft_model)  # which FSDP has put in place of those that were
-    optimizer = ZeroOptimizer(unet, optimizer, lora) if zero else prepared
-    backward = optimizer.backward if zero else lambda loss, last: accelerator.backward(loss)
     average = moving_average(lora, config.ema_decay) if config.use_ema else None
     recent: list[float] = []  # losses since the last row
     if first_step:
@@ -231,7 +225,7 @@ def train(config: TrainingConfig) -> None:
             last = micro == config.gradient_accumulation_steps - 1
             with contextlib.nullcontext() if last else accelerator.no_sync(unet):
                 found = sample_losses(unet, batch)
-                backward(found.mean(), last)
+                accelerator.backward(found.mean())
             losses.append(found.detach())
             indices.append(batch["index"])
         return torch.cat(losses), torch.cat(indices)
@@ -243,9 +237,7 @@ def train(config: TrainingConfig) -> None:
 
     if config.dry_run:
         unet.train()
-        if not first_step and zero:  # a step of nothing, so that AdamW has its moments from the first pass on
-            optimizer.take_empty_step()
-        elif not first_step:
+        if not first_step:  # a step of nothing, so that AdamW has its moments from the first pass on
             for value in lora.values():
                 value.grad = torch.zeros_like(value)
             update()
@@ -362,15 +354,6 @@ def refuse_other_start(earlier: Adapter, base: Base, config: TrainingConfig) -> 
             )
 
 
-def refuse_what_is_not_installed(config: TrainingConfig) -> None:
-    from accelerate.utils import is_bnb_available
-
-    if config.use_8bit_adam and not is_bnb_available():
-        raise ConfigError(
-            "use_8bit_adam is true, but bitsandbytes is not installed; pip install bitsandbytes, or leave it out"
-        )
-
-
 def training_stream(
     config: TrainingConfig, source: Source | LatentSource, pairs: int, base: Base, scheduler: DDIMScheduler
 ) -> TrainingStream:
@@ -395,20 +378,17 @@ def trained_parameters(peft_model) -> dict[str, torch.nn.Parameter]:
 
 
 def adamw(lora: dict[str, torch.nn.Parameter], config: TrainingConfig) -> torch.optim.Optimizer:
-    """AdamW (Loshchilov & Hutter 2019) in one kernel over all LoRA weights, or bitsandbytes' with 8-bit moments."""
+    """AdamW (Loshchilov & Hutter 2019) in one kernel over all LoRA weights."""
     import torch
 
-    words = dict(
+    return torch.optim.AdamW(
+        lora.values(),
         lr=config.learning_rate,
         betas=(config.adam_beta1, config.adam_beta2),
         weight_decay=config.adam_weight_decay,
         eps=config.adam_epsilon,
+        fused=True,
     )
-    if config.use_8bit_adam:
-        from bitsandbytes.optim import AdamW8bit
-
-        return AdamW8bit(lora.values(), **words)
-    return torch.optim.AdamW(lora.values(), fused=True, **words)
 
 
 def moving_average(lora: dict[str, torch.nn.Parameter], decay: float):
