@@ -81,16 +81,16 @@ def launch(arguments: list[str], processes: int = 1, **words) -> subprocess.Pope
 
 
 def test_only_lora_changes_and_the_run_folder_is_whole(arguments, miniature, tmp_path, monkeypatch):
-    import sdseg.training.run
+    import sdseg.training.loop
 
     kept = {}
-    write_adapter = sdseg.training.run.write_adapter
+    write_adapter = sdseg.training.loop.write_adapter
 
-    def spy(output, peft_model, base, *rest):
-        kept["after"] = base
-        write_adapter(output, peft_model, base, *rest)
+    def spy(run, weights):
+        kept["after"] = run.base
+        write_adapter(run, weights)
 
-    monkeypatch.setattr(sdseg.training.run, "write_adapter", spy)
+    monkeypatch.setattr(sdseg.training.loop, "write_adapter", spy)
     held_out = write_pairs(tmp_path / "held_out", 2, first_seed=100)
     changes = dict(validation_data_dir=held_out, validation_steps=3, report_to="tensorboard")
     assert main(arguments(**changes)) == 0

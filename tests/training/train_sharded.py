@@ -43,12 +43,12 @@ if __name__ == "__main__":
     os.environ |= launch_variables(sys.argv[1])
     accelerate.Accelerator = sharding
     import sdseg.training.__main__
-    import sdseg.training.run
+    import sdseg.training.loop
 
-    def printing(lora, *rest, checkpoint_tensors=sdseg.training.run.checkpoint_tensors):
+    def printing(lora, *rest, checkpoint_tensors=sdseg.training.loop.checkpoint_tensors):
         held = sum(value.to_local().numel() for value in lora.values())
         print(f"holds {held / sum(value.numel() for value in lora.values()):.3f}", flush=True)
         return checkpoint_tensors(lora, *rest)
 
-    sdseg.training.run.checkpoint_tensors = printing
+    sdseg.training.loop.checkpoint_tensors = printing
     sys.exit(sdseg.training.__main__.main(sys.argv[2:]))
