@@ -1,7 +1,7 @@
 # make setup   .venv with the package and its dev extra, at the tested versions
 # make demo    render, fine-tune, infer and judge on this machine: runs/demo/report.html
-# make test    the default test suite
-# make lint    ruff
+# make test    ruff, then the default test suite
+# make lint    ruff alone
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -20,7 +20,7 @@ setup: .venv/installed
 demo: setup
 	$(BIN)/python -m sdseg.demo --output runs/demo
 
-test: setup
+test: lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 
 lint: setup

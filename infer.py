@@ -9,4 +9,4 @@ import sys
 from sdseg.inference.__main__ import main
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(prog="infer.py"))

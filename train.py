@@ -8,4 +8,4 @@ import sys
 from sdseg.training.__main__ import main
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(prog="train.py"))

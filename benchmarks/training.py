@@ -89,7 +89,7 @@ def reference(run: "Run", prompt: "torch.Tensor | tuple[Callable, torch.nn.Modul
     import torch
     from diffusers.optimization import get_scheduler
 
-    from sdseg.data import draw_generator
+    from sdseg.data.augmentation import draw_generator
     from sdseg.model import inference_scheduler
 
     config, accelerator, lora, pictures = run.config, run.accelerator, run.lora, run.pictures

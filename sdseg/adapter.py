@@ -169,14 +169,14 @@ def read_adapter(directory_or_hub_id: str | Path) -> Adapter:
 
 
 def _fetch(directory_or_hub_id: str | Path) -> Path:
-    from sdseg.model import EMBEDDED, EMBEDDED_ADAPTER
+    from sdseg.model import EMBEDDED, EMBEDDED_ADAPTER, is_hub_id
 
     name = str(directory_or_hub_id)
     if name == EMBEDDED:
         return EMBEDDED_ADAPTER
     if Path(name).is_dir():
         return Path(name)
-    if name.startswith((".", "/", "~")) or name.count("/") != 1:
+    if not is_hub_id(name):
         raise AdapterError(f"adapter {name!r} is no folder and no Hub id; give the folder that train.py wrote")
     from huggingface_hub import snapshot_download
 

@@ -46,16 +46,15 @@ def main(argv: list[str] | None = None) -> int:
         print(f"sdseg {__version__}")
         return 0
     if word not in COMMANDS:
-        import difflib
+        from sdseg.errors import did_you_mean
 
-        near = difflib.get_close_matches(word, COMMANDS, n=1)
-        meant = f"did you mean {near[0]!r}?" if near else f"choose among {', '.join(COMMANDS)}"
-        print(f"error: unknown command {word!r}; {meant}", file=sys.stderr)
+        hint = did_you_mean(word, COMMANDS) or f"; choose among {', '.join(COMMANDS)}"
+        print(f"error: unknown command {word!r}{hint}", file=sys.stderr)
         return 2
     module, _ = COMMANDS[word]
     if module == "synth_data.__main__":
         rest = [word, *rest]
-    return import_module(module).main(rest) or 0
+    return import_module(module).main(rest)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,27 @@
 """Errors that are the user's to mend; shared with the renderer, which imports nothing of sdseg."""
 
-from synth_data.errors import MissingFile, MissingPackage, NotAFolder, UserError, one_line, remedied, reported
+from synth_data.errors import (
+    MissingFile,
+    MissingPackage,
+    NotAFolder,
+    Parser,
+    UserError,
+    did_you_mean,
+    one_line,
+    remedied,
+    reported,
+    require,
+)
 
-__all__ = ["MissingFile", "MissingPackage", "NotAFolder", "UserError", "one_line", "remedied", "reported"]
+__all__ = [
+    "MissingFile",
+    "MissingPackage",
+    "NotAFolder",
+    "Parser",
+    "UserError",
+    "did_you_mean",
+    "one_line",
+    "remedied",
+    "reported",
+    "require",
+]

@@ -1,7 +1,7 @@
 """The one door through which pixels come and go: files, EXIF, colour profiles, bit depths, value ranges.
 
 Inside sdseg a picture is uint8 [H, W, 3] sRGB, an alpha matte float32 [H, W] in [0, 1], and what networks see
-float32 [B, C, H, W]. Nowhere else does a pixel change its range.
+float32 [B, C, H, W] in [-1, 1]. Everything that changes a pixel's range between these calls `to_signed` or `to_unit`.
 """
 
 import os
@@ -342,13 +342,23 @@ def write_classes(path: str | os.PathLike, ids: np.ndarray, colours: np.ndarray)
 # ------------------------------------------------------------------------------------------------ tensors
 
 
+def to_signed(values):
+    """[0, 1], the range of mattes and pictures, -> [-1, 1], the range of VAE and UNet; arrays and tensors alike."""
+    return values * 2 - 1
+
+
+def to_unit(values):
+    """[-1, 1] -> [0, 1], the inverse of `to_signed`."""
+    return (values + 1) / 2
+
+
 def image_to_tensor(image: np.ndarray) -> "torch.Tensor":
     """uint8 [H, W, 3] -> float32 [1, 3, H, W] in [-1, 1]."""
     import torch
 
     assert image.dtype == np.uint8 and image.shape[2:] == (3,), (image.dtype, image.shape)
     tensor = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1))).float()
-    return tensor[None] / 255 * 2 - 1
+    return to_signed(tensor[None] / 255)
 
 
 def tensor_to_image(tensor: "torch.Tensor") -> np.ndarray:

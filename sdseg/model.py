@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sdseg.errors import UserError
+from sdseg.errors import UserError, did_you_mean
+from sdseg.imaging import to_signed
 
 if TYPE_CHECKING:
     import torch
@@ -61,8 +62,13 @@ class Base:
 
     @property
     def vae_scale_factor(self) -> int:
-        """Picture pixels per latent position along each side."""
-        return 2 ** (len(self.vae.config.block_out_channels) - 1)
+        """See `vae_scale_factor`."""
+        return vae_scale_factor(self.vae)
+
+
+def vae_scale_factor(vae: AutoencoderKL) -> int:
+    """Picture pixels per latent position along each side: 8 for SD2, 4 for the miniature."""
+    return 2 ** (len(vae.config.block_out_channels) - 1)
 
 
 def load_base(
@@ -114,13 +120,18 @@ def load_base(
     )
 
 
+def is_hub_id(name: str) -> bool:
+    """Whether a name that is no folder here can be one on the Hub, `owner/name`."""
+    return name.count("/") == 1 and not name.startswith((".", "/", "~"))
+
+
 def _locate(name: str) -> str:
     """The folder or Hub id behind a base's name."""
     if name == EMBEDDED:
         return str(EMBEDDED_BASE)
     if Path(name).is_dir():
         return name
-    if name.startswith((".", "/", "~")) or name.count("/") != 1:
+    if not is_hub_id(name):
         raise BaseError(
             f"base {name!r} is no folder and no Hub id; give a local folder in diffusers' layout (unet/, vae/), "
             f"a Hub id such as {MIRROR}, or {EMBEDDED}"
@@ -277,8 +288,6 @@ def add_lora(
 
 def refuse_unknown_target(unet: UNet2DConditionModel, target: str) -> None:
     """UserError where a target of LoRA is neither a group nor the ending of a layer's name."""
-    import difflib
-
     import torch
 
     if target in LORA_TARGETS:
@@ -287,10 +296,9 @@ def refuse_unknown_target(unet: UNet2DConditionModel, target: str) -> None:
     layers = [name for name, module in unet.named_modules() if isinstance(module, kinds)]
     if not any(f".{name}".endswith(f".{target}") for name in layers):
         endings = {".".join(name.split(".")[-n:]) for name in layers for n in (1, 2, 3)}
-        near = difflib.get_close_matches(target, [*LORA_TARGETS, *sorted(endings)], n=1)
         raise UserError(
             f"lora_targets: {target!r} is neither a group ({', '.join(LORA_TARGETS)}) nor the ending of a layer's name"
-            + (f"; did you mean {near[0]!r}?" if near else "")
+            + did_you_mean(target, [*LORA_TARGETS, *sorted(endings)])
         )
 
 
@@ -350,4 +358,4 @@ def without_noise(
 
 def encode_alpha(vae: AutoencoderKL, alpha: torch.Tensor) -> torch.Tensor:
     """Alpha [B, 1, H, W] in [0, 1], shown to the VAE as a grey picture in [-1, 1] => latents [B, 4, h, w]."""
-    return encode_image(vae, (alpha * 2 - 1).expand(-1, 3, -1, -1))
+    return encode_image(vae, to_signed(alpha).expand(-1, 3, -1, -1))

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sdseg.errors import UserError, one_line
-from sdseg.imaging import Encoded, ImageError, read_alpha, read_label_file
+from sdseg.imaging import Encoded, ImageError, read_alpha, read_label_file, to_signed, to_unit
 from sdseg.outputs import CLASSES_RECORD
 
 if TYPE_CHECKING:
@@ -154,16 +154,16 @@ def given_back(vae: AutoencoderKL, colours: np.ndarray, side: int = 4) -> np.nda
     """Flat colours [n, 3] in [0, 1] after encoding and decoding, int [n, 3] in 0 ... 255; each fills `side` latents."""
     import torch
 
-    from sdseg.model import decode_colour, encode_image
+    from sdseg.model import decode_colour, encode_image, vae_scale_factor
 
-    pixels = side * 2 ** (len(vae.config.block_out_channels) - 1)
-    flat = torch.tensor(colours * 2 - 1, dtype=torch.float32, device=vae.device)[:, :, None, None]
+    pixels = side * vae_scale_factor(vae)
+    flat = torch.tensor(to_signed(colours), dtype=torch.float32, device=vae.device)[:, :, None, None]
     found = []
     with torch.no_grad():
         for some in flat.split(32):
             decoded = decode_colour(vae, encode_image(vae, some.expand(-1, -1, pixels, pixels)))
             found.append(decoded[:, :, pixels // 4 : -pixels // 4, pixels // 4 : -pixels // 4].mean(dim=(2, 3)).cpu())
-    return ((torch.cat(found) + 1) * 127.5).round().clamp(0, 255).int().numpy()
+    return (to_unit(torch.cat(found)) * 255).round().clamp(0, 255).int().numpy()
 
 
 def far_points(choices: list[np.ndarray], count: int) -> tuple[np.ndarray, float]:
@@ -216,7 +216,7 @@ def paint(ids: torch.Tensor, colours: np.ndarray) -> torch.Tensor:
     import torch
 
     grey = np.full((1, 3), 127.5)
-    table = torch.tensor(np.concatenate([colours, grey]) / 127.5 - 1, dtype=torch.float32, device=ids.device)
+    table = torch.tensor(to_signed(np.concatenate([colours, grey]) / 255), dtype=torch.float32, device=ids.device)
     return table[ids.long()].permute(0, 3, 1, 2)  # NO_CLASS, -1, takes the last
 
 
@@ -224,7 +224,7 @@ def nearest_class(pixels: torch.Tensor, colours: np.ndarray) -> torch.Tensor:
     """Decoded pictures float [B, 3, H, W], about [-1, 1] => ids int64 [B, H, W] of the nearest colours in RGB."""
     import torch
 
-    table = torch.tensor(colours / 127.5 - 1, dtype=torch.float32, device=pixels.device)  # [C, 3]
+    table = torch.tensor(to_signed(colours / 255), dtype=torch.float32, device=pixels.device)  # [C, 3]
     # |p − c|² = |p|² − 2 p·c + |c|², and |p|² is the same for all colours
     scores = torch.einsum("bxhw,cx->bchw", pixels.float(), table) - table.square().sum(dim=1)[:, None, None] / 2
     return scores.argmax(dim=1)

@@ -5,7 +5,7 @@ import os
 import sys
 from pathlib import Path
 
-from synth_data.errors import RenderError, UserError, reported
+from synth_data.errors import Parser, RenderError, UserError, reported
 
 
 def _whole(text: str, least: int, flag: str) -> int:
@@ -140,9 +140,9 @@ def _template(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m synth_data",
+def _parser(prog: str) -> argparse.ArgumentParser:
+    parser = Parser(
+        prog=prog,
         description="Render pictures with exact alpha mattes, from a recipe and a seed.",
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
@@ -210,9 +210,9 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def main(argv: list[str] | None = None) -> int:
+def main(argv: list[str] | None = None, prog: str = "sdseg") -> int:
     """Runs a command; returns the exit code (1 for damage or a failed run, 2 for wrong input)."""
-    arguments = _parser().parse_args(argv)
+    arguments = _parser(prog).parse_args(argv)
     again = " Run the same command again to render what is missing." if arguments.command == "render" else ""
     try:
         return reported(lambda: arguments.run(arguments))
@@ -230,4 +230,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(prog="python -m synth_data"))

@@ -1,7 +1,8 @@
 """Errors that are the user's to mend, and how a command reports them: one line, and an exit code that is not 0."""
 
+import argparse
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 
 
 class UserError(ValueError):
@@ -22,6 +23,33 @@ class RenderError(RuntimeError):
 
 class MissingPackage(UserError, ModuleNotFoundError):
     """An optional dependency is not installed; the message names the extra that brings it."""
+
+
+class Parser(argparse.ArgumentParser):
+    """An ArgumentParser whose errors take one line, like all others, and that takes no abbreviated flags."""
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **{"allow_abbrev": False} | kwargs)
+
+    def error(self, message: str):
+        self.exit(2, f"error: {message}; {self.prog} --help lists the arguments\n")
+
+
+def require(modules: Sequence[str], extra: str, purpose: str) -> None:
+    """Raises MissingPackage where one of the modules that an extra of the package brings is not installed."""
+    from importlib.util import find_spec
+
+    for module in modules:
+        if find_spec(module) is None:
+            raise MissingPackage(f"{purpose} needs {module}, which is not installed: pip install 'sdseg[{extra}]'")
+
+
+def did_you_mean(word: str, known: Iterable[str], cutoff: float = 0.6) -> str:
+    """`; did you mean 'x'?` with the nearest of the known words, to end a message with; empty where none is near."""
+    import difflib
+
+    near = difflib.get_close_matches(word, list(known), n=1, cutoff=cutoff)
+    return f"; did you mean {near[0]!r}?" if near else ""
 
 
 def one_line(error: BaseException) -> str:

@@ -17,7 +17,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
-from synth_data.errors import RenderError, UserError
+from synth_data.errors import RenderError, UserError, require
 from synth_data.recipe import Recipe, parse_recipe
 from synth_data.store import (
     JOURNAL,
@@ -158,6 +158,7 @@ def check_variant(variant: str) -> None:
     """
     from synth_data.render import NEEDS, VARIANTS
 
+    require(("mitsuba", "OpenEXR", "skimage", "trimesh"), "render", "rendering")
     if variant not in VARIANTS:
         raise UserError(f"--variant: unknown variant '{variant}'; known: {', '.join(VARIANTS)}")
     if variant in NEEDS:

@@ -218,7 +218,7 @@ def test_names_of_classes_come_from_the_settings_or_the_data(tmp_path):
 
 def test_fitting_keeps_image_and_classes_together(colours):
     """Where the picture shows its own classes' colours, crop, mirror and resize must treat both alike."""
-    from sdseg.data import Augmentation, draw_generator, fit_pair
+    from sdseg.data.augmentation import Augmentation, draw_generator, fit_pair
 
     ids = np.kron(np.random.default_rng(0).integers(6, size=(8, 12)), np.ones((10, 10))).astype(np.int32)
     ids[:, :30] = NO_CLASS

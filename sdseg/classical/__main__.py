@@ -16,7 +16,7 @@ from pathlib import Path, PurePath
 
 from sdseg.classical.methods import METHODS, SETTINGS, TRIMAP_METHODS
 from sdseg.classical.trimaps import read_trimap, require_pymatting
-from sdseg.errors import NotAFolder, UserError, one_line, reported
+from sdseg.errors import NotAFolder, Parser, UserError, one_line, reported, require
 from sdseg.imaging import ImageError, read_image, write_alpha
 from sdseg.outputs import output_file, plan_outputs, write_run_record
 
@@ -109,8 +109,8 @@ def choose_methods(names: list[str], trimap_dir: Path | None) -> list[str]:
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        prog="python -m sdseg.classical",
+    parser = Parser(
+        prog="sdseg classical",
         description="Write the mattes of methods that need no training.",
         epilog="Exit status: 0 all done; 1 some photos failed, run.json says which and why; 2 nothing done.",
     )
@@ -139,6 +139,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def run(arguments: argparse.Namespace) -> int:
+    require(("skimage", "sklearn"), "classical", "sdseg classical")
     root = arguments.input.parent if arguments.input.is_file() else arguments.input
     failed = 0
     methods = choose_methods(arguments.method, arguments.trimap)

@@ -5,20 +5,18 @@ pixels come out exactly as given. Every function raises UserError for a trimap t
 `check_trimap`) and where pymatting's solver does not converge, ModuleNotFoundError without pymatting.
 """
 
-import importlib.util
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
-from sdseg.errors import MissingPackage, UserError, one_line
+from sdseg.errors import UserError, one_line, require
 from sdseg.imaging import ImageError, read_alpha
 
 
 def require_pymatting() -> None:
-    """Raises ModuleNotFoundError unless pymatting is installed; does not import it (its first import compiles)."""
-    if importlib.util.find_spec("pymatting") is None:
-        raise MissingPackage("trimap methods need pymatting, which is not installed: pip install 'sdseg[matting]'")
+    """Raises MissingPackage unless pymatting is installed; does not import it (its first import compiles)."""
+    require(("pymatting",), "matting", "a trimap method")
 
 
 def check_trimap(trimap: np.ndarray, shape: tuple[int, int]) -> None:

@@ -6,21 +6,21 @@ import torch
 def multi_resolution_noise(
     shape: tuple[int, int, int], strength: float, generator: torch.Generator, max_levels: int = 10
 ) -> torch.Tensor:
-    """One sample's noise: white noise plus ever coarser noise, divided by its own standard deviation.
+    """Noise for one sample: white noise plus coarser and coarser noise, divided by its own standard deviation.
 
-        n = Σ_i s^i · up(n_i),   n_i ~ N(0, 1) at 1 / (r_1 … r_i) of the size,   r_i ~ U(2, 4)
+        n = Σ_i s^i · upsample(n_i),   n_i ~ N(0, 1) at 1 / (r_1 … r_i) of the size,   r_i ~ U(2, 4)
 
     Whitaker, "Multi-resolution noise for diffusion model training" (2023), annealed by the caller as in
-    Marigold (Ke et al. 2024): s = 0.9 · t / T. Marigold divides by one figure for the whole batch; here
-    each sample is divided by its own, so that it does not depend on its neighbours.
+    Marigold (Ke et al. 2024): s = 0.9 · t / T. Marigold divides the whole batch by one standard deviation;
+    here each sample is divided by its own, so that it does not depend on the rest of its batch.
 
     Args:
         shape: (channels, height, width).
         strength: s in [0, 1]; 0 is white noise.
-        generator: every draw comes from it, the same number of draws whatever the strength.
+        generator: source of all draws, whose number does not depend on s.
 
     Returns:
-        float32 [channels, height, width] with standard deviation 1.
+        float32 [channels, height, width] of standard deviation 1.
     """
     channels, height, width = shape
     noise = torch.randn(shape, generator=generator)

@@ -9,7 +9,7 @@ import os
 import sys
 from pathlib import Path
 
-from sdseg.errors import UserError, reported
+from sdseg.errors import Parser, UserError, reported
 from sdseg.evaluation.evaluate import judge, listed, open_evaluation
 from sdseg.evaluation.judging import FIGURES, PROTOCOL_DEFINITIONS
 from sdseg.targets import read_class_record
@@ -39,7 +39,7 @@ def _class_names(number: int | None, file: Path | None) -> list[str] | None:
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="sdseg evaluate", description=__doc__.split("\n")[0])
+    parser = Parser(prog="sdseg evaluate", description=__doc__.split("\n")[0])
     group = parser.add_argument_group("what is judged")
     group.add_argument("--prediction", required=True, metavar="DIR", help="folder written by infer.py or a method")
     group.add_argument("--ground_truth", metavar="DIR", help="folder of the truth, same names")

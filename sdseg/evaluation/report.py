@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from sdseg.errors import MissingFile, UserError, reported
+from sdseg.errors import MissingFile, Parser, UserError, reported
 from sdseg.evaluation.evaluate import evaluate_folder
 from sdseg.evaluation.judging import matte_part
 from sdseg.imaging import ImageError, list_images, read_alpha, read_grey16, read_image, replacing
@@ -348,7 +348,7 @@ def parse_predictions(values: list[str]) -> dict[str, Path]:
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="sdseg report", description=__doc__.split("\n")[0])
+    parser = Parser(prog="sdseg report", description=__doc__.split("\n")[0])
     parser.add_argument("--images", required=True, type=Path, help="photo, or folder of photos")
     parser.add_argument(
         "--prediction", required=True, nargs="+", metavar="[NAME=]DIR", help="output folders; the first sets the order"

@@ -5,15 +5,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from sdseg.errors import reported
+from sdseg.errors import Parser, reported
 from sdseg.inference.folder import run
-
-
-class Parser(argparse.ArgumentParser):
-    """Errors take one line."""
-
-    def error(self, message: str):
-        self.exit(2, f"error: {message}\n")
 
 
 def whole_number(minimum: int, maximum: int = 2**63 - 1):
@@ -32,14 +25,13 @@ def whole_number(minimum: int, maximum: int = 2**63 - 1):
     return parse
 
 
-def build_parser(prog: str | None = None) -> argparse.ArgumentParser:
+def build_parser(prog: str = "sdseg infer") -> argparse.ArgumentParser:
     """Flags are spelled as in diffusers and Marigold."""
     parser = Parser(
         prog=prog,
         description="Write the alpha mattes of a photo, or of every photo in a folder; or the classes of its pixels, "
         "if the adapter was trained on classes.",
         epilog="Exit status: 0 all done; 1 some photos failed, run.json says which and why; 2 nothing done.",
-        allow_abbrev=False,
     )
     add = parser.add_argument
     add("--input", type=Path, required=True, help="photo, or folder of photos (with subfolders)")
@@ -100,7 +92,7 @@ def build_parser(prog: str | None = None) -> argparse.ArgumentParser:
     return parser
 
 
-def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
+def main(argv: Sequence[str] | None = None, prog: str = "sdseg infer") -> int:
     """Run the command line; returns the exit status: 0, 1 (some photos failed) or 2 (nothing was done)."""
     arguments = build_parser(prog).parse_args(argv)
     return reported(lambda: run(arguments))

@@ -21,8 +21,8 @@ from safetensors.torch import load_file, save_file
 
 from sdseg.adapter import Adapter, load_adapter, read_adapter
 from sdseg.errors import MissingFile, UserError
-from sdseg.imaging import read_image
-from sdseg.model import decode_colour, decode_grey, encode_image, load_base, without_noise
+from sdseg.imaging import read_image, to_unit
+from sdseg.model import decode_colour, decode_grey, encode_image, load_base, vae_scale_factor, without_noise
 from sdseg.targets import decided, nearest_class, resize, votes
 from sdseg.uncertainty import mean_and_variance
 
@@ -49,7 +49,7 @@ class MattingOutput(BaseOutput):
 def decode_alpha(vae: AutoencoderKL, latent: torch.Tensor) -> torch.Tensor:
     """Latents [B, 4, h, w] => alpha [B, 1, H, W] in [0, 1], float32: the mean of the decoded colour channels,
     clipped to [-1, 1] and shifted. NaN stays NaN."""
-    return (decode_grey(vae, latent).clip(-1, 1) + 1) / 2
+    return to_unit(decode_grey(vae, latent).clip(-1, 1))
 
 
 def denoise(
@@ -133,7 +133,7 @@ class MattingPipeline(DiffusionPipeline):
         )
         self.colours = np.array(class_colours, np.uint8) if target == "classes" else None  # [C, 3]
         self.prompt_embedding = prompt_embedding
-        self.vae_scale_factor = 2 ** (len(vae.config.block_out_channels) - 1)
+        self.vae_scale_factor = vae_scale_factor(vae)
         self.image_processor = MarigoldImageProcessor(vae_scale_factor=self.vae_scale_factor)
 
     @classmethod

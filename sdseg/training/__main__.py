@@ -9,11 +9,11 @@ from sdseg.training.loop import NonFiniteLoss, train
 from sdseg.training.processes import FailedOnMainProcess, StoppedBySignal, printed_already
 
 
-def main(argv: list[str] | None = None) -> int:
+def main(argv: list[str] | None = None, prog: str = "sdseg train") -> int:
     """Run `train.py`; returns the exit code: 0 done, 1 failed in training, 2 bad input, 128 + n signal n."""
     argv = sys.argv[1:] if argv is None else argv
     try:
-        return reported(lambda: train(parse_training_config(argv)), print_error=print_once)
+        return reported(lambda: train(parse_training_config(argv, prog)), print_error=print_once)
     except StoppedBySignal as stop:
         print_once(f"{stop}; a checkpoint is saved, run the same command to go on")
         return stop.exit_code

@@ -253,7 +253,7 @@ class TrainingConfig:
 
 def parse_training_config(
     argv: list[str],
-    prog: str = "train.py",
+    prog: str = "sdseg train",
     description: str = "Fine-tune LoRA adapters of Stable Diffusion 2 into a matting model. "
     "Also runs under `accelerate launch` and `torchrun`.",
 ) -> TrainingConfig:

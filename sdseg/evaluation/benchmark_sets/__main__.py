@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from sdseg.errors import reported
+from sdseg.errors import Parser, reported
 from sdseg.evaluation.benchmark_sets import SETS, BenchmarkSet, describe, export_images, open_set
 from sdseg.evaluation.benchmark_sets.items import VOID
 from sdseg.imaging import ImageError
@@ -71,9 +71,7 @@ def check(benchmark_set: BenchmarkSet) -> str:
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        prog="python -m sdseg.evaluation.benchmark_sets", description=__doc__.split("\n")[0]
-    )
+    parser = Parser(prog="sdseg sets", description=__doc__.split("\n")[0])
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("list", help="every set: kind, pictures, title")
     show = commands.add_parser("show", help="one set: layout, licence, where to get it, citation")

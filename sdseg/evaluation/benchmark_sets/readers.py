@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from sdseg.errors import MissingPackage, one_line
+from sdseg.errors import one_line, require
 from sdseg.evaluation.benchmark_sets.class_tables import (
     CITYSCAPES_27,
     CITYSCAPES_TABLE,
@@ -304,10 +304,7 @@ BRATS_LABELS = (0, 1, 2, 4)
 
 def brats(name: str, folder: Path, split: str) -> BenchmarkSet:
     """Axial slices 80 to 128 of every case; the truth is the whole tumour. Needs nibabel."""
-    import importlib.util
-
-    if importlib.util.find_spec("nibabel") is None:
-        raise MissingPackage("BraTS volumes need nibabel, which is not installed: pip install 'sdseg[medical]'")
+    require(("nibabel",), "medical", name)
     inner = "MICCAI_BraTS2020_TrainingData"
     for root in (folder, folder / inner, folder / "BraTS2020_TrainingData" / inner):
         if cases := sorted({path.parent for path in root.glob("*/*_flair.nii*")}):
