@@ -221,7 +221,7 @@ def test_the_unet_sees_the_pictures_that_lora_sees(shapes):
     )
     stream = TrainingStream(
         source, len(pictures), seed=config.seed, latent_shape=(4, 8, 8), num_train_timesteps=1000,
-        timestep_power=config.timestep_power, noise_strength=config.multires_noise_strength,
+        timestep_power=config.timestep_power, multires_noise_strength=config.multires_noise_strength,
     )  # fmt: skip
     for number, batch in enumerate(segmentation.batches(words)):
         assert len(batch["image"]) == config.train_batch_size

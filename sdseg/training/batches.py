@@ -62,9 +62,9 @@ def encoded_once(run: Run) -> LatentSource:
         accelerator.device,
         bar,
         keep_pixels=config.pixel_loss_share > 0,
-        directory=config.latent_cache_dir,
-        place=accelerator.process_index,
-        places=accelerator.num_processes,
+        latent_cache_dir=config.latent_cache_dir,
+        process_index=accelerator.process_index,
+        num_processes=accelerator.num_processes,
         colours=run.colours,
     )
 
@@ -82,6 +82,6 @@ def training_stream(run: Run, source) -> TrainingStream:
         latent_shape=(vae.config.latent_channels, size, size),
         num_train_timesteps=run.scheduler.config.num_train_timesteps,
         timestep_power=config.timestep_power,
-        noise_strength=config.multires_noise_strength,
+        multires_noise_strength=config.multires_noise_strength,
         pixel_loss_share=config.pixel_loss_share,
     )

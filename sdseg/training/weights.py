@@ -31,7 +31,7 @@ def add_trained_lora(base: Base, config: TrainingConfig) -> PeftModel:
         base,
         rank=config.rank,
         lora_alpha=config.lora_alpha,
-        targets=config.lora_targets,
+        lora_targets=config.lora_targets,
         seed=config.seed,
         use_rslora=config.use_rslora,
         use_dora=config.use_dora,
