@@ -886,6 +886,51 @@ def test_unknown_key_in_a_file_names_its_neighbour(tmp_path, capsys):
     assert "does not exist" in error_of(["--config", str(tmp_path / "none.yaml")], capsys)
 
 
+def test_a_value_out_of_range_is_refused_alike_from_files_flags_and_python(tmp_path):
+    """The message names the setting, the value and what it can be, in words of ours rather than jsonargparse's."""
+    from sdseg.training.config import ConfigError, parse_training_config
+
+    cases = [
+        ("rank", "0", 0, "rank is 0; it must be a whole number of at least 1"),
+        ("rank", "2.5", 2.5, "rank is 2.5; it must be a whole number of at least 1"),
+        ("seed", "-1", -1, "seed is -1; it must be a whole number of at least 0"),
+        ("resolution", "4", 4, "resolution is 4; it must be a whole number of at least 8"),
+        ("learning_rate", ".inf", float("inf"), "learning_rate is inf; it must be a number above 0"),
+        ("adam_weight_decay", "-0.5", -0.5, "adam_weight_decay is -0.5; it must be a number of at least 0"),
+        ("ema_decay", "1.5", 1.5, "ema_decay is 1.5; it must be a number in [0, 1)"),
+        ("min_crop_scale", "0.0", 0.0, "min_crop_scale is 0.0; it must be a number in (0, 1]"),
+        ("pixel_loss_share", "1.5", 1.5, "pixel_loss_share is 1.5; it must be a number in [0, 1]"),
+        ("mixed_precision", "fp16", "fp16", "mixed_precision is 'fp16'; choose among no, bf16"),
+        (
+            "train_data_weights",
+            "[-2.0]",
+            [-2.0],
+            "train_data_weights is [-2.0]; it must be a list, each item a number ",
+        ),
+    ]
+    for name, text, value, message in cases:
+        file = tmp_path / f"{name}.yaml"
+        file.write_text(f"output_dir: x\ntrain_data_dir: y\n{name}: {text}\n")
+        for build in (
+            lambda file=file: parse_training_config(["--config", str(file)]),
+            lambda name=name, text=text: parse_training_config(
+                ["--output_dir=x", "--train_data_dir=y", f"--{name}={text}"]
+            ),
+            lambda name=name, value=value: TrainingConfig(output_dir="x", train_data_dir="y", **{name: value}),
+        ):
+            with pytest.raises(ConfigError) as raised:
+                build()
+            assert str(raised.value).startswith(message)
+    for flag, message in {
+        "use_ema=7": "use_ema is 7; it must be true or false",
+        "class_names=x": "class_names is 'x'; it must be a list, each item a text, or null",
+        "seed=null": "seed is None; it must be a whole number of at least 0",
+    }.items():
+        with pytest.raises(ConfigError) as raised:
+            parse_training_config(["--output_dir=x", "--train_data_dir=y", f"--{flag}"])
+        assert str(raised.value) == message
+
+
 def test_config_file_and_flags(tmp_path):
     from sdseg.training.config import parse_training_config
 
