@@ -29,6 +29,14 @@ def pytest_collection_modifyitems(items):
     items.sort(key=lambda item: place.get(item.path.name, len(place)))
 
 
+@pytest.fixture(autouse=True)
+def forget_the_launch():
+    """Accelerate keeps the precision and the processes of the first Accelerator for as long as Python runs."""
+    yield
+    if state := sys.modules.get("accelerate.state"):
+        state.AcceleratorState._reset_state(reset_partial_state=True)
+
+
 def run_here(*command) -> None:
     """What `python SCRIPT ...` or `python -m MODULE ...` does, in this process, which has imported torch already."""
     command = [str(word) for word in command]

@@ -23,11 +23,8 @@ def config(miniature, tmp_path_factory):
 
 @pytest.mark.parametrize("changes", [{}, {"cache_latents": True}, {"mixed_precision": "bf16"}], ids=str)
 def test_the_timed_steps_are_those_of_the_trainer(config, changes, tmp_path):
-    from accelerate.state import AcceleratorState
-
     from sdseg.training.loop import train
 
-    AcceleratorState._reset_state(reset_partial_state=True)  # of another precision
     config = replace(config, learning_rate=1e-2, **changes)
     steps = 4
     train(replace(config, output_dir=str(tmp_path / "run"), max_train_steps=steps, logging_steps=1))

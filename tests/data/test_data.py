@@ -405,7 +405,10 @@ def test_a_run_without_the_newer_settings_resumes(arguments, sets, tmp_path):
     [
         (dict(train_data_dir="[a, b]", train_data_weights="[1]"), ["1 numbers for 2 data sets"]),
         (dict(train_data_dir="a", train_data_weights="[1, 2]"), ["2 numbers for 1 data sets"]),
-        (dict(train_data_dir="[a, b]", train_data_weights="[1, 0]"), ["every weight must be above 0"]),
+        (
+            dict(train_data_dir="[a, b]", train_data_weights="[1, 0]"),
+            ["train_data_weights is [1, 0]", "a number above 0"],
+        ),
         (dict(train_data_dir="[]"), ["train_data_dir is empty"]),
         (dict(train_data_dir="a", latent_cache_dir="b"), ["cache_latents is false"]),
         (dict(train_data_dir="a", shuffle_buffer_size=0), ["shuffle_buffer_size is 0"]),

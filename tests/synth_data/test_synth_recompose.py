@@ -592,7 +592,7 @@ import hashlib, torch
 from sdseg.data import Augmentation, TrainingStream, open_pictures
 source = open_pictures({str(folder)!r}, 32, Augmentation(True, 0.7))
 stream = TrainingStream(source, 5, seed=3, latent_shape=(4, 8, 8), num_train_timesteps=1000, timestep_power=1.0,
-                        noise_strength=0.9)
+                        multires_noise_strength=0.9)
 digests = {{}}
 for position in POSITIONS:
     item = stream[position]
