@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sdseg.errors import UserError, did_you_mean
+from sdseg.errors import MissingFile, UserError, did_you_mean
 from sdseg.imaging import to_signed
 
 if TYPE_CHECKING:
@@ -123,6 +123,17 @@ def load_base(
 def is_hub_id(name: str) -> bool:
     """Whether a name that is no folder here can be one on the Hub, `owner/name`."""
     return name.count("/") == 1 and not name.startswith((".", "/", "~"))
+
+
+def snapshot(hub_id: str, revision: str | None = None) -> str:
+    """The folder of a repository's files, downloaded if need be; raises MissingFile where the Hub does not have it."""
+    from huggingface_hub import snapshot_download
+
+    try:
+        return snapshot_download(hub_id, revision=revision)
+    except (OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise MissingFile(f"{hub_id!r} is no folder here, and the Hub has no such repository ({reason})") from error
 
 
 def _locate(name: str) -> str:

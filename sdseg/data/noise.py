@@ -8,7 +8,7 @@ MAX_LEVELS = 10
 def multi_resolution_noise(shape: tuple[int, int, int], strength: float, generator: torch.Generator) -> torch.Tensor:
     """One sample's noise: white noise plus ever coarser noise, divided by its own standard deviation.
 
-        n = n_w + Σ_{i ≥ 0} s^i · up(n_i),   n_w, n_i ~ N(0, 1),   n_i at 1 / Π_{j ≤ i} r_j^j of the size,   r_j ~ U(2, 4)
+        n = w + Σ_{i ≥ 0} s^i · up(n_i),   w, n_i ~ N(0, 1),   n_i at 1 / Π_{j ≤ i} r_j^j of the size,   r_j ~ U(2, 4)
 
     as Marigold's training code draws it (Ke et al. 2024, `multi_res_noise_like`), after Whitaker, "Multi-resolution
     noise for diffusion model training" (2023): the level i = 0 has full size and weight 1, and the size shrinks by r^i
@@ -24,12 +24,13 @@ def multi_resolution_noise(shape: tuple[int, int, int], strength: float, generat
         float32 [channels, height, width] with standard deviation 1.
     """
     channels, height, width = shape
-    noise = torch.randn(shape, generator=generator)
+    noise = torch.randn(shape, generator=generator, dtype=torch.float32)
     level_height, level_width = height, width
     for level in range(MAX_LEVELS):
-        ratio = (2 + 2 * torch.rand((), generator=generator).item()) ** level
+        ratio = (2 + 2 * torch.rand((), generator=generator, dtype=torch.float32).item()) ** level
         level_height, level_width = max(1, int(level_height / ratio)), max(1, int(level_width / ratio))
-        coarse = torch.randn((1, channels, level_height, level_width), generator=generator)
+        size = (1, channels, level_height, level_width)
+        coarse = torch.randn(size, generator=generator, dtype=torch.float32)
         upsampled = torch.nn.functional.interpolate(coarse, size=(height, width), mode="bilinear")
         noise = noise + strength**level * upsampled[0]
         if level_height == 1 or level_width == 1:

@@ -245,7 +245,7 @@ def slow_grad(prediction, truth):
 
 
 def slow_conn(prediction, truth):
-    """Rhemann's rule pixel by pixel: flood fill for every threshold; l is the step before the first without the pixel."""
+    """Rhemann's rule pixel by pixel: l is the step before the first whose flood-filled region lacks the pixel."""
     height, width = truth.shape
     regions = []
     for step in range(11):
