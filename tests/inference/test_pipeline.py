@@ -206,6 +206,8 @@ def test_what_is_pushed_is_whole(pipe, tmp_path, monkeypatch):
         lambda self, folder, *_, **__: uploaded.extend(path.name for path in Path(folder).rglob("*.*")),
     )
     monkeypatch.setattr(utils, "create_repo", lambda *_, **__: SimpleNamespace(repo_id="owner/name"))
+    monkeypatch.setattr(utils, "load_or_create_model_card", lambda *_, **__: None)  # would ask the Hub for one
+    monkeypatch.setattr(utils, "populate_model_card", lambda *_: SimpleNamespace(save=lambda _: None))
     pipe.save_pretrained(tmp_path, push_to_hub=True, repo_id="owner/name")
     assert {"prompt_embedding.safetensors", "model_index.json", "diffusion_pytorch_model.safetensors"} <= set(uploaded)
     assert "from sdseg import MattingPipeline" in (tmp_path / "README.md").read_text()
