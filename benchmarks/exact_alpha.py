@@ -1,10 +1,10 @@
-"""How exact the mattes are: I = C + (1 - alpha) B against a direct render over the same background, by family.
+"""Measures how exact the mattes are: I = C + (1 - alpha) B against a direct render over the same background, by family.
 
     python benchmarks/exact_alpha.py --recipe configs/recipes/everything.yaml --samples 1024 --output alpha.json
 
-The background is a textured, emitting plate. It lights the subject too, so it stands in both renders and is only
-hidden from the camera in the foreground's. Of glass, colour and alpha come from a black and a white plate instead, and
-the direct render over the textured one shows what they miss: tint and refraction.
+The background is a textured, emitting plate. It also lights the subject, so it is part of both renders and only hidden
+from the camera in that of the foreground. For glass, colour and alpha come from a black and a white plate instead, and
+the direct render over the textured plate shows what they miss: tint and refraction.
 """
 
 import argparse
@@ -37,12 +37,12 @@ from synth_data.subjects.meshes import TRANSMISSIVE, blackened
 
 
 def levels(linear: np.ndarray) -> np.ndarray:
-    """Linear light as sRGB in levels of 255, not rounded."""
+    """Linear light as sRGB, 0 to 255, not rounded."""
     return linear_to_srgb(linear) * 255
 
 
 def plate_picture(seed: int, resolution: int = 256) -> np.ndarray:
-    """A background with detail at every scale, linear [resolution, resolution, 3]."""
+    """A background with detail at every scale, linear light [resolution, resolution, 3]."""
     rng = np.random.default_rng(seed)
     kinds = tuple((kind, 1.0) for kind in ("clutter", "room", "landscape", "tiles"))
     factors = draw(rng, BackgroundFactors(kind=kinds)) | {"grain": 0.0, "similar": False, "brightness": 0.3}
@@ -50,9 +50,9 @@ def plate_picture(seed: int, resolution: int = 256) -> np.ndarray:
 
 
 def plate_alone(scene: Scene, picture: np.ndarray, size: int) -> np.ndarray:
-    """What the camera sees of the plate without the subjects: linear [size, size, 3], by area averaging.
+    """The camera's view of the plate without subjects: linear light [size, size, 3], by area averaging.
 
-    Only for a camera without blur: the plate is PLATE_MARGIN frames wide and the frame its middle.
+    Only for a camera without blur: the plate is PLATE_MARGIN frames wide, with the frame in its middle.
     """
     import cv2
 
@@ -64,14 +64,14 @@ def plate_alone(scene: Scene, picture: np.ndarray, size: int) -> np.ndarray:
 
 
 def compare(scene: Scene, size: int, samples: int, depth: int, seed: int) -> dict[str, float]:
-    """The figures of one scene, whose camera must not blur.
+    """The figures of one scene, whose camera must be without blur.
 
     Returns:
         difference: mean |I - (C + (1 - alpha) B)| in levels of 255 over the whole picture, I and C from two seeds.
         noise: the same between two direct renders of two seeds.
         on_subject, noise_on_subject: the same over the pixels with alpha > 0.
         fractional: share of pixels with 0.02 < alpha < 0.98.
-        residual, refraction: of glass; see render.Foreground and render.refraction.
+        residual, refraction: of glass only, see render.Foreground and render.refraction.
     """
     picture = plate_picture(seed)
     background = plate_alone(scene, picture, size)
@@ -84,16 +84,16 @@ def compare(scene: Scene, size: int, samples: int, depth: int, seed: int) -> dic
     else:
         rendered = over_plate(scene, picture, size, samples, depth, seed, hidden=True)
         colour, alpha = rendered[..., :3], rendered[..., 3]
-        if scene.cut_out():  # the plate is hidden, but not behind holes
+        if scene.cut_out():  # the plate is visible through holes
             black = replace(scene, subjects=[blackened(subject) for subject in scene.subjects])
             colour = np.maximum(
                 colour - over_plate(black, picture, size, samples, depth, seed, hidden=True)[..., :3], 0
             )
             alpha = render_foreground(scene, size, samples, depth, seed).alpha
-        if scene.transmissive():  # media: what lets through is a ray integral
+        if scene.transmissive():  # media: transmission is a ray integral
             nothing = np.zeros((size, size))
             glow, passed = media(scene, nothing, nothing, size)
-            first, second = first + glow, second + glow  # the path tracer has no light from media
+            first, second = first + glow, second + glow  # the path tracer leaves out light from media
             colour, alpha = colour + glow, 1 - passed
     composed = colour + (1 - alpha[..., None]) * background
     difference = np.abs(levels(first) - levels(composed)).mean(-1)
@@ -109,12 +109,12 @@ def compare(scene: Scene, size: int, samples: int, depth: int, seed: int) -> dic
 
 
 def refracting(scene: Scene) -> bool:
-    """Whether there is glass."""
+    """Whether the scene contains glass."""
     return any(mesh.material["kind"] in TRANSMISSIVE for subject in scene.subjects for mesh in subject.meshes)
 
 
 def sharp_scene(recipe: Any, seed: int, foreground: int) -> Scene:
-    """A scene of the recipe that `compare` can take: one subject, no blur."""
+    """A scene of the recipe for `compare`, without surroundings or blur."""
     scene = describe(recipe, seed, foreground, sources=sources_of(recipe, seed))
     return replace(scene, camera=replace(scene.camera, aperture=0.0, motion=np.zeros(3), spin=0.0), surroundings=[])
 
@@ -123,8 +123,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--recipe", default="configs/recipes/everything.yaml")
     parser.add_argument("--families", nargs="*", help="only these (default: all with a share)")
-    parser.add_argument("--scenes", type=int, default=2, help="of each family (default 2)")
-    parser.add_argument("--samples", type=int, default=1024, help="light paths a pixel (default 1024)")
+    parser.add_argument("--scenes", type=int, default=2, help="per family (default 2)")
+    parser.add_argument("--samples", type=int, default=1024, help="light paths per pixel (default 1024)")
     parser.add_argument("--size", type=int, default=96)
     parser.add_argument("--depth", type=int, default=16, help="segments of a light path (default 16)")
     parser.add_argument("--seed", type=int, default=5)
@@ -140,7 +140,7 @@ def main() -> None:
         for k in range(options.scenes):
             scene = sharp_scene(only, options.seed, k)
             through = scene.transmissive() or scene.cut_out()
-            depth = options.depth if through else only.max_depth  # every layer that is seen through takes a segment
+            depth = options.depth if through else only.max_depth  # every transparent layer takes a segment
             figures = compare(scene, options.size, options.samples, depth, options.seed + 10 * k)
             rows.append({"family": family, "scene": k, "samples": options.samples, "size": options.size} | figures)
             print(json.dumps(rows[-1]), flush=True)
@@ -148,8 +148,8 @@ def main() -> None:
                 options.output.write_text(json.dumps(rows, indent=1) + "\n")
 
 
-def parse_only(recipe: Any, family: str, place: str) -> Any:
-    """The recipe with one family and one subject in each picture."""
+def parse_only(recipe: Any, family: str, name: str) -> Any:
+    """The recipe reduced to one family and one subject per picture."""
     import yaml
 
     from synth_data.recipe import parse_recipe
@@ -157,7 +157,7 @@ def parse_only(recipe: Any, family: str, place: str) -> Any:
     content = yaml.safe_load(recipe.text)
     content["families"] = {family: 1}
     content["arrangement"] = {}
-    return parse_recipe(yaml.safe_dump(content), place)
+    return parse_recipe(yaml.safe_dump(content), name)
 
 
 if __name__ == "__main__":

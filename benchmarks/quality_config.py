@@ -1,6 +1,5 @@
-"""What benchmarks/quality.py reads: its config and the published figures, checked at birth."""
+"""The config of benchmarks/quality.py and the published figures, checked when they are read."""
 
-import difflib
 import shlex
 import sys
 from dataclasses import MISSING, dataclass, field, fields, replace
@@ -9,19 +8,20 @@ from typing import Any, get_origin
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from sdseg.errors import did_you_mean
 from sdseg.training.config import ConfigError
 
 BUILT_IN = {
-    "best_constant": "the constant with the least MSE over the set, found from the truths",
+    "best_constant": "the constant with the lowest MSE over the set, fitted to the truths",
     "trimap": "the trimap itself, 0.5 where it is unknown",
 }
 WITH_TRIMAPS = ("composition-1k", "alphamatting")  # named sets whose trimaps are part of them
-WORDS = {str: "a text", int: "a whole number", float: "a number", list: "a list", dict: "a mapping"}
+TYPE_NAMES = {str: "a text", int: "a whole number", float: "a number", list: "a list", dict: "a mapping"}
 
 
 @dataclass(frozen=True)
 class Render:
-    """Held-out pictures of our own: what `python -m synth_data render` is told."""
+    """Held-out pictures of our own: the settings of `python -m synth_data render`."""
 
     recipe: str
     count: int
@@ -31,46 +31,46 @@ class Render:
 
 @dataclass(frozen=True)
 class SetEntry:
-    """A data set: `render`, or `images` and `truths` beneath --data_root, or `dataset`, a name of benchmark_sets."""
+    """A data set: `render`, or `images` and `truths` beneath --data_root, or `dataset`, the name of a benchmark set."""
 
     title: str
     kind: str = ""
-    """matte or binary; a named set has its own"""
+    """matte or binary; a benchmark set has its own"""
     source: str = ""
-    """where it is from and under which terms"""
+    """its origin and terms"""
     render: Render | None = None
     images: str = ""
     truths: str = ""
     trimaps: str = ""
     pattern: str = "*"
-    """which names of a folder belong to it, as in a shell"""
+    """shell pattern of the names in `images` that belong to it"""
     dataset: str = ""
     split: str = ""
     longest_side: int = 0
-    """pixels; larger pictures, truths and trimaps are reduced to it once, by area averaging (0: never)"""
+    """pixels; larger pictures, truths and trimaps are reduced to it by area averaging (0: never)"""
     strip: list[str] = field(default_factory=list)
-    """methods shown in a picture of the page; only of our own renders, which may be passed on"""
+    """methods shown in a picture on the page; only for our own renders, which may be redistributed"""
 
 
 @dataclass(frozen=True)
 class MethodEntry:
-    """A method: `command`, or `folder` of maps that exist beneath --data_root, or `built_in`."""
+    """A method: `command`, or `folder` of existing maps beneath --data_root, or `built_in`."""
 
     title: str
     command: str = ""
-    """as a user would type it; {images}, {output}, and {trimaps} for a method that needs them"""
+    """as a user would type it, with {images}, {output} and, for a method that needs them, {trimaps}"""
     folder: str = ""
     built_in: str = ""
     sets: list[str] = field(default_factory=list)
-    """only these (default: all that it can be run on)"""
+    """only these (default: all that it can run on)"""
     depends: list[str] = field(default_factory=list)
-    """files and folders of the project that decide the mattes: a change runs the method again"""
+    """files and folders of the project that decide the mattes; a change runs the method again"""
     packages: list[str] = field(default_factory=list)
-    """distributions that decide the mattes: another version runs the method again"""
+    """distributions that decide the mattes; another version runs the method again"""
     device: str = ""
-    """cuda: not run where there is none"""
+    """cuda: not run on machines without it"""
     get: str = ""
-    """command that makes what `depends` names, where it is not here"""
+    """command that makes what `depends` names"""
 
 
 @dataclass(frozen=True)
@@ -80,9 +80,9 @@ class Quality:
     sets: dict[str, SetEntry]
     methods: dict[str, MethodEntry]
     reference: str
-    """the method that all others are compared with, picture by picture"""
+    """the method that all others are compared with"""
     leads: dict[str, str] = field(default_factory=dict)
-    """{set: method that must have a smaller MAD there than every method without a trimap}"""
+    """{set: method that must have a lower MAD there than every method without a trimap}"""
     confidence: float = 0.95
     resamples: int = 10_000
     seed: int = 0
@@ -113,24 +113,23 @@ def read_yaml(path: Path) -> Any:
         raise ConfigError(f"{path}: is not YAML: {' '.join(str(error).split())}") from error
 
 
-def parse_entry(cls: type, given: Any, place: str) -> Any:
-    """A mapping -> dataclass; ConfigError names the place, the key and the remedy."""
+def parse_entry(cls: type, given: Any, location: str) -> Any:
+    """A mapping as a dataclass. Raises ConfigError that names `location`, the key and the remedy."""
     if not isinstance(given, dict):
-        raise ConfigError(f"{place}: is {given!r}; write a mapping of {', '.join(f.name for f in fields(cls))}")
+        raise ConfigError(f"{location}: is {given!r}; write a mapping of {', '.join(f.name for f in fields(cls))}")
     known = {item.name: item for item in fields(cls)}
     for key, value in given.items():
         if key not in known:
-            near = difflib.get_close_matches(str(key), known, n=1)
-            remedy = f"did you mean {near[0]}?" if near else f"choose among {', '.join(known)}"
-            raise ConfigError(f"{place}.{key}: no such key; {remedy}")
+            hint = did_you_mean(str(key), known) or f"; choose among {', '.join(known)}"
+            raise ConfigError(f"{location}.{key}: no such key{hint}")
         kind = get_origin(known[key].type) or known[key].type  # list[str] -> list
-        if kind in WORDS and (
+        if kind in TYPE_NAMES and (
             isinstance(value, bool) or not isinstance(value, (int, float) if kind is float else kind)
         ):
-            raise ConfigError(f"{place}.{key}: is {value!r}; give {WORDS[kind]}")
+            raise ConfigError(f"{location}.{key}: is {value!r}; give {TYPE_NAMES[kind]}")
     required = [name for name, item in known.items() if item.default is MISSING and item.default_factory is MISSING]
     if missing := [name for name in required if name not in given]:
-        raise ConfigError(f"{place}: {missing[0]} is missing; add it")
+        raise ConfigError(f"{location}: {missing[0]} is missing; add it")
     return cls(**given)
 
 
@@ -140,23 +139,23 @@ def load_config(path: Path) -> Quality:
     config = parse_entry(Quality, given, str(path))
     sets, methods = {}, {}
     for name, entry in config.sets.items():
-        place = f"{path}: sets.{name}"
-        entry = parse_entry(SetEntry, entry, place)
+        location = f"{path}: sets.{name}"
+        entry = parse_entry(SetEntry, entry, location)
         if entry.render is not None:
-            entry = replace(entry, render=parse_entry(Render, entry.render, f"{place}.render"))
-        sets[name] = check_set(entry, place)
+            entry = replace(entry, render=parse_entry(Render, entry.render, f"{location}.render"))
+        sets[name] = check_set(entry, location)
     for name, entry in config.methods.items():
-        place = f"{path}: methods.{name}"
-        entry = parse_entry(MethodEntry, entry, place)
+        location = f"{path}: methods.{name}"
+        entry = parse_entry(MethodEntry, entry, location)
         if sum(map(bool, (entry.command, entry.folder, entry.built_in))) != 1:
-            raise ConfigError(f"{place}: give one of command, folder and built_in")
+            raise ConfigError(f"{location}: give one of command, folder and built_in")
         if entry.built_in and entry.built_in not in BUILT_IN:
-            raise ConfigError(f"{place}.built_in: is {entry.built_in!r}; choose among {', '.join(BUILT_IN)}")
+            raise ConfigError(f"{location}.built_in: is {entry.built_in!r}; choose among {', '.join(BUILT_IN)}")
         if entry.command and not {"{images}", "{output}"} <= set(shlex.split(entry.command)):
-            raise ConfigError(f"{place}.command: needs the words {{images}} and {{output}}")
+            raise ConfigError(f"{location}.command: needs the arguments {{images}} and {{output}}")
         if entry.device not in ("", "cuda"):
-            raise ConfigError(f"{place}.device: is {entry.device!r}; write cuda or leave it out")
-        check_names(entry.sets, sets, f"{place}.sets")
+            raise ConfigError(f"{location}.device: is {entry.device!r}; write cuda or leave it out")
+        check_names(entry.sets, sets, f"{location}.sets")
         methods[name] = entry
     for name, entry in sets.items():
         check_names(entry.strip, methods, f"{path}: sets.{name}.strip")
@@ -170,36 +169,36 @@ def load_config(path: Path) -> Quality:
     return replace(config, sets=sets, methods=methods)
 
 
-def check_set(entry: SetEntry, place: str) -> SetEntry:
-    """Fills in a named set's kind. Raises ConfigError."""
+def check_set(entry: SetEntry, location: str) -> SetEntry:
+    """Adds the kind of a benchmark set. Raises ConfigError for settings that exclude each other."""
     from sdseg.evaluation.benchmark_sets import describe
 
     if sum(map(bool, (entry.render, entry.images or entry.truths, entry.dataset))) != 1:
-        raise ConfigError(f"{place}: give one of render, images with truths, and dataset")
+        raise ConfigError(f"{location}: give one of render, images with truths, and dataset")
     if bool(entry.images) != bool(entry.truths):
-        raise ConfigError(f"{place}: images and truths belong together; give both")
+        raise ConfigError(f"{location}: images and truths belong together; give both")
     if entry.dataset:
         try:
             kind = describe(entry.dataset).kind
         except ValueError as error:
-            raise ConfigError(f"{place}.dataset: {error}") from error
+            raise ConfigError(f"{location}.dataset: {error}") from error
         entry = replace(entry, kind=entry.kind or kind)
     if entry.kind not in ("matte", "binary"):
-        raise ConfigError(f"{place}.kind: is {entry.kind!r}; write matte or binary")
+        raise ConfigError(f"{location}.kind: is {entry.kind!r}; write matte or binary")
     if entry.strip and not entry.render:
-        raise ConfigError(f"{place}.strip: only our own renders may be passed on; leave it out")
+        raise ConfigError(f"{location}.strip: only our own renders may be redistributed; leave it out")
     return entry
 
 
-def check_names(names: Any, known: dict[str, Any], place: str) -> None:
+def check_names(names: Any, known: dict[str, Any], location: str) -> None:
     for name in names:
         if name not in known:
-            raise ConfigError(f"{place}: there is no {name!r}; choose among {', '.join(known)}")
+            raise ConfigError(f"{location}: there is no {name!r}; choose among {', '.join(known)}")
 
 
-def render_command(made: Render) -> list[str]:
-    words = ["--recipe", made.recipe, "--count", made.count, "--size", made.size, "--seed", made.seed]
-    return ["python", "-m", "synth_data", "render", *map(str, words)]
+def render_command(settings: Render) -> list[str]:
+    flags = ["--recipe", settings.recipe, "--count", settings.count, "--size", settings.size, "--seed", settings.seed]
+    return ["python", "-m", "synth_data", "render", *map(str, flags)]
 
 
 # ------------------------------------------------------------------------------------------------------ quoted
@@ -210,13 +209,13 @@ class Quoted:
     """One published table, or the part of it that is quoted."""
 
     dataset: str
-    """as in SETS of benchmark_sets, or the paper's own name"""
+    """name of a benchmark set, or the paper's own name"""
     source: str
     """paper, year, table"""
     verified: str
-    """where the figures were read: an address"""
+    """address at which the figures were read"""
     protocol: str
-    """over which pixels, after which training, read from where"""
+    """over which pixels, after which training, computed how"""
     resolution: str
     units: dict[str, str]
     """figure -> its unit"""
@@ -228,18 +227,18 @@ def read_quoted(path: Path) -> list[Quoted]:
     """Reads and checks the published figures. Raises ConfigError naming file, entry and remedy."""
     given = read_yaml(path)
     if not isinstance(given, list):
-        raise ConfigError(f"{path}: is no list; write a list of quoted tables")
+        raise ConfigError(f"{path}: is not a list; write a list of quoted tables")
     tables = []
     for number, entry in enumerate(given):
-        place = f"{path}: entry {number + 1}"
-        table = parse_entry(Quoted, entry, place)
+        location = f"{path}: entry {number + 1}"
+        table = parse_entry(Quoted, entry, location)
         for method, figures in table.figures.items():
             if not isinstance(figures, dict) or not figures:
-                raise ConfigError(f"{place}.figures.{method}: is {figures!r}; give figures by name")
+                raise ConfigError(f"{location}.figures.{method}: is {figures!r}; give figures by name")
             for name, value in figures.items():
                 if name not in table.units:
-                    raise ConfigError(f"{place}.figures.{method}.{name}: has no unit; add it to units")
+                    raise ConfigError(f"{location}.figures.{method}.{name}: has no unit; add it to units")
                 if isinstance(value, bool) or not isinstance(value, (int, float)):
-                    raise ConfigError(f"{place}.figures.{method}.{name}: is {value!r}; give a number")
+                    raise ConfigError(f"{location}.figures.{method}.{name}: is {value!r}; give a number")
         tables.append(table)
     return tables

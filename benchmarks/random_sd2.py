@@ -1,23 +1,24 @@
-"""Writes Stable Diffusion 2 with random weights: every shape and size of the real one, none of its knowledge.
+"""Writes a Stable Diffusion 2 with random weights: the real one's architecture without its knowledge.
 
     python benchmarks/random_sd2.py --output DIR [--seed 0]
 
-The folder has diffusers' layout (unet, vae, text_encoder, tokenizer, scheduler; 5.2 GB in float32) and goes
-wherever a base goes. It stands in for the real weights where only memory, speed or arithmetic counts.
+The folder has diffusers' layout (unet, vae, text_encoder, tokenizer, scheduler; 5.2 GB in float32) and can be given
+wherever a base is expected. It replaces the real weights where only memory, speed or arithmetic matters.
 """
 
 import argparse
 import json
 from pathlib import Path
 
-# Parameters of the parts of stabilityai/stable-diffusion-2 (text encoder: the 23 layers that it keeps of 24).
+# Numbers of parameters in stabilityai/stable-diffusion-2 (whose text encoder has 23 of CLIP's 24 layers).
 PARAMETERS = {"unet": 865_910_724, "vae": 83_653_863, "text_encoder": 340_387_840}
 
 
 def write_random_sd2(directory: Path | str, seed: int = 0) -> Path:
-    """Writes the folder and returns it. float32, a pure function of `seed` for one version of torch.
+    """Writes the folder and returns its path; float32 weights, determined by `seed` and the version of torch.
 
-    Raises AssertionError if a part has another number of parameters than SD2's.
+    Raises:
+        AssertionError: a part has another number of parameters than SD2's.
     """
     import torch
     from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
@@ -42,7 +43,7 @@ def write_random_sd2(directory: Path | str, seed: int = 0) -> Path:
             latent_channels=4,
             sample_size=768,
         )
-        vae.quant_conv.weight.data *= 10  # brings a picture's latents, and so its influence, near SD2's
+        vae.quant_conv.weight.data *= 10  # scales the latents to about the size of SD2's
         return vae
 
     def build_text_encoder():
@@ -67,7 +68,7 @@ def write_random_sd2(directory: Path | str, seed: int = 0) -> Path:
             model.save_pretrained(directory / name)
             del model  # one part in memory at a time
     write_empty_tokenizer(directory / "tokenizer")
-    # SD2's own scheduler, for training images; the adapter brings the one used for mattes.
+    # SD2's own scheduler; sdseg uses the one that an adapter brings.
     DDIMScheduler(
         beta_start=0.00085,
         beta_end=0.012,
@@ -81,8 +82,8 @@ def write_random_sd2(directory: Path | str, seed: int = 0) -> Path:
 
 
 def write_empty_tokenizer(directory: Path) -> None:
-    """A CLIP tokenizer that knows single characters and no word; the empty prompt becomes CLIP's two tokens,
-    start (49406) and end (49407)."""
+    """Writes a CLIP tokenizer that knows single characters but no words. The empty prompt still becomes CLIP's two
+    tokens, start (49406) and end (49407)."""
     from transformers import CLIPTokenizer
 
     characters = [chr(code) for code in range(ord("!"), ord("~") + 1)]

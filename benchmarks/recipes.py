@@ -1,10 +1,10 @@
-"""Which rendered set teaches more: one adapter of the miniature for each set and seed, judged on real pictures.
+"""Compares rendered sets as training data: an adapter of the miniature for each set and seed, judged on real pictures.
 
     python benchmarks/recipes.py --sets everything=runs/everything fur_solids=runs/fur_solids \
         --pictures products=photos:mattes --seeds 0 1 2 --output runs/recipes
 
-Every adapter is trained by the same commands for the same steps (configs/demo_half.yaml, then configs/demo.yaml).
-What is there already is not done again.
+All adapters are trained with the same settings and numbers of steps (configs/demo_half.yaml, then configs/demo.yaml).
+Existing results are reused.
 """
 
 import argparse
@@ -19,40 +19,41 @@ sys.path.insert(0, str(ROOT))
 
 
 def run(*command: object) -> None:
-    """Run `python command...` from the project's root; a command that fails ends the benchmark."""
-    words = [sys.executable, *(str(word) for word in command)]
-    print("+", " ".join(words[1:]), flush=True)
-    subprocess.run(words, cwd=ROOT, check=True)
+    """Runs `python command...` in the project's root; a command that fails ends the benchmark."""
+    arguments = [str(argument) for argument in command]
+    print("+", *arguments, flush=True)
+    subprocess.run([sys.executable, *arguments], cwd=ROOT, check=True)
 
 
 def named(text: str) -> tuple[str, str]:
-    name, equals, value = text.partition("=")
-    if not (name and equals and value):
+    """NAME=VALUE as (name, value)."""
+    name, _, value = text.partition("=")
+    if not (name and value):
         raise argparse.ArgumentTypeError(f"'{text}' is not NAME=VALUE")
     return name, value
 
 
 def train(folder: Path, data: Path, seed: int, half_steps: int, steps: int) -> Path:
-    """The adapter of one set and seed."""
+    """Trains the adapter of one set and seed, unless it exists."""
     half, full = folder / "half", folder / "full"
     common = ["--train_data_dir", data, "--seed", seed]
     if not (half / "adapter").is_dir():
         config = ROOT / "configs" / "demo_half.yaml"
         run("train.py", "--config", config, "--output_dir", half, *common, "--max_train_steps", half_steps)
     if not (full / "adapter").is_dir():
-        words = ["--config", ROOT / "configs" / "demo.yaml", "--output_dir", full, *common]
-        words += ["--init_adapter", half / "adapter"]
-        run("train.py", *words, "--max_train_steps", steps)
+        flags = ["--config", ROOT / "configs" / "demo.yaml", "--output_dir", full, *common]
+        flags += ["--init_adapter", half / "adapter"]
+        run("train.py", *flags, "--max_train_steps", steps)
     return full / "adapter"
 
 
 def judge(folder: Path, adapter: Path, images: Path, mattes: Path) -> dict[str, float]:
-    """Mean metrics of an adapter on a folder of pictures."""
+    """Mean figures of an adapter on a folder of pictures."""
     from sdseg.evaluation.evaluate import evaluate_folder
 
     if not (folder / "run.json").is_file():
-        words = ["--adapter", adapter, "--input", images, "--output", folder, "--seed", 0]
-        run("infer.py", *words, "--num_inference_steps", 4, "--ensemble_size", 8, "--batch_size", 8)
+        flags = ["--adapter", adapter, "--input", images, "--output", folder, "--seed", 0]
+        run("infer.py", *flags, "--num_inference_steps", 4, "--ensemble_size", 8, "--batch_size", 8)
     mean = evaluate_folder(folder, mattes)["mean"]
     return {key: mean[key] for key in ("mad", "mse", "iou", "count")}
 
@@ -62,8 +63,8 @@ def main() -> None:
     parser.add_argument("--sets", nargs="+", type=named, required=True, metavar="NAME=DIR")
     parser.add_argument("--pictures", nargs="+", type=named, required=True, metavar="NAME=IMAGES:MATTES")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    parser.add_argument("--half_steps", type=int, default=500, help="at 32 px, of 64 pictures (default 500)")
-    parser.add_argument("--steps", type=int, default=250, help="at 64 px, of 32 pictures (default 250)")
+    parser.add_argument("--half_steps", type=int, default=500, help="at 32 px with batches of 64 (default 500)")
+    parser.add_argument("--steps", type=int, default=250, help="at 64 px with batches of 32 (default 250)")
     parser.add_argument("--output", type=Path, required=True)
     options = parser.parse_args()
     options.output.mkdir(parents=True, exist_ok=True)
@@ -72,8 +73,8 @@ def main() -> None:
         for name, data in options.sets:
             folder = options.output.resolve() / f"{name}_{seed}"
             adapter = train(folder, Path(data).resolve(), seed, options.half_steps, options.steps)
-            for pictures, places in options.pictures:
-                images, mattes = (Path(place).resolve() for place in places.split(":"))
+            for pictures, folders in options.pictures:
+                images, mattes = (Path(part).resolve() for part in folders.split(":"))
                 row = {"seed": seed} | judge(folder / pictures, adapter, images, mattes)
                 results.setdefault(pictures, {}).setdefault(name, []).append(row)
                 print(json.dumps({"set": name, "pictures": pictures} | row), flush=True)

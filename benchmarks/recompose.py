@@ -1,9 +1,9 @@
-"""How many pictures a second one core puts together on the fly, and where the time goes.
+"""Speed of recomposition on the fly: pictures per second and core, and time by stage.
 
     python benchmarks/recompose.py --size 512 --count 60
 
-Foregrounds and backgrounds are synthetic arrays written in the format that `python -m synth_data render` writes with
-`compositing: on_the_fly`; every effect of recomposition and of the camera is on.
+Foregrounds and backgrounds are synthetic arrays, stored in the format of `sdseg render` with `compositing: on_the_fly`.
+Every effect of recomposition and of the camera is on.
 """
 
 import argparse
@@ -61,19 +61,19 @@ STAGES = {
     "background: read and decode": "read_png",
     "background: photo": "random_part",
     "background: defocus": "defocused",
-    "background: put distractors in": "put_distractor",
+    "background: add distractors": "put_distractor",
     "composite": "composite",
     "camera: lens": "through_lens",
     "camera: sensor": "exposed_sensor",
     "camera: development": "developed",
     "camera: sharpening": "sharpened",
     "camera: JPEG": "through_jpeg",
-    "the picture, all of it": "pair",
+    "the whole picture": "pair",
 }
 
 
 def hairy_disc(size: int, index: int) -> Layers:
-    """A disc with a ragged soft edge and fine grain, and a background of soft noise."""
+    """A disc with a ragged soft edge and fine grain, and a background of smooth noise."""
     rng = np.random.default_rng(index)
     y, x = np.mgrid[-1 : 1 : size * 1j, -1 : 1 : size * 1j]
     angle, radius = np.arctan2(y, x), np.hypot(x, y)
@@ -89,14 +89,14 @@ def hairy_disc(size: int, index: int) -> Layers:
 
 
 def write_set(folder: Path, recipe: str, size: int, number: int) -> None:
-    """An on-the-fly set of `number` foregrounds."""
+    """Writes an on-the-fly set of `number` foregrounds."""
     settings = {"seed": 0, "size": size, "variant": "none", "target": "alpha", "compositing": "on_the_fly"}
     open_folder(folder, recipe, settings | {"inputs": {}}, {})
     write_metadata(folder, {index: write_layers(folder, hairy_disc(size, index)) for index in range(number)})
 
 
 def write_photos(folder: Path, number: int) -> None:
-    """JPEGs of 2 megapixels, as sets of photos hold them; decoding takes a time proportional to that."""
+    """Writes JPEGs of 2 megapixels, a usual size in photo data sets; decoding time is proportional to it."""
     folder.mkdir()
     for index in range(number):
         noise = np.random.default_rng(index).uniform(0, 255, (300, 400, 3)).astype(np.uint8)
@@ -106,8 +106,8 @@ def write_photos(folder: Path, number: int) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--size", type=int, default=512, help="pixels across")
-    parser.add_argument("--count", type=int, default=60, help="pictures put together in each case")
+    parser.add_argument("--size", type=int, default=512, help="side length in pixels")
+    parser.add_argument("--count", type=int, default=60, help="pictures per case")
     arguments = parser.parse_args()
     cases = {
         "stored backgrounds": dict(second=0, distractors=[0, 0], photo=0),
@@ -130,8 +130,8 @@ def main() -> None:
             profile.disable()
             processor, started = time.process_time() - processor, time.perf_counter() - started
             print(
-                f"\n{name}, {arguments.size} px: {arguments.count / processor:.1f} pictures/s a core "
-                f"({arguments.count / started:.1f}/s by the clock)"
+                f"\n{name}, {arguments.size} px: {arguments.count / processor:.1f} pictures/s per core "
+                f"({arguments.count / started:.1f}/s of wall time)"
             )
             spent = {key[2]: row[3] for key, row in pstats.Stats(profile).stats.items()}
             for stage, function in STAGES.items():

@@ -1,13 +1,13 @@
-"""How fast foregrounds render: pictures a second a core by family and size, and how that grows.
+"""Rendering speed: seconds per foreground by family and size, a fit over size, and scaling over worker processes.
 
     python benchmarks/rendering.py --output rendering.json
 
-One subject of the family, no camera blur, the recipe's samples per pixel, nothing composed or written. Figures a core
-are process time of one single-threaded process. Each scene's seconds are fitted by a + b x pixels x samples, by least
-squares of the relative error: a is building and loading, b what a path costs (a path of the recipe: where light passes
-through, several are traced for one). Scaling over worker processes is by the clock, on a machine that must be idle,
-over whole runs of the recipe with files written; only the backgrounds' distractors are left out, a fixed number that
-every worker renders for itself once a run.
+Each cell renders one subject of a family without camera blur, at the recipe's samples per pixel; nothing is
+composited or written. Times per core are process time of one single-threaded process. Each scene's time is fitted by
+a + b x pixels x samples, by least squares of the relative error: a is building and loading, b the cost of a path (of
+the recipe: where light passes through the subject, several are traced for one). Scaling over workers is wall time, so
+the machine must be idle; it covers complete runs of the recipe including files. Distractors of backgrounds are left
+out: each worker renders a fixed number of them once per run.
 """
 
 import argparse
@@ -31,14 +31,14 @@ from synth_data import compose, render
 from synth_data.recipe import Recipe, load_recipe, parse_recipe
 from synth_data.workers import render_dataset
 
-SAMPLE_FACTORS = (0.25, 4)  # times the recipe's samples per pixel, at the smallest size
-SCALING_SIZE = 64  # small, so that no single picture's time weighs in the comparison of workers
-LARGE = 512  # pixels across from which one scene a cell is the default
+SAMPLE_FACTORS = (0.25, 4)  # factors of the recipe's samples per pixel, at the smallest size
+SCALING_SIZE = 64  # pixels; small, so that no single picture dominates the comparison of workers
+LARGE = 512  # pixels; from this size on one scene per cell is the default
 STAGES = ("describe", "refraction", "load", "render")
 
 
 def altered(recipe: Recipe, families: list[str], alone: bool) -> Recipe:
-    """The recipe with these families and no distractors; `alone` with one sharp subject in each picture."""
+    """The recipe with these families only and no distractors; if `alone`, with one sharp subject per picture."""
     content = yaml.safe_load(recipe.text)
     content["families"] = {name: share for name, share in recipe.families if name in families}
     content.setdefault("background", {})["distractors"] = [0, 0]
@@ -49,7 +49,7 @@ def altered(recipe: Recipe, families: list[str], alone: bool) -> Recipe:
 
 
 def watch() -> dict[str, float]:
-    """From here on the process time of each stage but `load` adds up in what is returned; the outermost counts."""
+    """Instruments every stage but `load`: process time of outermost calls accumulates in the returned dict."""
     import mitsuba
 
     spent, within = dict.fromkeys(STAGES, 0.0), []
@@ -76,7 +76,7 @@ def watch() -> dict[str, float]:
 
 
 def measure(recipe: Recipe, seed: int, scene: int, size: int, spent: dict[str, float]) -> dict[str, float]:
-    """Process time of one foreground in seconds, of each stage of it, and `wall` time."""
+    """Process time of one foreground in seconds, in total and by stage, and its `wall` time."""
     spent.update(dict.fromkeys(STAGES, 0.0))
     wall, process = time.perf_counter(), time.process_time()
     compose.make_foreground(recipe, seed, scene, size)
@@ -97,7 +97,7 @@ def fit(rows: list[dict[str, Any]], key: str = "seconds") -> tuple[float, float,
 
 
 def expected(rows: list[dict[str, Any]], paths: int) -> float:
-    """Wall seconds that a cell should take for one scene, from the first scene's rows; 0 without any."""
+    """Expected wall seconds of one scene of a cell, from the first scene's rows; 0 without any."""
     rows = [row for row in rows if row["scene"] == 0]
     if known := fit(rows, "wall") if rows else None:
         return known[0] + known[1] * paths
@@ -105,7 +105,7 @@ def expected(rows: list[dict[str, Any]], paths: int) -> float:
 
 
 def scaling(recipe: Recipe, seed: int, pictures: int, counts: list[int]) -> list[dict[str, Any]]:
-    """Pictures a second by the clock, process starts included, for each number of workers."""
+    """Pictures per second of wall time, process starts included, for each number of workers."""
     rows = []
     for workers in counts:
         with tempfile.TemporaryDirectory() as folder:
@@ -117,15 +117,15 @@ def scaling(recipe: Recipe, seed: int, pictures: int, counts: list[int]) -> list
     return rows
 
 
-def print_tables(found: dict[str, Any], families: list[str]) -> None:
+def print_tables(results: dict[str, Any], families: list[str]) -> None:
     """The cells, the fits and the scaling as Markdown."""
 
     def line(*cells: Any) -> None:
         print("| " + " | ".join(map(str, cells)) + " |")
 
-    line("family", "px", "samples", "scenes", "seconds a picture", "pictures/s a core", *STAGES)
+    line("family", "px", "samples", "scenes", "seconds per picture", "pictures/s per core", *STAGES)
     line(*["---"] * (6 + len(STAGES)))
-    for c in sorted(found["cells"], key=lambda c: (families.index(c["family"]), c["size"], c["samples"])):
+    for c in sorted(results["cells"], key=lambda c: (families.index(c["family"]), c["size"], c["samples"])):
         if "not_run" in c:
             line(c["family"], c["size"], c["samples"], 0, c["not_run"], *["-"] * (1 + len(STAGES)))
             continue
@@ -133,44 +133,49 @@ def print_tables(found: dict[str, Any], families: list[str]) -> None:
         seconds = c["seconds"]
         line(c["family"], c["size"], c["samples"], len(c["scenes"]), f"{seconds:.2f}", f"{1 / seconds:.3g}", *shares)
     print()
-    line("family", "a, s", "b, µs a path", "largest deviation")
+    line("family", "a, s", "b, µs per path", "largest deviation")
     line(*["---"] * 4)
-    for family, one in found["fits"].items():
+    for family, one in results["fits"].items():
         line(family, f"{one['a']:.2f}", f"{1e6 * one['b']:.3f}", f"{100 * one['deviation']:.0f} %")
     print()
-    line(f"workers, {SCALING_SIZE} px", "pictures", "pictures/s", "times the first", "load average before")
+    line(f"workers, {SCALING_SIZE} px", "pictures", "pictures/s", "relative to the first", "load average before")
     line(*["---"] * 5)
-    for r in found["scaling"]:
+    for r in results["scaling"]:
         line(r["workers"], r["pictures"], f"{r['rate']:.3g}", f"{r['ratio']:.2f}", f"{r['load']:.1f}")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--recipe", default="configs/recipes/everything.yaml")
-    parser.add_argument("--families", nargs="*", help="only these (default: all with a share)")
-    parser.add_argument("--sizes", type=int, nargs="+", default=[128, 256, 512], help="pixels across")
-    parser.add_argument("--scenes", type=int, help=f"of each cell (default 2, from {LARGE} px on 1)")
-    parser.add_argument("--workers", type=int, nargs="*", default=[1, 2], help="numbers of workers to compare; or none")
-    parser.add_argument("--pictures", type=int, default=300, help="rendered by each number of workers (default 300)")
+    parser.add_argument("--families", nargs="*", help="families to measure (default: all with a share)")
+    parser.add_argument("--sizes", type=int, nargs="+", default=[128, 256, 512], help="side lengths in pixels")
+    parser.add_argument("--scenes", type=int, help=f"scenes per cell (default 2; 1 from {LARGE} px on)")
+    parser.add_argument("--workers", type=int, nargs="*", default=[1, 2], help="numbers of workers to compare")
     parser.add_argument(
-        "--budget", type=float, default=3600, help="seconds by the clock (default 3600); what takes longer is left out"
+        "--pictures", type=int, default=300, help="pictures rendered with each number of workers (default 300)"
+    )
+    parser.add_argument(
+        "--budget",
+        type=float,
+        default=3600,
+        help="wall seconds (default 3600); cells that would exceed them are left out",
     )
     parser.add_argument("--seed", type=int, default=5)
-    parser.add_argument("--output", type=Path, help="JSON file for the figures")
+    parser.add_argument("--output", type=Path, help="JSON file for the results")
     options = parser.parse_args()
     began = time.perf_counter()
     recipe, sizes = load_recipe(options.recipe), sorted(options.sizes)
     families = [f for f, share in recipe.families if share and (not options.families or f in options.families)]
-    if strange := set(options.families or ()) - set(families):
-        parser.error(f"--families: {', '.join(sorted(strange))} has no share in {options.recipe}")
+    if unshared := set(options.families or ()) - set(families):
+        parser.error(f"--families: {', '.join(sorted(unshared))} has no share in {options.recipe}")
     several = altered(recipe, families, False)
-    found: dict[str, Any] = {"cells": [], "fits": {}}
-    found["scaling"] = scaling(several, options.seed, options.pictures, options.workers)
+    results: dict[str, Any] = {"cells": [], "fits": {}}
+    results["scaling"] = scaling(several, options.seed, options.pictures, options.workers)
 
     render.start()
     spent, rows = watch(), {family: [] for family in families}
     only = {family: altered(recipe, [family], True) for family in families}
-    for family in families:  # imports and caches
+    for family in families:  # warm up imports and caches
         compose.make_foreground(only[family], options.seed, 0, 8)
     usual = recipe.samples_per_pixel
     other = [max(1, round(factor * usual)) for factor in SAMPLE_FACTORS]
@@ -178,30 +183,30 @@ def main() -> None:
     for size, samples in cells:
         scenes = 1 if samples != usual else options.scenes or (2 if size < LARGE else 1)
         expect = {f: scenes * expected(rows[f], size**2 * samples) for f in families}
-        for family in sorted(families, key=expect.get):  # the cheap ones first, so that most fit in
+        for family in sorted(families, key=expect.get):  # fast ones first, so that most fit into the budget
             left = options.budget - (time.perf_counter() - began)
             cell = {"family": family, "size": size, "samples": samples}
             if left <= expect[family]:
                 why = (
                     f"not run: about {expect[family]:.0f} s, {left:.0f} s left" if left > 0 else "not run: no time left"
                 )
-                found["cells"].append(cell | {"not_run": why})
+                results["cells"].append(cell | {"not_run": why})
                 continue
-            asked = replace(only[family], samples_per_pixel=samples)
-            new = [measure(asked, options.seed, k, size, spent) for k in range(scenes)]
+            resampled = replace(only[family], samples_per_pixel=samples)
+            new = [measure(resampled, options.seed, k, size, spent) for k in range(scenes)]
             rows[family] += new
             total = sum(row["seconds"] for row in new)
             shares = {stage: sum(row[stage] for row in new) / total for stage in STAGES}
-            found["cells"].append(cell | {"seconds": total / scenes, "shares": shares, "scenes": new})
+            results["cells"].append(cell | {"seconds": total / scenes, "shares": shares, "scenes": new})
             print(f"{family}, {size} px, {samples} samples: {total / scenes:.2f} s", file=sys.stderr, flush=True)
             numbers = {row["scene"] for row in rows[family]}
             scenes_of = [[row for row in rows[family] if row["scene"] == k] for k in numbers]
             if fits := [one for one in map(fit, scenes_of) if one]:
                 a, b, deviation = np.array(fits).T
-                found["fits"][family] = {"a": a.mean(), "b": b.mean(), "deviation": deviation.max()}
-            if options.output:  # what there is, in case this is stopped
-                options.output.write_text(json.dumps(found, indent=1) + "\n")
-    print_tables(found, families)
+                results["fits"][family] = {"a": a.mean(), "b": b.mean(), "deviation": deviation.max()}
+            if options.output:  # partial results, in case of an interruption
+                options.output.write_text(json.dumps(results, indent=1) + "\n")
+    print_tables(results, families)
 
 
 if __name__ == "__main__":

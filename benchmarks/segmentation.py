@@ -1,14 +1,13 @@
-"""Class maps: the miniature with LoRA against a plain U-Net with as many trainable parameters, in one table.
+"""Class maps: compares the miniature with LoRA and a plain U-Net with as many trainable parameters, in one table.
 
     python benchmarks/segmentation.py --seeds 0 1 --output runs/segmentation --sheet docs/pictures/segmentation.jpg
 
-Pictures are rendered with configs/recipes/classes.yaml, those held out with another seed. Both methods see the same
-crops and mirrors of the same pictures in the same order, for as many steps of as many pictures: first at 32 px, then at
-64 px. LoRA is trained by train.py with the settings of configs/demo_half.yaml and configs/demo.yaml; the U-Net with
-cross-entropy and AdamW, under the same schedules of its own learning rate: each of --unet_learning_rates is tried
-with the first seed, and the one with the best mean IoU on the held-out pictures is kept, in the U-Net's favour.
-Beside them stand the background everywhere, and the truth painted, encoded and decoded, which LoRA cannot surpass.
-What is there already is not done again.
+Pictures are rendered with configs/recipes/classes.yaml, the held-out ones with another seed. Both methods see the same
+crops and flips of the same pictures in the same order, with the same numbers of steps and batch sizes: first at 32 px,
+then at 64 px. LoRA is trained by train.py with configs/demo_half.yaml and configs/demo.yaml; the U-Net with
+cross-entropy and AdamW, with the same schedules and its own learning rate: the one of --unet_learning_rates with the
+best mean IoU on the held-out pictures for the first seed, which favours the U-Net. The table also has background
+everywhere, and the truth painted, encoded and decoded, which LoRA cannot exceed. Existing results are reused.
 """
 
 import argparse
@@ -31,15 +30,15 @@ if TYPE_CHECKING:
 NAMES = ["background", "fur", "hair", "feathers", "foliage", "lattice", "wires", "solids", "lettering"]
 RECIPE = ROOT / "configs" / "recipes" / "classes.yaml"
 SIZE = 64
-WIDTHS = (16, 32, 64, 128)  # of the U-Net's levels above the lowest, whose width makes up the number of parameters
-SHOWN = range(0, 16, 2)  # held-out pictures in the sheet: the first of each foreground
+WIDTHS = (16, 32, 64, 128)  # of the U-Net's levels above the lowest, whose width is fitted to the number of parameters
+SHOWN = range(0, 16, 2)  # held-out pictures on the sheet: the first of each foreground
 
 
 def render(folder: Path, count: int, seed: int, workers: int) -> Path:
-    """Pairs of the recipe for classes; what is there is kept."""
+    """Renders pairs of the recipe for classes, unless they exist."""
     if not (folder / "metadata.jsonl").is_file() or len((folder / "metadata.jsonl").read_text().splitlines()) < count:
-        words = ["--recipe", RECIPE, "--count", count, "--size", SIZE, "--seed", seed]
-        run("-m", "synth_data", "render", *words, "--workers", workers, "--output", folder)
+        flags = ["--recipe", RECIPE, "--count", count, "--size", SIZE, "--seed", seed]
+        run("-m", "synth_data", "render", *flags, "--workers", workers, "--output", folder)
     return folder
 
 
@@ -47,7 +46,7 @@ def render(folder: Path, count: int, seed: int, workers: int) -> Path:
 
 
 def stages(data: Path, seed: int, steps: tuple[int, int]) -> list[list[object]]:
-    """What train.py is told in each of the two stages, but for output and start."""
+    """The arguments of train.py in each of the two stages, without output and initial adapter."""
     common = ["--train_data_dir", data, "--target", "classes", "--class_names", f"[{','.join(NAMES)}]", "--seed", seed]
     configs = [ROOT / "configs" / name for name in ("demo_half.yaml", "demo.yaml")]
     return [
@@ -57,7 +56,7 @@ def stages(data: Path, seed: int, steps: tuple[int, int]) -> list[list[object]]:
 
 
 def train_lora(folder: Path, data: Path, seed: int, steps: tuple[int, int]) -> Path:
-    """The adapter of one seed."""
+    """Trains the adapter of one seed, unless it exists."""
     first, second = stages(data, seed, steps)
     if not (folder / "half" / "adapter").is_dir():
         run("train.py", *first, "--output_dir", folder / "half")
@@ -67,11 +66,11 @@ def train_lora(folder: Path, data: Path, seed: int, steps: tuple[int, int]) -> P
 
 
 def draw_lora(folder: Path, adapter: Path, images: Path, samples: int) -> Path:
-    """Class maps of an adapter, each by vote of `samples`, and with several their entropy."""
+    """Class maps of an adapter, each a vote of `samples`, with their entropy if there are several."""
     if not (folder / "run.json").is_file():
-        words = ["--adapter", adapter, "--input", images, "--output", folder, "--seed", 0, "--batch_size", 16]
-        words += ["--output_uncertainty"] if samples > 1 else []
-        run("infer.py", *words, "--num_inference_steps", 4, "--ensemble_size", samples)
+        flags = ["--adapter", adapter, "--input", images, "--output", folder, "--seed", 0, "--batch_size", 16]
+        flags += ["--output_uncertainty"] if samples > 1 else []
+        run("infer.py", *flags, "--num_inference_steps", 4, "--ensemble_size", samples)
     return folder
 
 
@@ -85,10 +84,10 @@ def number_of_parameters(adapter: Path) -> int:
 
 
 def plain_unet(lowest: int) -> "torch.nn.Module":
-    """A U-Net (Ronneberger et al. 2015) of a quarter of its widths: image [B, 3, H, W] in [-1, 1] => logits
-    [B, classes, H, W], H and W multiples of 16.
+    """A U-Net (Ronneberger et al. 2015) with a quarter of the original widths.
 
-    Two 3x3 convolutions a level, each with batch normalisation; `lowest` is the width of the fifth level.
+    It maps images [B, 3, H, W] in [-1, 1] to logits [B, classes, H, W], H and W multiples of 16. Each level has two
+    3x3 convolutions with batch normalisation; `lowest` is the width of the fifth level.
     """
     from torch import cat, nn
 
@@ -133,7 +132,7 @@ def fitted_unet(parameters: int, seed: int) -> "torch.nn.Module":
 
 
 class Variants:
-    """Pictures in the augmented variants that `LatentSource` would encode, drawn as it draws them."""
+    """Pictures in the augmented variants that `LatentSource` would encode, with the same random draws."""
 
     def __init__(self, pictures, variants: int, seed: int):
         self.pictures, self.variants, self.seed = pictures, variants, seed
@@ -150,15 +149,15 @@ class Variants:
         return self.pictures.fetch(index, draw_generator(self.seed, PERMUTATION, index, variant))
 
 
-def batches(words: list[object]) -> Iterator[dict[str, "torch.Tensor"]]:
-    """The pixels that train.py trains on when told `words`: one batch an optimiser step."""
+def batches(arguments: list[object]) -> Iterator[dict[str, "torch.Tensor"]]:
+    """The batches that train.py trains on with these arguments, one for each optimiser step."""
     import torch
 
     from sdseg.data import MicroBatches, TrainingStream
     from sdseg.training.config import parse_training_config
     from sdseg.training.data import open_data
 
-    config = parse_training_config([str(word) for word in [*words, "--output_dir", "none"]])
+    config = parse_training_config([*map(str, arguments), "--output_dir", "none"])
     pictures, _ = open_data(config)
     stream = TrainingStream(
         Variants(pictures, config.cached_variants, config.seed),
@@ -174,7 +173,7 @@ def batches(words: list[object]) -> Iterator[dict[str, "torch.Tensor"]]:
 
 
 def train_unet(folder: Path, data: Path, seed: int, steps: tuple[int, int], parameters: int, rate: float):
-    """The U-Net of one seed and learning rate, trained or as it was trained."""
+    """Trains the U-Net of one seed and learning rate, or loads it if it exists."""
     import torch
     from diffusers.optimization import get_scheduler
     from safetensors.torch import load_file, save_file
@@ -190,11 +189,11 @@ def train_unet(folder: Path, data: Path, seed: int, steps: tuple[int, int], para
         return network.eval()
     optimizer = torch.optim.AdamW(network.parameters(), rate, betas=(0.9, 0.99), weight_decay=1e-2)
     schedules = [("constant_with_warmup", 30), ("linear", 10)]  # as in the two configs
-    for words, number, (kind, warmup) in zip(stages(data, seed, steps), steps, schedules, strict=True):
+    for arguments, number, (kind, warmup) in zip(stages(data, seed, steps), steps, schedules, strict=True):
         for group in optimizer.param_groups:
             group["lr"] = group["initial_lr"] = rate
         schedule = get_scheduler(kind, optimizer, num_warmup_steps=min(warmup, number), num_training_steps=number)
-        for batch in tqdm(batches(words), total=number, desc=f"U-Net, {rate:g}, seed {seed}", unit="step"):
+        for batch in tqdm(batches(arguments), total=number, desc=f"U-Net, {rate:g}, seed {seed}", unit="step"):
             logits = network(batch["image"])
             truth = batch["classes"][:, 0].long()
             loss = torch.nn.functional.cross_entropy(logits, truth, ignore_index=NO_CLASS)
@@ -214,7 +213,7 @@ def train_unet(folder: Path, data: Path, seed: int, steps: tuple[int, int], para
 
 
 def write_map(folder: Path, photo: Path, ids: "np.ndarray") -> None:
-    """ids, integers [H, W]."""
+    """Writes class ids, integers [H, W], under the name of the photo."""
     import numpy as np
     from PIL import Image
 
@@ -244,7 +243,7 @@ def draw_background(folder: Path, images: Path) -> Path:
 
 
 def draw_survivors(folder: Path, truths: Path) -> Path:
-    """The truth, painted, through the miniature's VAE, and read."""
+    """The truth, painted, encoded and decoded by the miniature's VAE, and read again."""
     import numpy as np
     import torch
     from diffusers import AutoencoderKL
@@ -263,7 +262,7 @@ def draw_survivors(folder: Path, truths: Path) -> Path:
 
 
 def judge(maps: Path, truths: Path) -> dict:
-    """Accuracy and IoU of all pixels together, and the IoU of all subjects as one class."""
+    """Accuracy and mean IoU over all pixels, and the IoU of all subjects as one class."""
     import numpy as np
     from PIL import Image
 
@@ -273,67 +272,67 @@ def judge(maps: Path, truths: Path) -> dict:
     result = evaluate_folder(maps, truths, kind="classes", classes=NAMES, resamples=1)
     both = either = 0
     for truth in list_images(truths):
-        drawn, wanted = (np.asarray(Image.open(folder / truth.name)) > 0 for folder in (maps, truths))
-        both, either = both + (drawn & wanted).sum(), either + (drawn | wanted).sum()
+        predicted, wanted = (np.asarray(Image.open(folder / truth.name)) > 0 for folder in (maps, truths))
+        both, either = both + (predicted & wanted).sum(), either + (predicted | wanted).sum()
     figures = {key: result["set"][key] for key in ("mean_iou", "accuracy")} | {"subject_iou": float(both / either)}
     return figures | {"iou": {row["name"]: row["iou"] for row in result["classes"] if row["true_pixels"]}}
 
 
-def sheet(photos: list[Path], truths: Path, lora: Path, unet: Path) -> "np.ndarray":
-    """Picture, truth, LoRA, its entropy and U-Net in a row, in two columns of rows; uint8 [H, W, 3]."""
+def comparison(photos: list[Path], truths: Path, lora: Path, unet: Path) -> "np.ndarray":
+    """For each photo a strip of photo, truth, LoRA, its entropy and U-Net; two columns of strips, uint8 [H, W, 3]."""
     import numpy as np
     from PIL import Image
 
     from sdseg.imaging import read_grey16, read_image
+    from synth_data.drawing import sheet, tile
 
     palette = Image.open(lora / photos[0].name).getpalette()
     colours = np.array(palette, np.uint8).reshape(-1, 3)
 
-    def row(photo: Path) -> "np.ndarray":
+    def strip(photo: Path) -> "np.ndarray":
         maps = [colours[np.asarray(Image.open(folder / photo.name))] for folder in (truths, lora, unet)]
-        entropy = read_grey16(lora / f"{photo.stem}.uncertainty.png")
-        grey = np.repeat((entropy * 255).round().astype(np.uint8)[..., None], 3, axis=2)
-        cells = [read_image(photo), *maps[:2], grey, maps[2]]
-        return np.pad(np.concatenate(cells, axis=1), ((0, 4), (0, 8), (0, 0)), constant_values=255)
+        cells = [read_image(photo), *maps[:2], read_grey16(lora / f"{photo.stem}.uncertainty.png"), maps[2]]
+        return np.concatenate([tile(cell, 2 * SIZE) for cell in cells], axis=1)
 
-    rows = [row(photo) for photo in photos]
-    half = -(-len(rows) // 2)
-    columns = [np.concatenate(rows[:half]), np.concatenate(rows[half:])]
-    return np.concatenate(columns, axis=1).repeat(2, axis=0).repeat(2, axis=1)
+    strips = [strip(photo) for photo in photos]
+    half = -(-len(strips) // 2)
+    return sheet([strips[k::half] for k in range(half)], gap=8)
 
 
 def table(results: dict[str, list[dict]]) -> str:
-    """Markdown: a row a method, means over its seeds, and half the range of the mean IoU where there are several.
+    """A Markdown table with a row for each method: means over seeds, and half the range of the mean IoU.
 
     Classes that no picture shows have no column.
     """
-    names = [name for name in NAMES if all(name in row["iou"] for rows in results.values() for row in rows)]
-    lines = ["| | parameters | mean IoU | accuracy | all subjects | " + " | ".join(names) + " |"]
-    lines.append("|---|" + "---|" * (4 + len(names)))
+    from sdseg.evaluation.page import markdown_table
 
-    def mean(values: Iterator[float]) -> str:
+    def mean(values: list[float]) -> str:
         return f"{statistics.mean(values):.3f}".removeprefix("0")
 
+    names = [name for name in NAMES if all(name in row["iou"] for rows in results.values() for row in rows)]
+    lines = []
     for method, rows in results.items():
-        found = [row["mean_iou"] for row in rows]
-        spread = f" ± {(max(found) - min(found)) / 2:.3f}".replace("0.", ".") if len(found) > 1 else ""
+        ious = [row["mean_iou"] for row in rows]
+        spread = f" ± {(max(ious) - min(ious)) / 2:.3f}".replace("0.", ".") if len(ious) > 1 else ""
         parameters = f"{rows[0]['parameters'] / 1e6:.2f} M" if "parameters" in rows[0] else ""
-        cells = [mean(row["accuracy"] for row in rows), mean(row["subject_iou"] for row in rows)]
-        cells += [mean(row["iou"][name] for row in rows) for name in names]
-        lines.append(f"| {method} | {parameters} | {mean(iter(found))}{spread} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+        cells = [mean([row["accuracy"] for row in rows]), mean([row["subject_iou"] for row in rows])]
+        cells += [mean([row["iou"][name] for row in rows]) for name in names]
+        lines.append([method, parameters, mean(ious) + spread, *cells])
+    return markdown_table(["", "parameters", "mean IoU", "accuracy", "all subjects", *names], lines)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1])
-    parser.add_argument("--counts", nargs=2, type=int, default=[1200, 240], help="pictures to train on, and held out")
-    parser.add_argument("--steps", nargs=2, type=int, default=[300, 150], help="at 32 px of 64 pictures, 64 px of 32")
+    parser.add_argument("--counts", nargs=2, type=int, default=[1200, 240], help="training and held-out pictures")
+    parser.add_argument(
+        "--steps", nargs=2, type=int, default=[300, 150], help="with batches of 64 at 32 px, of 32 at 64 px"
+    )
     parser.add_argument("--unet_learning_rates", nargs="+", type=float, default=[3e-3, 1e-3, 1e-2])
-    parser.add_argument("--samples", type=int, default=8, help="votes of LoRA, beside a single one (default 8)")
-    parser.add_argument("--workers", type=int, default=1, help="processes that render")
+    parser.add_argument("--samples", type=int, default=8, help="votes of LoRA, besides a single one (default 8)")
+    parser.add_argument("--workers", type=int, default=1, help="rendering processes")
     parser.add_argument("--output", type=Path, required=True)
-    parser.add_argument("--sheet", type=Path, help="picture of some predictions to write")
+    parser.add_argument("--sheet", type=Path, help="JPEG of some predictions")
     options = parser.parse_args()
 
     from PIL import Image
@@ -369,20 +368,19 @@ def main() -> None:
             keep(name, maps, seed=seed, parameters=parameters)
         tried = []
         for rate in [best] if best else options.unet_learning_rates:
-            place = output / f"unet_{rate:g}_{seed}"
-            network = train_unet(place, train, seed, steps, parameters, rate)
+            unet_folder = output / f"unet_{rate:g}_{seed}"
+            network = train_unet(unet_folder, train, seed, steps, parameters, rate)
             own = sum(value.numel() for value in network.parameters())
-            drawn = draw_unet(place / "maps", network, images)
-            row = keep(f"U-Net, {rate:g}", drawn, seed=seed, parameters=own, learning_rate=rate)
+            maps = draw_unet(unet_folder / "maps", network, images)
+            row = keep(f"U-Net, {rate:g}", maps, seed=seed, parameters=own, learning_rate=rate)
             tried.append((row["mean_iou"], rate))
         best = best or max(tried)[1]
     print(table(results), flush=True)
     if options.sheet:
         first = options.seeds[0]
         photos = [photo for number, photo in enumerate(list_images(images)) if number in SHOWN]
-        drawn = sheet(photos, truths, output / f"lora_{first}" / f"maps_{options.samples}",
-                      output / f"unet_{best:g}_{first}" / "maps")  # fmt: skip
-        Image.fromarray(drawn).save(options.sheet, quality=88)
+        lora, unet = output / f"lora_{first}" / f"maps_{options.samples}", output / f"unet_{best:g}_{first}" / "maps"
+        Image.fromarray(comparison(photos, truths, lora, unet)).save(options.sheet, quality=88)
 
 
 if __name__ == "__main__":

@@ -110,7 +110,7 @@ def reference(
     import torch
     from diffusers.optimization import get_scheduler
 
-    from sdseg.data import draw_generator
+    from sdseg.data.augmentation import draw_generator
     from sdseg.model import inference_scheduler
 
     tokenizer, text_encoder = prompt if isinstance(prompt, tuple) else (None, None)

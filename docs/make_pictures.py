@@ -1,9 +1,9 @@
-"""Draws the pictures of synthetic_data.md: a contact sheet for each family of subjects, and one for each kind of scene.
+"""Draws the pictures of synthetic_data.md: a contact sheet for each family of subjects and for each kind of scene.
 
     python docs/make_pictures.py --workers 8
 
-Each cell is a picture beside its matte. The sheets are functions of the recipe and the seed alone. Beside them,
-soft.json holds the share of pixels with 0.02 < alpha < 0.98, of all and of those with alpha > 0.02.
+Each cell is a picture beside its matte. The sheets depend on the recipe and the seed only. soft.json beside them holds
+the share of pixels with 0.02 < alpha < 0.98, of all pixels and of those with alpha > 0.02.
 """
 
 import argparse
@@ -18,8 +18,8 @@ from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from synth_data.drawing import contact_sheet
 from synth_data.recipe import parse_recipe
-from synth_data.store import contact_sheet
 from synth_data.workers import render_pairs
 
 ROOT = Path(__file__).parents[1]
@@ -27,7 +27,10 @@ EVERYTHING = ROOT / "configs" / "recipes" / "everything.yaml"
 SEED = 11
 SHARED = {"samples_per_pixel": 128, "composites_per_foreground": 1, "capture": {}}
 SINGLE = {"arrangement": {}, "camera": {"extent": [0.6, 1.05], "elevation": [-5, 35], "roll": [-10, 10]}}
-COSTLY = {"glass": {"samples_per_pixel": 32}, "smoke": {"samples_per_pixel": 32}}  # they take four times as many
+COSTLY = {
+    "glass": {"samples_per_pixel": 32},
+    "smoke": {"samples_per_pixel": 32},
+}  # rendering multiplies them by four
 SOLID = {"families": {"fur": 1, "hair": 1, "foliage": 1, "lattice": 1, "wires": 1, "solids": 2, "cloth": 1}}
 SCENES = {
     "arrangement": {"arrangement": {"subjects": [2, 4], "spread": [0.2, 0.9], "scale": [0.4, 1]}} | SOLID,
@@ -37,12 +40,13 @@ SCENES = {
 
 
 def draw(name: str, changes: dict, seed: int, size: int, workers: int) -> None:
-    """docs/pictures/NAME.jpg, eight samples of the full recipe with `changes`."""
+    """Writes docs/pictures/NAME.jpg, eight samples of the full recipe with `changes`."""
     content = yaml.safe_load(EVERYTHING.read_text()) | SHARED | changes | {"name": name}
     pairs = render_pairs(parse_recipe(yaml.safe_dump(content), name), seed, list(range(8)), size, workers)
     output = ROOT / "docs" / "pictures" / f"{name}.jpg"
     output.parent.mkdir(exist_ok=True)
-    Image.fromarray(contact_sheet(pairs, columns=4)).save(output, quality=88)
+    drawn = contact_sheet([(pair.image, pair.alpha) for pair in pairs], columns=4)
+    Image.fromarray(drawn).save(output, quality=88)
     alpha = np.stack([pair.alpha for pair in pairs])
     soft = ((alpha > 0.02) & (alpha < 0.98)).sum()
     table = output.with_name("soft.json")

@@ -43,7 +43,6 @@ class AdapterConfig:
     fingerprint: dict[str, list[float]]  # of the base, see `sdseg.model.fingerprint`
     resolution: int  # pixels along the longer side that the adapter was trained for
     num_inference_steps: int  # default of inference
-    in_channels: int = 8
     calibration: dict[str, float] = field(default_factory=dict)  # "STEPSxSAMPLES" -> factor on the std
     target: str = "alpha"  # what is drawn: alpha, mask or classes
     class_names: list[str] = field(default_factory=list)  # of target classes, by id

@@ -361,16 +361,6 @@ def image_to_tensor(image: np.ndarray) -> "torch.Tensor":
     return to_signed(tensor[None] / 255)
 
 
-def tensor_to_image(tensor: "torch.Tensor") -> np.ndarray:
-    """float [1, 3, H, W] or [3, H, W] in [-1, 1], clamped -> uint8 [H, W, 3]."""
-    if tensor.ndim == 4:
-        assert tensor.shape[0] == 1, f"one picture at a time, got {tuple(tensor.shape)}"
-        tensor = tensor[0]
-    values = ((tensor.detach().float() + 1) / 2 * 255).clamp(0, 255).round()
-    assert not values.isnan().any(), "picture holds values that are not numbers"
-    return values.byte().permute(1, 2, 0).cpu().numpy()
-
-
 def alpha_to_tensor(alpha: np.ndarray) -> "torch.Tensor":
     """float32 [H, W] in [0, 1] -> float32 [1, 1, H, W] in [0, 1]."""
     import torch

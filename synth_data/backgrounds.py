@@ -1,4 +1,4 @@
-"""Backgrounds in linear light: procedural pictures, drawn from a generator at any size, and photos."""
+"""Backgrounds in linear light: procedural pictures of any size, and photos."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -12,13 +12,13 @@ from synth_data.errors import UserError
 from synth_data.factors import chance, count, shares, span
 from synth_data.photos import open_photos, random_part
 
-SUPERSAMPLE = 2  # drawn at twice the size and averaged, so that sharp edges come out smooth
+SUPERSAMPLE = 2  # drawn at twice the size and averaged, to antialias edges
 DISTRACTOR_BLUR = (0.015, 0.05)  # standard deviation of an out-of-focus object's blur, in frame widths
 
 
 @dataclass(frozen=True)
 class BackgroundFactors:
-    """What a background varies in."""
+    """Variation of a background."""
 
     kind: tuple = shares(
         gradient=0.6,
@@ -34,7 +34,7 @@ class BackgroundFactors:
         plain=0.25,
         photo=0,
     )
-    """what is drawn; a photo keeps its own brightness, vignette and grain"""
+    """kind of background; a photo keeps its own brightness, vignette and grain"""
     blur: tuple = span(0.0, 0.045, most=1)
     """standard deviation of the defocus, in frame widths"""
     sharp: float = chance(0.4)
@@ -48,7 +48,7 @@ class BackgroundFactors:
     grain: tuple = span(0.0, 0.03, most=1)
     """standard deviation of pixel noise, relative to the local brightness"""
     distractors: tuple = count(0, 0, most=16)
-    """number of out-of-focus objects of the recipe's families over the background"""
+    """number of out-of-focus objects of the recipe's families in the background"""
 
 
 def _axes(size: int) -> tuple[np.ndarray, np.ndarray]:
@@ -190,7 +190,7 @@ def _tiles(rng: np.random.Generator, size: int, main: np.ndarray) -> np.ndarray:
 
 
 def _room(rng: np.random.Generator, size: int, main: np.ndarray) -> np.ndarray:
-    """A wall, sometimes two, with things on it, and a floor in perspective."""
+    """One or two walls with objects on them, and a floor in perspective."""
     x, y = _axes(size)
     x, y = np.broadcast_arrays(x, y)
     corner, slope = rng.uniform(-1.6, 1.6), rng.uniform(0.0, 0.5)
@@ -278,7 +278,7 @@ def _bokeh(rng: np.random.Generator, size: int, main: np.ndarray) -> np.ndarray:
 
 
 def _clutter(rng: np.random.Generator, size: int, main: np.ndarray) -> np.ndarray:
-    """Many overlapping things: ellipses, boxes and polygons, some of them shaded or patterned."""
+    """Many overlapping objects: ellipses, boxes and polygons, some of them shaded or patterned."""
     x, y = _axes(size)
     x, y = np.broadcast_arrays(x, y)
     picture = (_gradient, _cloud, _landscape, _room)[int(rng.integers(4))](rng, size, main)
@@ -321,7 +321,7 @@ KINDS: dict[str, Callable[[np.random.Generator, int, np.ndarray], np.ndarray]] =
 
 
 def _procedural(rng: np.random.Generator, size: int, f: dict[str, Any], subject_colour: np.ndarray) -> np.ndarray:
-    """One of KINDS, out of focus, darkened, at its brightness and with its grain: linear [size, size, 3]."""
+    """One of KINDS with its defocus, vignette, brightness and grain: linear [size, size, 3]."""
     fine = size * SUPERSAMPLE
     main = any_colour(rng)
     if f["similar"]:
@@ -335,16 +335,16 @@ def _procedural(rng: np.random.Generator, size: int, f: dict[str, Any], subject_
     picture = picture * (1 - f["vignette"] * (x**2 + y**2) / 2)[..., None]
     level = f["brightness"] if not f["similar"] else float(np.clip(luminance(main), 0.02, 0.7))
     picture = picture * (level / max(float(luminance(picture).mean()), 1e-4))
-    grain = rng.spawn(1)[0]  # of its own, so that what `rng` draws afterwards does not depend on the size
+    grain = rng.spawn(1)[0]  # a generator of its own, so that later draws from `rng` do not depend on the size
     return picture * (1 + f["grain"] * grain.normal(size=(size, size, 1)))
 
 
 class Sources:
-    """Where backgrounds come from that are not procedural.
+    """Photos and out-of-focus objects for backgrounds.
 
     Attributes:
         distractor: (rng, size) -> premultiplied linear colour float32 [size, size, 3], alpha float32 [size, size] of
-            an object to be put out of focus; None where there is none.
+            an object to be put out of focus; None if there are none.
     """
 
     def __init__(
@@ -352,19 +352,19 @@ class Sources:
         photos: Sequence[str] = (),
         distractor: Callable[[np.random.Generator, int], tuple[np.ndarray, np.ndarray]] | None = None,
     ):
-        """Opens folders of pictures and Hub data sets (`owner/name`), in this order; no picture is read yet.
+        """Opens folders of pictures and Hub data sets (`owner/name`); no picture is read yet.
 
-        A folder gives every picture below it, in the order of the paths; one without pictures is read as a data
-        set (parquet). UserError names a place that holds no photo, and the remedy.
+        A folder contributes every picture in it and its subfolders, sorted by path; one without pictures is read as a
+        data set (parquet). UserError for a folder or data set without photos.
         """
         self.distractor = distractor
         self._sets = [open_photos(place) for place in photos]
         self.number_of_photos = sum(map(len, self._sets))
 
     def photo(self, rng: np.random.Generator, size: int) -> np.ndarray:
-        """A square part of a photo, perhaps mirrored: linear light float32 [size, size, 3] in [0, 1].
+        """A square crop of a photo, perhaps mirrored: linear light float32 [size, size, 3] in [0, 1].
 
-        UserError if there are no photos, or names one that cannot be read.
+        UserError if there are no photos or one cannot be read.
         """
         if not self.number_of_photos:
             raise UserError("a background of kind 'photo' needs photos; name a folder or a Hub data set in 'photos:'")
@@ -377,20 +377,20 @@ class Sources:
 
 
 def put_distractor(rng: np.random.Generator, picture: np.ndarray, colour: np.ndarray, alpha: np.ndarray) -> np.ndarray:
-    """An object (premultiplied, linear) over a picture [H, H, 3] in linear light, out of focus by DISTRACTOR_BLUR."""
+    """An object (premultiplied, linear) over a picture [H, H, 3] in linear light, blurred by DISTRACTOR_BLUR."""
     sigma = rng.uniform(*DISTRACTOR_BLUR) * len(picture)
     rgba = defocused(np.dstack([colour, alpha]).astype(np.float32), sigma)
     return rgba[..., :3] + (1 - rgba[..., 3:]) * picture
 
 
 def defocused(picture: np.ndarray, sigma: float) -> np.ndarray:
-    """Gaussian blur of float32 [H, W, C] with `sigma` in pixels; above 4 of them at a reduced size, for speed."""
+    """Gaussian blur of float32 [H, W, C], `sigma` in pixels; from 4 on at a reduced size, for speed."""
     height, width = picture.shape[:2]
     shrink = max(1, int(sigma / 2))
     if shrink > 1:
         small = (-(-width // shrink), -(-height // shrink))
         picture = cv2.resize(picture, small, interpolation=cv2.INTER_AREA)
-        sigma = np.sqrt((sigma / shrink) ** 2 - 0.25)  # shrinking and enlarging blur by the rest
+        sigma = np.sqrt((sigma / shrink) ** 2 - 0.25)  # resizing adds the rest of the blur
     picture = cv2.GaussianBlur(picture, (0, 0), sigma, borderType=cv2.BORDER_REPLICATE)
     if shrink > 1:
         picture = cv2.resize(picture, (width, height), interpolation=cv2.INTER_LINEAR)
@@ -406,8 +406,8 @@ def draw_background(
 ) -> np.ndarray:
     """A background from drawn `BackgroundFactors`: linear light float32 [size, size, 3] in [0, 1].
 
-    `subject_colour` linear [3] is the subject's mean colour, used when the factor `similar` says so. `sources` gives
-    photos and distractors; UserError if they are asked for and not there.
+    `subject_colour` linear [3] is the subject's mean colour, used if the factor `similar` is set. `sources` provides
+    photos and distractors; UserError if they are needed and there are none.
     """
     f, sources = factors, sources or Sources()
     if f["kind"] == "photo":
@@ -418,6 +418,6 @@ def draw_background(
         picture = _procedural(rng, size, f, subject_colour)
     for _ in range(f["distractors"]):
         if sources.distractor is None:
-            raise UserError("background.distractors asks for objects, and there is nothing to make them of")
+            raise UserError("background.distractors needs rendered objects, and there are none; set it to [0, 0]")
         picture = put_distractor(rng, picture, *sources.distractor(rng, size))
     return np.clip(picture, 0.0, 1.0).astype(np.float32)

@@ -1,6 +1,6 @@
-"""The camera between the light and the file: lens, sensor, development, sharpening and JPEG, in a camera's order.
+"""A camera: lens, sensor, development, sharpening and JPEG, in this order.
 
-Nothing in here moves or changes the matte: alpha stays that of the light that reached the lens.
+None of it changes the matte: alpha stays that of the light that reached the lens.
 """
 
 from dataclasses import dataclass
@@ -13,50 +13,50 @@ import numpy as np
 from synth_data.colour import linear_to_srgb
 from synth_data.factors import chance, count, span
 
-# A process makes one picture at a time and there are as many processes as cores; besides, OpenCV's thread pool
-# does not survive the fork by which a training loader starts its workers.
+# There are as many processes as cores; besides, OpenCV's thread pool does not survive the fork by which a training
+# loader starts its workers.
 cv2.setNumThreads(1)
 
-BLACK = 0.05  # what the sensor reports for no light, so that noise has room on both sides; 1 is full
-FINE = 2**18 + 1  # entries of a table of sRGB values; at black they are a hundredth of a level apart
+BLACK = 0.05  # the sensor's black level, which leaves room for noise on both sides; 1 is full scale
+FINE = 2**18 + 1  # entries of the table of sRGB values: a hundredth of a level apart at black
 SHARPENING_SIGMA = 1.0  # pixels
-OF_JPEG = ("jpeg", "quality", "subsampled")  # what happens after the picture is in 8 bits
-AVERAGED_OUT = 2.0  # reduced so many times, a picture shows no mosaic and no JPEG
+OF_JPEG = ("jpeg", "quality", "subsampled")  # applied to the 8-bit picture
+AVERAGED_OUT = 2.0  # from this reduction on, a picture shows no mosaic and no JPEG artefacts
 
 
 @dataclass(frozen=True)
 class CaptureFactors:
-    """What a camera does to a picture; the defaults do nothing."""
+    """Effects of a camera on a picture; the defaults have none."""
 
     vignetting: tuple = span(0.0, 0.0, most=1)
-    """share of the light that is lost in the corners"""
+    """share of the light lost in the corners"""
     fringe: tuple = span(0.0, 0.0, least=-0.02, most=0.02)
     """lateral chromatic aberration: red is this share larger than green, and blue smaller"""
     softness: tuple = span(0.0, 0.0, most=5)
     """standard deviation of the blur before the sensor, in pixels"""
     mosaic: float = chance(0.0)
-    """whether a sensor pixel sees one colour and the other two are interpolated"""
+    """whether the sensor has a Bayer mosaic: one colour per pixel, the other two interpolated"""
     shot_noise: tuple = span(0.0, 0.0, most=0.5)
     """standard deviation of the noise at full light; it falls with the square root of the light"""
     read_noise: tuple = span(0.0, 0.0, most=0.5)
     """standard deviation of the noise without light; 1 is full light"""
     warmth: tuple = span(0.0, 0.0, least=-1, most=1)
-    """white balance: logarithm of the gain of red and of the loss of blue"""
+    """white balance: logarithm of red's gain, and minus that of blue's"""
     tint: tuple = span(0.0, 0.0, least=-1, most=1)
-    """white balance: logarithm of the gain of green"""
+    """white balance: logarithm of green's gain"""
     contrast: tuple = span(0.0, 0.0, least=-1, most=1)
-    """tone curve: S-shaped above 0, flat below; 1 takes all slope from black and white"""
+    """tone curve: S-shaped above 0, flat below; at 1 its slope is 0 at black and at white"""
     sharpening: tuple = span(0.0, 0.0, most=3)
-    """share of the detail below two pixels that is added once more"""
+    """unsharp mask: multiple of the fine detail that is added"""
     jpeg: float = chance(0.0)
-    """whether the picture has been a JPEG"""
+    """whether the picture was stored as JPEG"""
     quality: tuple = count(95, 95, least=1, most=100)
-    """its quality, as libjpeg counts it"""
+    """JPEG quality on libjpeg's scale"""
     subsampled: float = chance(1.0)
-    """whether its chroma has half the resolution"""
+    """whether JPEG chroma has half the resolution (4:2:0)"""
     reduced: tuple = span(1.0, 1.0, least=1, most=64, log=True)
-    """how many times wider the photo was before it was reduced to this size: noise and softness shrink with it, and
-    from 2 on nothing is left of mosaic and JPEG"""
+    """factor by which the photo was reduced to this size: noise and softness shrink by it, and from 2 on nothing is
+    left of mosaic and JPEG"""
 
 
 @lru_cache(maxsize=8)
@@ -65,18 +65,18 @@ def _distance_squared(height: int, width: int) -> np.ndarray:
     y, x = np.mgrid[0:height, 0:width].astype(np.float32) + 0.5
     squared = (x - width / 2) ** 2 + (y - height / 2) ** 2
     squared = (squared / ((width / 2) ** 2 + (height / 2) ** 2)).astype(np.float32)
-    return cv2.merge([squared] * 3)  # numpy is slow at repeating along a last axis of three
+    return cv2.merge([squared] * 3)  # numpy broadcasts slowly over a last axis of three
 
 
 def _enlarged(channel: np.ndarray, scale: float) -> np.ndarray:
-    """float32 [H, W] enlarged about its middle; what lies outside repeats the border."""
+    """float32 [H, W] scaled about its centre; the border is repeated outside."""
     height, width = channel.shape
     about = np.array([[scale, 0, (1 - scale) * (width - 1) / 2], [0, scale, (1 - scale) * (height - 1) / 2]])
     return cv2.warpAffine(channel, about, (width, height), flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
 
 
 def through_lens(light: np.ndarray, vignetting: float, fringe: float, softness: float) -> np.ndarray:
-    """Linear light float32 [H, W, 3] as it falls on the sensor."""
+    """Linear light float32 [H, W, 3] on the sensor, after the lens; see `CaptureFactors`."""
     if vignetting:
         light = light * (1 - np.float32(vignetting) * _distance_squared(*light.shape[:2]))
     if fringe:
@@ -88,11 +88,11 @@ def through_lens(light: np.ndarray, vignetting: float, fringe: float, softness: 
 
 
 def exposed_sensor(light: np.ndarray, mosaic: bool, shot: float, read: float, rng: np.random.Generator) -> np.ndarray:
-    """What a 16-bit sensor reads from linear light float32 [H, W, 3]: uint16 [H, W, 3]; see `developed`.
+    """Counts of a 16-bit sensor, uint16 [H, W, 3], from linear light float32 [H, W, 3].
 
     The noise is Gaussian of variance shot^2 x light + read^2 (Foi et al. 2008, "Practical Poissonian-Gaussian noise
-    modeling and fitting for single-image raw-data"). With `mosaic` it is drawn and read at one colour a pixel, in
-    the pattern RG/GB, and interpolated along edges.
+    modeling and fitting for single-image raw-data"). With `mosaic` each pixel reads one colour, in the
+    pattern RG/GB, and the others are interpolated along edges.
     """
     light = np.clip(light, 0, 1)
     if mosaic:
@@ -109,7 +109,7 @@ def exposed_sensor(light: np.ndarray, mosaic: bool, shot: float, read: float, rn
 
 @lru_cache(maxsize=1)
 def _tables() -> tuple[np.ndarray, np.ndarray]:
-    """Linear light float32 [65536] of each sensor count; sRGB float32 of finely spaced light in [0, 1]."""
+    """Linear light float32 [65536] of each sensor count; sRGB float32 [FINE] of light in [0, 1]."""
     light = np.arange(65536, dtype=np.float32) * np.float32((1 + BLACK) / 65535) - np.float32(BLACK)
     return light, linear_to_srgb(np.linspace(0, 1, FINE)).astype(np.float32)
 
@@ -139,7 +139,7 @@ def sharpened(picture: np.ndarray, amount: float) -> np.ndarray:
 
 
 def through_jpeg(picture: np.ndarray, quality: int, subsampled: bool) -> np.ndarray:
-    """uint8 [H, W, 3] after a JPEG of this quality."""
+    """A picture uint8 [H, W, 3] encoded as JPEG and decoded."""
     sampling = cv2.IMWRITE_JPEG_SAMPLING_FACTOR_420 if subsampled else cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444
     flags = [cv2.IMWRITE_JPEG_QUALITY, quality, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, sampling]
     _, content = cv2.imencode(".jpg", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), flags)
@@ -147,7 +147,7 @@ def through_jpeg(picture: np.ndarray, quality: int, subsampled: bool) -> np.ndar
 
 
 def as_reduced(factors: dict[str, Any]) -> dict[str, Any]:
-    """The factors as they show once the picture is `reduced` by area averaging: a pixel is the mean of reduced^2."""
+    """The factors as they appear after reduction by area averaging: each pixel is the mean of `reduced`^2 pixels."""
     seen, times = dict(factors), factors["reduced"]
     del seen["reduced"]
     for name in ("softness", "shot_noise", "read_noise"):
@@ -158,10 +158,10 @@ def as_reduced(factors: dict[str, Any]) -> dict[str, Any]:
 
 
 def capture(linear: np.ndarray, factors: dict[str, Any], rng: np.random.Generator) -> np.ndarray:
-    """The picture uint8 [H, W, 3] sRGB that a camera makes of linear light float32 [H, W, 3] >= 0, 1 being white.
+    """The picture uint8 [H, W, 3] sRGB that a camera takes of linear light float32 [H, W, 3] >= 0 (1 is white).
 
-    `factors` are drawn `CaptureFactors`; `rng` is drawn from for pixel noise only. Where all of them are off this is
-    round(255 linear_to_srgb(linear)), exactly.
+    `factors` are drawn `CaptureFactors`; `rng` is used for pixel noise only. With all effects off this is exactly
+    round(255 linear_to_srgb(linear)).
     """
     f = as_reduced(factors)
     if not any(value for name, value in f.items() if name not in OF_JPEG):
@@ -172,5 +172,5 @@ def capture(linear: np.ndarray, factors: dict[str, Any], rng: np.random.Generato
         picture = developed(counts, f["warmth"], f["tint"], f["contrast"])
         if f["sharpening"]:
             picture = sharpened(picture, f["sharpening"])
-        picture = cv2.multiply(picture, (255.0, 255.0, 255.0, 0.0), dtype=cv2.CV_8U)  # rounded, held within 0..255
+        picture = cv2.multiply(picture, (255.0, 255.0, 255.0, 0.0), dtype=cv2.CV_8U)  # rounds and clips to 0..255
     return through_jpeg(picture, f["quality"], f["subsampled"]) if f["jpeg"] else picture

@@ -54,5 +54,5 @@ def any_colour(rng: np.random.Generator) -> np.ndarray:
 
 
 def shade(rng: np.random.Generator, colour: np.ndarray, amount: float) -> np.ndarray:
-    """`colour` [3] made lighter or darker and slightly shifted in hue, by about `amount` (0 keeps it)."""
+    """`colour` [3] made lighter or darker and slightly shifted in hue, by about `amount` (0 leaves it unchanged)."""
     return np.clip(colour * np.exp(amount * (0.8 * rng.normal() + 0.25 * rng.normal(size=3))), 0.002, 0.95)

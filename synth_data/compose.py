@@ -1,4 +1,4 @@
-"""Pictures: a rendered foreground over backgrounds, in linear light, seen by a camera, stored in sRGB."""
+"""Pictures: a rendered foreground composited over backgrounds in linear light and captured as sRGB."""
 
 import json
 from dataclasses import dataclass, replace
@@ -17,29 +17,29 @@ from synth_data.scene import DISTRACTORS, PICTURE_STREAM, Scene, background_of, 
 from synth_data.store import Layers, Pair
 from synth_data.subjects.meshes import thinned
 
-HIGHLIGHT = 1.5  # an opaque subject's colour is held below this multiple of coverage: a thin highlight must not bleed
-BRIGHTEST = 4.0  # the limit of what glass and fire add to the background
-ADAPTATION = 0.6  # how far the camera follows the scene's brightness: 0 not at all, 1 every subject is mid-grey
-ATTEMPTS = 4  # scenes drawn until one refracts as little as the recipe asks
-DISTRACTOR_POOL = 24  # out-of-focus things that a run's backgrounds share
-DISTRACTOR_SAMPLES = 24  # light paths a pixel: they are blurred
+HIGHLIGHT = 1.5  # limit of an opaque subject's colour as a multiple of coverage: thin highlights must not bleed
+BRIGHTEST = 4.0  # limit of the colour of glass and fire
+ADAPTATION = 0.6  # how far exposure follows the subject's brightness: 0 not at all, 1 fully
+ATTEMPTS = 4  # most scenes drawn until one refracts as little as the recipe requires
+DISTRACTOR_POOL = 24  # out-of-focus objects that a run's backgrounds share
+DISTRACTOR_SAMPLES = 24  # light paths per pixel: few, since they are blurred
 
 
 @dataclass(frozen=True)
 class ExposureFactors:
-    """How bright the subject comes out."""
+    """How bright the subject appears."""
 
     key: tuple = span(0.12, 0.45, least=0.001, most=1)
-    """the mean luminance that exposure aims for; dark subjects stay darker and light ones lighter"""
+    """mean luminance that exposure aims for; dark subjects stay darker and light ones lighter"""
     stops: tuple = span(-0.5, 0.5, least=-8, most=8)
     """deviation from it, in stops"""
 
 
 def expose(colour: np.ndarray, alpha: np.ndarray, key: float, stops: float, clear: bool = False) -> np.ndarray:
-    """Premultiplied linear colour [H, W, 3] at another exposure, `stops` off the one that `key` asks for.
+    """Premultiplied linear colour [H, W, 3] at the exposure of `key`, plus `stops`.
 
-    `alpha` [H, W] in [0, 1]. Highlights are held below HIGHLIGHT x alpha, or below BRIGHTEST where the subject is
-    `clear`: glass may shine where it hides nothing.
+    `alpha` [H, W] in [0, 1]. Highlights are clipped at HIGHLIGHT x alpha, or at BRIGHTEST if the subject is `clear`:
+    glass may shine where it hides nothing.
     """
     level = float(luminance(colour).sum() / max(float(alpha.sum()), 1e-6))
     gain = (key / max(level, 1e-4)) ** ADAPTATION * 2.0**stops
@@ -56,18 +56,18 @@ def composite(colour: np.ndarray, alpha: np.ndarray, background: np.ndarray) -> 
 
 
 def mean_colour(colour: np.ndarray, alpha: np.ndarray) -> np.ndarray:
-    """The subject's mean colour, linear [3], of premultiplied colour [H, W, 3] and alpha [H, W]."""
+    """The subject's mean linear colour [3], from premultiplied colour [H, W, 3] and alpha [H, W]."""
     return colour.sum((0, 1), dtype=np.float64) / max(float(alpha.sum()), 1e-6)
 
 
 @lru_cache(maxsize=4)
 def sources_of(recipe: Any, seed: int) -> Sources:
-    """What the recipe's backgrounds draw on beyond themselves: photos, and rendered things out of focus."""
+    """What the recipe's backgrounds take from elsewhere: photos, and rendered objects out of focus."""
     return Sources(recipe.photos, partial(_distractor, recipe, seed))
 
 
 def _distractor(recipe: Any, seed: int, rng: np.random.Generator, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """One of the run's out-of-focus things, exposed: premultiplied colour [size, size, 3] and alpha [size, size]."""
+    """One of the run's out-of-focus objects, exposed: premultiplied colour [size, size, 3] and alpha [size, size]."""
     import cv2
 
     colour, alpha = _rendered_distractor(recipe, seed, int(rng.integers(DISTRACTOR_POOL)), min(size // 2, 128))
@@ -90,10 +90,10 @@ def _rendered_distractor(recipe: Any, seed: int, number: int, size: int) -> tupl
 
 
 def make_foreground(recipe: Any, seed: int, foreground: int, size: int) -> tuple[Scene, Foreground]:
-    """One foreground described and rendered. What the recipe cannot take is drawn again, at most ATTEMPTS times.
+    """Describes and renders one foreground, with up to ATTEMPTS draws of the scene.
 
-    That is a scene that refracts too much, whose glass is made thin the last time, or one with a shape that the
-    renderer stumbles over: NotFinite if all of them have one.
+    A scene is drawn again if it refracts more than the recipe allows (the last one gets thin glass) or if the render is
+    not finite; NotFinite if all of them are not.
     """
     sources = sources_of(recipe, seed)
     for attempt in range(ATTEMPTS):
@@ -120,7 +120,7 @@ def make_foreground(recipe: Any, seed: int, foreground: int, size: int) -> tuple
 
 
 def _factors(scene: Scene, made: Foreground, **more: Any) -> str:
-    """The record of a sample, as JSON."""
+    """Everything that was drawn and measured for a sample, as JSON."""
     factors = {
         **scene.factors,
         "transmissive": scene.transmissive(),
@@ -131,13 +131,13 @@ def _factors(scene: Scene, made: Foreground, **more: Any) -> str:
 
 
 def _classes(scene: Scene, instances: np.ndarray) -> np.ndarray:
-    """uint8 [H, W] class of each pixel from its instance."""
+    """The class of each pixel, uint8 [H, W], from its instance."""
     table = np.array([0, *(record["class"] for record in scene.factors["instances"])], np.uint8)
     return table[instances]
 
 
 def make_pairs(recipe: Any, seed: int, foreground: int, indices: list[int], size: int) -> list[Pair]:
-    """The samples `indices`, all of one foreground: each a pure function of (recipe, seed, index, size).
+    """The samples `indices` of one foreground, each a pure function of (recipe, seed, index, size).
 
     `render.start` must have been called in this process.
     """
@@ -167,7 +167,7 @@ def make_pairs(recipe: Any, seed: int, foreground: int, indices: list[int], size
 
 
 def make_layers(recipe: Any, seed: int, index: int, size: int) -> Layers:
-    """Foreground `index` and a background of its own, not yet put together: a pure function of its arguments.
+    """Foreground `index` and a background of its own, not yet composited: a pure function of the arguments.
 
     `render.start` must have been called in this process.
     """

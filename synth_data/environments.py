@@ -1,7 +1,7 @@
-"""Light from everywhere: equirectangular environments, read from files or built from a background picture.
+"""Environment lighting: equirectangular maps, read from files or built from a background picture.
 
 An environment is linear radiance float32 [h, 2h, 3] with z up: row 0 looks up; column u looks along the azimuth
-pi/2 - 2 pi u, u in [0, 1) (Mitsuba's `envmap`, stood upright).
+pi/2 - 2 pi u, u in [0, 1) (Mitsuba's `envmap`, rotated so that z is up).
 """
 
 from functools import lru_cache
@@ -14,8 +14,8 @@ from synth_data.colour import luminance
 from synth_data.errors import UserError
 
 SUFFIXES = (".hdr", ".exr")
-WIDTH = 1024  # of an environment that was read
-BUILT_WIDTH = 64  # of one that was built
+WIDTH = 1024  # most columns of an environment read from a file
+BUILT_WIDTH = 64  # columns of one built from a picture
 
 
 def find_environments(folders: tuple[str, ...]) -> list[str]:
@@ -40,7 +40,7 @@ def read_environment(path: str) -> np.ndarray:
         try:
             with OpenEXR.File(path) as file:
                 picture = np.asarray(file.channels()["RGB"].pixels, np.float32)
-        except Exception as error:  # whatever the library raises, it means the file
+        except Exception as error:  # the library raises several types
             raise UserError(f"environment '{path}' cannot be read; replace or remove it") from error
     else:
         bgr = cv2.imread(path, cv2.IMREAD_ANYCOLOR | cv2.IMREAD_ANYDEPTH)
@@ -54,12 +54,12 @@ def read_environment(path: str) -> np.ndarray:
 
 
 def turned(environment: np.ndarray, degrees: float) -> np.ndarray:
-    """The environment turned about z."""
+    """The environment rotated about z."""
     return np.roll(environment, round(-degrees / 360 * environment.shape[1]), axis=1)
 
 
 def scaled(environment: np.ndarray, strength: float) -> np.ndarray:
-    """The environment at a mean luminance (over the sphere) of `strength`."""
+    """The environment scaled to a mean luminance (over the sphere) of `strength`."""
     weight = np.sin((np.arange(len(environment)) + 0.5) / len(environment) * np.pi)[:, None]
     mean = float((luminance(environment) * weight).mean() / weight.mean())
     return environment * np.float32(strength / max(mean, 1e-6))
@@ -70,21 +70,21 @@ def built_around(picture: np.ndarray, azimuth: float) -> np.ndarray:
 
     Args:
         picture: linear [H, W, 3] in [0, 1], what the camera sees behind the subject.
-        azimuth: degrees, the direction the camera stands in, seen from the subject.
+        azimuth: direction of the camera as seen from the subject, in degrees.
     """
     width, height = BUILT_WIDTH, BUILT_WIDTH // 2
     small = cv2.resize(picture.astype(np.float32), (width // 2, height), interpolation=cv2.INTER_AREA)
     around = np.concatenate([small, small[:, ::-1]], 1)
     blurred = cv2.GaussianBlur(np.concatenate([around] * 3, 1), (0, 0), width / 24)[:, width : 2 * width]
-    # photos are clipped at white: what is bright in them was brighter in the world
+    # photos are clipped at white: their highlights were brighter in reality
     expanded = blurred * (1 + 6 * luminance(blurred) ** 2)[..., None]
-    # the picture's middle, at column width / 4, must lie opposite to the camera
+    # the picture's centre, at column width / 4, has to be opposite the camera
     column = (0.25 - (azimuth + 180) / 360) * width
     return np.roll(expanded, round(column - width / 4), axis=1)
 
 
 def brightest(environment: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Unit direction [3] and colour [3] (of luminance 1) of the brightest place above the horizon."""
+    """Unit direction [3] and colour [3] (of luminance 1) of the brightest spot above the horizon."""
     sky = cv2.GaussianBlur(environment.astype(np.float32), (0, 0), environment.shape[1] / 40)
     upper = luminance(sky[: max(1, len(sky) // 2)])
     row, column = np.unravel_index(int(upper.argmax()), upper.shape)

@@ -1,4 +1,4 @@
-"""Errors that are the user's to mend, and how a command reports them: one line, and an exit code that is not 0."""
+"""Errors that the user can fix, and how a command reports them: one line and a non-zero exit code."""
 
 import argparse
 import sys
@@ -18,15 +18,15 @@ class NotAFolder(UserError, NotADirectoryError):
 
 
 class RenderError(RuntimeError):
-    """A rendering or an export that could not be finished; the message is one line that says what to do."""
+    """A render or an export that could not be finished. The message is one line that says what to do."""
 
 
 class MissingPackage(UserError, ModuleNotFoundError):
-    """An optional dependency is not installed; the message names the extra that brings it."""
+    """An optional dependency is not installed. The message names the extra that installs it."""
 
 
 class Parser(argparse.ArgumentParser):
-    """An ArgumentParser whose errors take one line, like all others, and that takes no abbreviated flags."""
+    """An ArgumentParser that reports errors on one line and accepts no abbreviated flags."""
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **{"allow_abbrev": False} | kwargs)
@@ -36,7 +36,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def require(modules: Sequence[str], extra: str, purpose: str) -> None:
-    """Raises MissingPackage where one of the modules that an extra of the package brings is not installed."""
+    """Raises MissingPackage if one of the modules that the package's `extra` installs is missing."""
     from importlib.util import find_spec
 
     for module in modules:
@@ -45,7 +45,7 @@ def require(modules: Sequence[str], extra: str, purpose: str) -> None:
 
 
 def did_you_mean(word: str, known: Iterable[str], cutoff: float = 0.6) -> str:
-    """`; did you mean 'x'?` with the nearest of the known words, to end a message with; empty where none is near."""
+    """`; did you mean 'x'?` with the closest known word, to append to a message; empty if none is close."""
     import difflib
 
     near = difflib.get_close_matches(word, list(known), n=1, cutoff=cutoff)
@@ -53,22 +53,22 @@ def did_you_mean(word: str, known: Iterable[str], cutoff: float = 0.6) -> str:
 
 
 def one_line(error: BaseException) -> str:
-    """An error's message on one line, to be put into another's; its type where it has none."""
+    """An error's message on one line, for use within another message; the type's name if it has none."""
     return " ".join(str(error).split()) or type(error).__name__
 
 
 def remedied(error: BaseException) -> str:
-    """As `one_line`; of an OSError the file it names, what the system said of it, and what to look at."""
+    """As `one_line`; for an OSError that names a file: the file, the system's reason and what to check."""
     if isinstance(error, OSError) and error.filename is not None:
         return f"{error.filename}: {error.strerror}; check path, permissions and free space"
     return one_line(error)
 
 
 def reported(command: Callable[[], int | None], print_error: Callable[[str], None] | None = None) -> int:
-    """Runs a command and returns its exit code; 2, with one line on standard error, for what the user can mend.
+    """Runs a command and returns its exit code; 2, with one line on standard error, for errors that the user can fix.
 
-    That is a `UserError`, or an OSError that names a file. Anything else is a fault of the program: it keeps its
-    traceback, and Python exits with 1.
+    Those are `UserError` and any OSError that names a file. Any other exception is a bug: it keeps its traceback, and
+    Python exits with 1.
 
     Args:
         command: returns its exit code; None counts as 0.

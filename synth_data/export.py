@@ -1,4 +1,4 @@
-"""A rendered set as parquet or webdataset files, for the Hugging Face Hub and for streaming."""
+"""Exports a rendered set as parquet or webdataset files, for the Hugging Face Hub and for streaming."""
 
 import io
 import json
@@ -12,7 +12,7 @@ from synth_data.errors import MissingFile, RenderError, UserError
 from synth_data.store import BAD_LINE, JOURNAL, files_of, meta_of, read_rows, read_settings
 
 FORMATS = {"parquet": "parquet", "webdataset": "tar"}  # name -> suffix
-BESIDE = ("recipe.yaml", "render.json", "classes.json")  # what it takes to render the set again
+BESIDE = ("recipe.yaml", "render.json", "classes.json")  # needed to render the set again
 CARD = """\
 ---
 configs:
@@ -21,8 +21,8 @@ configs:
   - split: train
     path: train-*.{suffix}
 ---
-{samples} rendered samples of {size} px with exact alpha, made by `python -m synth_data render` from `recipe.yaml`;
-`render.json` holds seed, size and variant, and the column `factors` of each sample (JSON) all that was drawn for it.
+{samples} rendered samples of {size} px with exact alpha, made by `sdseg render` from `recipe.yaml`;
+`render.json` holds seed, size and variant, and each sample's column `factors` (JSON) everything that was drawn for it.
 Columns: {columns}.
 """
 
@@ -62,7 +62,7 @@ def _webdataset(path: Path, folder: Path, rows: list[dict[str, Any]]) -> None:
             }
             members["json"] = json.dumps(meta_of(row), ensure_ascii=False).encode()
             for name, content in members.items():
-                member = tarfile.TarInfo(f"{row['index']:06d}.{name}")  # time, owner and mode: always the same
+                member = tarfile.TarInfo(f"{row['index']:06d}.{name}")  # constant time, owner and mode
                 member.size = len(content)
                 tar.addfile(member, io.BytesIO(content))
 
@@ -70,9 +70,15 @@ def _webdataset(path: Path, folder: Path, rows: list[dict[str, Any]]) -> None:
 def export(folder: Path, form: str, output: Path, samples_per_file: int = 1000) -> list[Path]:
     """Writes the set in `folder` as files train-00000-of-00004.parquet (or .tar) into `output`; returns them.
 
-    `form` is parquet or webdataset. Pictures keep their bytes; recipe and settings go along, and a data-set card that
-    makes `datasets.load_dataset` find the files. The output is whole or absent. UserError if the
-    set is not finished or damaged or `output` is in use, RenderError if `output` cannot be written.
+    Pictures keep their bytes; the recipe, the settings and a data-set card (with which `datasets.load_dataset` finds
+    the files) are written beside them. The output is complete or absent.
+
+    Args:
+        form: parquet or webdataset.
+
+    Raises:
+        UserError: the set is unfinished or damaged, or `output` is in use; MissingFile if a file is missing.
+        RenderError: `output` cannot be written.
     """
     if form not in FORMATS:
         raise UserError(f"--format: unknown format '{form}'; known: {', '.join(FORMATS)}")
@@ -125,18 +131,18 @@ def export(folder: Path, form: str, output: Path, samples_per_file: int = 1000) 
 def check_hub(name: str, private: bool) -> None:
     """Creates the data set `name` (OWNER/NAME) on the Hub if it is not there.
 
-    The token comes from the environment (HF_TOKEN) or from `hf auth login`. UserError for a wrong name, RenderError
-    if the Hub refuses or cannot be reached.
+    The token comes from HF_TOKEN or from `hf auth login`. UserError for a malformed name, RenderError if the Hub
+    refuses or cannot be reached.
     """
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HFValidationError
 
     if name.count("/") != 1:
-        raise UserError(f"--push_to_hub: '{name}' is not a data set's name; give OWNER/NAME")
+        raise UserError(f"--push_to_hub: '{name}' is not the name of a data set; give OWNER/NAME")
     try:
         HfApi().create_repo(name, repo_type="dataset", private=private, exist_ok=True)
     except HFValidationError as error:
-        raise UserError(f"--push_to_hub: '{name}' is not a data set's name; give OWNER/NAME") from error
+        raise UserError(f"--push_to_hub: '{name}' is not the name of a data set; give OWNER/NAME") from error
     except Exception as error:  # whatever the network or the Hub raises
         raise RenderError(
             f"--push_to_hub '{name}': the Hub cannot be used ({_first_line(error)}); log in with `hf auth login` or "

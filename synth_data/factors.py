@@ -1,7 +1,7 @@
-"""Factors of variation: how a table of ranges is declared, read from a recipe, checked and drawn from.
+"""Factors of variation: declaring a table of ranges, reading it from a recipe, and drawing from it.
 
-A table is a frozen dataclass whose fields are made by `span`, `count`, `chance`, `shares` or `text`. The recipe may
-narrow or widen each of them within the limits that the declaration gives.
+A table is a frozen dataclass whose fields are made by `span`, `count`, `chance`, `shares` or `text`. A recipe may
+narrow or widen each range within the declared limits.
 """
 
 import difflib
@@ -20,7 +20,7 @@ def span(low: float, high: float, least: float = 0.0, most: float = math.inf, lo
 
 
 def count(low: int, high: int, least: int = 0, most: float = math.inf) -> Any:
-    """A whole factor, uniform in low..high, both included; the recipe gives `[low, high]`."""
+    """An integer factor, uniform in low..high, both included; the recipe gives `[low, high]`."""
     return field(default=(low, high), metadata={"kind": "count", "least": least, "most": most, "log": False})
 
 
@@ -30,7 +30,7 @@ def chance(probability: float) -> Any:
 
 
 def shares(**weights: float) -> Any:
-    """One of several named choices; the recipe gives each name's share (any scale, missing names get 0)."""
+    """One of several named choices; the recipe gives each name's share (any scale; names left out get 0)."""
     return field(default=tuple(weights.items()), metadata={"kind": "shares", "choices": tuple(weights)})
 
 
@@ -40,9 +40,9 @@ def text(default: str) -> Any:
 
 
 def unknown(word: str, known: list[str] | tuple[str, ...], place: str) -> UserError:
-    """The error for a name that nothing reads, with its nearest neighbour if one is near.
+    """The error for an unknown key, with the closest known one if any is close.
 
-    A word may also stand for a name's beginning or end: `sampels` for `samples_per_pixel`.
+    The beginnings and ends of names are compared too: `sampels` suggests `samples_per_pixel`.
     """
     word = str(word)
     parts = {name[at]: name for name in reversed(known) for at in (slice(-len(word), None), slice(len(word)))}
@@ -52,7 +52,7 @@ def unknown(word: str, known: list[str] | tuple[str, ...], place: str) -> UserEr
 
 
 def read_number(value: Any, place: str, least: float = 0.0, most: float = math.inf, whole: bool = False) -> Any:
-    """`value` if it is a finite number (a whole one if asked) within [least, most]; UserError otherwise."""
+    """`value` if it is a finite number (an integer if `whole`) within [least, most]; UserError otherwise."""
     sort = "a whole number" if whole else "a number"
     if isinstance(value, bool) or not isinstance(value, int if whole else (int, float)):
         raise UserError(f"{place}: {value!r} is not {sort}")
@@ -63,7 +63,7 @@ def read_number(value: Any, place: str, least: float = 0.0, most: float = math.i
 
 
 def read_shares(value: Any, choices: tuple[str, ...], place: str) -> tuple[tuple[str, float], ...]:
-    """A mapping name -> share as pairs in the order of `choices`; UserError if unknown or weightless."""
+    """A mapping name -> share as pairs in the order of `choices`; UserError for an unknown name or all zeros."""
     if not isinstance(value, dict):
         raise UserError(f"{place}: {value!r} is not a mapping of name: share")
     for name in value:

@@ -1,4 +1,4 @@
-"""A rendered set looked through: counts, factors, mattes, duplicates, damage; and one sample rendered again."""
+"""Inspects a rendered set (counts, factors, mattes, duplicates, damage) and renders single samples again."""
 
 import hashlib
 import json
@@ -14,37 +14,39 @@ from typing import Any
 import numpy as np
 
 from synth_data.colour import linear_to_srgb, luminance, srgb_to_linear
-from synth_data.errors import MissingFile, UserError
+from synth_data.drawing import contact_sheet, png, shrunk
+from synth_data.errors import MissingFile, UserError, one_line
 from synth_data.store import (
     BAD_LINE,
     JOURNAL,
     Pair,
     digest,
     files_of,
-    meta_of,
     read_layers,
     read_pair,
     read_recipe,
     read_rows,
     read_settings,
     write_bytes,
-    write_sheet,
 )
 
-SOFT = (0.02, 0.98)  # alpha strictly between these is neither subject nor background
-THUMB = 16  # side of the thumbnails that near duplicates are told by
-FLIPPED, APART = 6, 2.0  # near: at most so many hash bits and mean thumbnail levels apart
+SOFT = (0.02, 0.98)  # alpha strictly between these is soft: neither subject nor background
+THUMB = 16  # side of the thumbnails in which near duplicates are found
+FLIPPED, APART = 6, 2.0  # near duplicates: most differing hash bits, and mean thumbnail difference (levels) below this
 SHEET_SAMPLES, SHEET_SIDE = 48, 128
 BARS = " ▁▂▃▄▅▆▇█"
 
 
 @dataclass(frozen=True)
 class Examined:
-    """What was found in one sample's files.
+    """The contents of one sample's files.
 
     Attributes:
-        index: the sample's. families: of its subjects, without repetition. factors: as drawn.
-        mean, soft: of alpha, and the share of it within SOFT. least, most: its extremes.
+        index: the sample's index.
+        families: the families of its subjects, each once.
+        factors: as drawn.
+        mean, least, most: of alpha.
+        soft: share of pixels with alpha within SOFT.
         picture, matte: digests of the picture's (or foreground's) bytes and of alpha's values.
         thumb: uint8 [THUMB, THUMB, 4], sRGB and alpha.
     """
@@ -62,7 +64,7 @@ class Examined:
 
 
 def _look(folder: Path, row: dict[str, Any], compositing: str) -> Pair:
-    """The sample as a picture; a foreground that was not composited yet is put over its own background."""
+    """The sample as a picture; a foreground that is not composited yet is put over its own background."""
     if compositing == "disk":
         return read_pair(folder, row)
     from synth_data.compose import composite, expose
@@ -72,13 +74,13 @@ def _look(folder: Path, row: dict[str, Any], compositing: str) -> Pair:
     if not (np.isfinite(colour).all() and np.isfinite(alpha).all() and colour.min() >= 0):
         raise UserError(f"{folder / row['file_name']}: colour or alpha is negative or not finite; render it again")
     clear = json.loads(row["factors"]).get("transmissive", False)
-    exposed = expose(colour, alpha, 0.3, 0.0, clear)  # the middle of what recipes ask for
+    exposed = expose(colour, alpha, 0.3, 0.0, clear)  # a medium exposure
     linear = composite(exposed, alpha, srgb_to_linear(layers.background / 255.0).astype(np.float32))
     return Pair(np.round(linear_to_srgb(linear) * 255).astype(np.uint8), alpha, layers.meta, layers.instances)
 
 
 def _examine(folder: Path, row: dict[str, Any], settings: dict[str, Any], classes: dict[str, str]) -> Examined:
-    """Opens and checks every file of a sample; UserError says what is wrong."""
+    """Opens and checks every file of a sample; UserError for the first fault, MissingFile for a missing file."""
     import cv2
 
     for name in files_of(row).values():
@@ -93,7 +95,7 @@ def _examine(folder: Path, row: dict[str, Any], settings: dict[str, Any], classe
             raise UserError(f"{first}: {part} is {width} x {height} pixels, not {side} x {side}; render it again")
     alpha = pair.alpha
     if alpha.min() < 0 or alpha.max() > 1:
-        raise UserError(f"{first}: alpha leaves [0, 1]; render it again")
+        raise UserError(f"{first}: alpha is outside [0, 1]; render it again")
     factors = json.loads(pair.meta["factors"])
     mean = float(alpha.mean(dtype=np.float64))
     try:
@@ -101,7 +103,7 @@ def _examine(folder: Path, row: dict[str, Any], settings: dict[str, Any], classe
         families = tuple(sorted({record["family"] for record in factors.get("instances", [factors])}))
         list(_flat(factors))
     except (KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{first}: its row's factors are not what render writes; render it again") from error
+        raise UserError(f"{first}: its row's factors were not written by `sdseg render`; render it again") from error
     if off > 1e-3:
         raise UserError(f"{first}: the matte's mean is {mean:.4f}, its row says {factors['coverage']}; render it again")
     _check_ids(folder, row, pair, classes)
@@ -130,9 +132,9 @@ def _check_ids(folder: Path, row: dict[str, Any], pair: Pair, classes: dict[str,
             with Image.open(path) as mask:
                 pixels = np.asarray(mask)
         except (OSError, SyntaxError) as error:
-            raise UserError(f"{path}: not a whole PNG; render it again") from error
+            raise UserError(f"{path}: not a complete PNG; render it again") from error
         if not np.array_equal(pixels, np.where(pair.alpha >= 0.5, 255, 0)):
-            raise UserError(f"{path}: is not alpha >= 0.5; render it again")
+            raise UserError(f"{path}: differs from alpha >= 0.5; render it again")
     if pair.classes is not None:
         path = folder / row["classes_file_name"]
         if unknown := {int(k) for k in np.unique(pair.classes)} - {0, *map(int, classes)}:
@@ -145,12 +147,12 @@ def _check_ids(folder: Path, row: dict[str, Any], pair: Pair, classes: dict[str,
 
 
 def inspect(folder: Path, workers: int = 1) -> dict[str, Any]:
-    """What a set holds, as plain values; every file is opened and decoded (by `workers` threads).
+    """A report on a set, as plain values; every file is opened and decoded (by `workers` threads).
 
-    Keys: settings, samples, first, last, gaps, unfinished (whether a run has not ended), unlisted (files that no row
-    names), damaged (problems in words), alpha and families (samples, mean, soft, empty, full), subjects (a picture's
-    number of them), factors (name -> histogram or counts), mattes (different ones), duplicates and near_duplicates
-    (groups of indices). UserError if the folder is not a rendered set.
+    Keys: settings; samples; first, last: indices; gaps: number of indices missing between them; unfinished: whether a
+    run has not ended; unlisted: files that no row names; damaged: faults in words; alpha and families: samples, mean,
+    soft, empty, full; subjects: counts of subjects per picture; factors: name -> histogram or counts; mattes: number
+    of different ones; duplicates and near_duplicates: groups of indices. UserError if the folder is no rendered set.
     """
     from tqdm import tqdm
 
@@ -168,7 +170,7 @@ def inspect(folder: Path, workers: int = 1) -> dict[str, Any]:
         try:
             return _examine(folder, row, settings, classes)
         except (ValueError, OSError, KeyError) as error:
-            return f"sample {row['index']}: {' '.join(str(error).split())}"
+            return f"sample {row['index']}: {one_line(error)}"
 
     with ThreadPoolExecutor(workers) as pool:
         results = list(tqdm(pool.map(examine, rows), total=len(rows), unit="sample", desc="inspecting"))
@@ -202,7 +204,7 @@ def inspect(folder: Path, workers: int = 1) -> dict[str, Any]:
 
 
 def _alpha(found: list[Examined]) -> dict[str, Any]:
-    """Mean matte, mean share of soft pixels, how many are empty and full."""
+    """Mean alpha, mean share of soft pixels, and how many mattes are empty and full."""
     if not found:
         return {"samples": 0, "mean": None, "soft": None, "empty": 0, "full": 0}
     return {
@@ -215,7 +217,7 @@ def _alpha(found: list[Examined]) -> dict[str, Any]:
 
 
 def _flat(factors: dict[str, Any]) -> Iterator[tuple[str, Any]]:
-    """(name, value) of every factor of a sample; a subject's are named after its family."""
+    """(name, value) of every factor of a sample; a subject's factors are prefixed with its family."""
     for name, value in factors.items():
         if name == "instances":
             for record in value:
@@ -233,7 +235,7 @@ def _counts(values: list[Any]) -> dict[str, int]:
 
 
 def _histograms(found: list[Examined]) -> dict[str, Any]:
-    """Each factor's values: {least, most, mean, bins (ten counts)}, or {counts} of words, yes-or-no and few counts."""
+    """Each factor's values: {least, most, mean, bins (ten counts)}, or {counts} of names and few integers."""
     values: dict[str, list[Any]] = {}
     for e in found:
         for name, value in _flat(e.factors):
@@ -258,7 +260,7 @@ def _histograms(found: list[Examined]) -> dict[str, Any]:
 
 
 def _groups(keys: list[bytes], found: list[Examined]) -> list[list[int]]:
-    """Indices of the samples that share a key, where more than one does."""
+    """Groups of two or more indices whose samples have the same key."""
     groups: dict[bytes, list[int]] = {}
     for key, e in zip(keys, found, strict=True):
         groups.setdefault(key, []).append(e.index)
@@ -266,10 +268,10 @@ def _groups(keys: list[bytes], found: list[Examined]) -> list[list[int]]:
 
 
 def _near(found: list[Examined]) -> list[list[int]]:
-    """Pairs of indices whose picture and matte look alike without being the same file.
+    """Pairs of indices whose picture and matte look alike, though the files differ.
 
-    An average hash of 8 x 8 luminances and 8 x 8 alphas finds candidates (of 128 bits in FLIPPED + 1 bands at least
-    one band agrees if at most FLIPPED bits differ), the thumbnails decide.
+    A hash of 8 x 8 luminances and 8 x 8 alphas finds candidates: if at most FLIPPED of its 128 bits differ, at least
+    one of FLIPPED + 1 bands is equal. The thumbnails decide.
     """
     if len(found) < 2:
         return []
@@ -281,7 +283,8 @@ def _near(found: list[Examined]) -> list[list[int]]:
     for band in np.array_split(np.arange(128), FLIPPED + 1):
         keys = np.packbits(bits[:, band], axis=1)
         order = np.lexsort(keys.T)
-        for step in range(1, min(32, len(found))):  # neighbours only: a band that thousands share stays affordable
+        # neighbours only, so that a band shared by thousands stays affordable
+        for step in range(1, min(32, len(found))):
             a, b = order[:-step], order[step:]
             same = (keys[a] == keys[b]).all(1)
             if not same.any():
@@ -305,7 +308,7 @@ def _few(items: list[Any], most: int = 6) -> str:
 
 
 def described(folder: Path, report: dict[str, Any]) -> str:
-    """A report of `inspect` as text."""
+    """The report of `inspect` as text."""
     s, samples = report["settings"], report["samples"]
     span = f", indices {report['first']} .. {report['last']}" if samples else ""
     lines = [
@@ -313,12 +316,12 @@ def described(folder: Path, report: dict[str, Any]) -> str:
         f"target {s['target']}, compositing {s['compositing']}"
     ]
     if report["gaps"]:
-        lines.append(f"  {report['gaps']} indices between them are missing (one shard, or lost samples)")
+        lines.append(f"  {report['gaps']} indices in between are missing (a shard, or lost samples)")
     if report["unfinished"]:
-        lines.append("  the run has not ended; run the render command again to finish")
+        lines.append("  the run is unfinished; run the render command again to finish it")
     if report["unlisted"]:
-        lines.append(f"  {len(report['unlisted'])} files that no row names: {_few(report['unlisted'])}")
-    lines.append(f"files: {len(report['damaged'])} damaged or missing" if report["damaged"] else "files: all whole")
+        lines.append(f"  {len(report['unlisted'])} files not listed in metadata.jsonl: {_few(report['unlisted'])}")
+    lines.append(f"files: {len(report['damaged'])} damaged or missing" if report["damaged"] else "files: all complete")
     lines += [f"  {problem}" for problem in report["damaged"][:20]]
     if len(report["damaged"]) > 20:
         lines.append(f"  and {len(report['damaged']) - 20} more (see --json)")
@@ -330,12 +333,13 @@ def described(folder: Path, report: dict[str, Any]) -> str:
             lines.append(
                 f"  {name:18}{a['samples']:7}{a['mean']:8.4f}{100 * a['soft']:20.2f} %{a['empty']:8}{a['full']:7}{bar}"
             )
-    lines.append(f"subjects a picture: {_shares(report['subjects'])}")
+    lines.append(f"subjects per picture: {_shares(report['subjects'])}")
     exact, near = report["duplicates"], report["near_duplicates"]
     lines.append(
-        f"duplicates: {len(exact)} groups of the same bytes, {len(near)} pairs alike; {report['mattes']} mattes"
+        f"duplicates: {len(exact)} groups of identical files, {len(near)} similar pairs; "
+        f"{report['mattes']} different mattes"
     )
-    lines += [f"  same: {_few(group)}" for group in exact[:5]] + [f"  alike: {_few(pair)}" for pair in near[:5]]
+    lines += [f"  same: {_few(group)}" for group in exact[:5]] + [f"  similar: {_few(pair)}" for pair in near[:5]]
     lines.append("factors")
     constant = []
     for name, f in report["factors"].items():
@@ -348,7 +352,7 @@ def described(folder: Path, report: dict[str, Any]) -> str:
         else:
             lines.append(f"  {name:30} |{_bars(f['bins'])}| {f['least']:g} .. {f['most']:g}, mean {f['mean']:g}")
     if constant:
-        lines.append(f"  always the same: {', '.join(constant)}")
+        lines.append(f"  constant: {', '.join(constant)}")
     return "\n".join(lines)
 
 
@@ -357,10 +361,12 @@ def _shares(counts: dict[str, int]) -> str:
     return _few([f"{name} {100 * number / total:.0f} %" for name, number in counts.items()], 8)
 
 
-def sheet(folder: Path, path: Path) -> None:
-    """Writes a contact sheet (PNG) of up to SHEET_SAMPLES whole samples from all over the set."""
-    import cv2
+def write_contact_sheet(folder: Path, path: Path) -> None:
+    """Writes a contact sheet (PNG) of up to SHEET_SAMPLES undamaged samples, evenly spaced over the set.
 
+    Raises:
+        UserError: there is none.
+    """
     settings, rows = read_settings(folder), [row for _, row in read_rows(folder) if row is not None]
     chosen = [rows[k] for k in np.unique(np.linspace(0, len(rows) - 1, SHEET_SAMPLES).astype(int))] if rows else []
     pairs = []
@@ -369,15 +375,11 @@ def sheet(folder: Path, path: Path) -> None:
             pair = _look(folder, row, settings["compositing"])
         except (ValueError, OSError):
             continue  # `inspect` names it
-        image, alpha = pair.image, pair.alpha
-        if {image.shape[:2], alpha.shape} != {(settings["size"],) * 2}:
-            continue
-        if len(alpha) > SHEET_SIDE:
-            image, alpha = (cv2.resize(a, (SHEET_SIDE,) * 2, interpolation=cv2.INTER_AREA) for a in (image, alpha))
-        pairs.append(Pair(image, alpha, meta_of(row)))
+        if {pair.image.shape[:2], pair.alpha.shape} == {(settings["size"],) * 2}:
+            pairs.append((shrunk(pair.image, SHEET_SIDE), shrunk(pair.alpha, SHEET_SIDE)))
     if not pairs:
-        raise UserError(f"'{folder}': no sample that could be drawn; a contact sheet needs at least one")
-    write_sheet(path, pairs)
+        raise UserError(f"'{folder}': no sample can be drawn; a contact sheet needs at least one undamaged sample")
+    write_bytes(path, png(contact_sheet(pairs)))
 
 
 # ------------------------------------------------------------------------------------------------ one sample again
@@ -391,10 +393,10 @@ def _version(package: str) -> str:
 
 
 def rerender(folder: Path, number: int, output: Path | None = None) -> list[str]:
-    """Renders row `number` (from 0) of metadata.jsonl again and compares bytes; returns what differs, in words.
+    """Renders row `number` (from 0) of metadata.jsonl again and compares bytes; returns the differences, in words.
 
-    The first file (picture, or foreground) is also written to `output` if given. UserError names a row that is not
-    there, or a set or `output` that does not fit; UserError a file that every set has.
+    The first file (picture or foreground) is also written to `output` if given. UserError if there is no such row, the
+    set is damaged or `output` has the wrong suffix; MissingFile if the set lacks one of its files.
     """
     from synth_data.recipe import parse_recipe
     from synth_data.workers import check_variant, render_sample

@@ -1,4 +1,4 @@
-"""Materials and media as Mitsuba sees them, and the light of media, which Mitsuba 3.9 leaves out."""
+"""Materials and media for Mitsuba, and the emission of media, which Mitsuba 3.9 does not render."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from synth_data.errors import UserError
 from synth_data.subjects.meshes import Volume
 
 KINDS = ("diffuse", "plastic", "metal", "principled", "translucent", "glass", "thin_glass")
-FORWARD = 0.4  # mean cosine of scattering: smoke and mist scatter forward, softened for the paths cut by max_depth
+FORWARD = 0.4  # mean cosine of scattering: forward as in smoke and mist, but less so, since paths end at max_depth
 
 
 def colour(value: np.ndarray, nearest: bool = False) -> dict[str, Any]:
@@ -33,19 +33,19 @@ def bsdf(material: dict[str, Any]) -> dict[str, Any]:
     All kinds have `colour`, a linear [3] or texture [h, w, 3].
     - `diffuse`, `plastic`, `metal`, `principled`: opaque from both sides; `roughness` (all but diffuse) is the
       microfacet alpha, for principled its root.
-    - `translucent`: a leaf, petal or paper; the share `transmission` in [0, 1] of its light goes through, diffusely.
-    - `glass`: the boundary of a closed body; `colour` is the tint of one way in and out, `ior` (1.5) the index
+    - `translucent`: a leaf, petal or paper; the share `transmission` in [0, 1] of the light passes through, diffusely.
+    - `glass`: the boundary of a closed body; `colour` is the tint of one passage in and out, `ior` (1.5) the index
       inside, `exterior_ior` (1.0) outside, `roughness` (0: smooth) the microfacet alpha.
     - `thin_glass`: a sheet that does not refract; `colour` is the tint of one crossing, `ior` (1.5) sets its
-      reflection, all orders between its two faces summed; `reflectance` (1) colours it, as soap films do.
-    The first five may carry `opacity`, a texture [h, w] in [0, 1]: the share of the surface that is there.
+      reflection, summed over all orders between its faces; `reflectance` (1) tints it, as on soap films.
+    The first five may carry `opacity`, a texture [h, w] in [0, 1]: how much of the surface is present.
     """
     kind = material.get("kind")
     if kind not in KINDS:
         raise UserError(f"material: unknown kind '{kind}'; known: {', '.join(KINDS)}")
     base, rough = colour(material["colour"]), material.get("roughness", 0.3)
     if kind == "glass":
-        # a body is crossed through two boundaries, each takes the root of its tint
+        # light crosses two boundaries, each of which applies the square root of the tint
         surface = {
             "type": "dielectric",
             "int_ior": float(material.get("ior", 1.5)),
@@ -82,7 +82,7 @@ def bsdf(material: dict[str, Any]) -> dict[str, Any]:
             "type": "principledthin",
             "base_color": base,
             "roughness": material.get("roughness", 0.5),
-            "diff_trans": 2 * float(material["transmission"]),  # Mitsuba's 2 is all
+            "diff_trans": 2 * float(material["transmission"]),  # 2 in Mitsuba is full transmission
         }
     if kind != "translucent":
         surface = {"type": "twosided", "inner": surface}
@@ -122,12 +122,12 @@ def medium_shape(volume: Volume) -> dict[str, Any]:
 def emission_along_rays(
     volume: Volume, origins: np.ndarray, directions: np.ndarray, steps: int, far: np.ndarray | float = np.inf
 ) -> tuple[np.ndarray, np.ndarray]:
-    """What a volume emits towards the ray's origin, and what it lets through: (radiance [N, 3], transmittance [N]).
+    """A volume's emission towards the rays' origins and its transmittance: (radiance [N, 3], transmittance [N]).
 
     L = integral of T(t) e(t) dt with T(t) = exp(-integral of sigma), along the unit `directions` [N, 3] from
-    `origins` [N, 3] up to the distance `far` [N] (of an opaque surface). Midpoints of `steps` equal pieces of the
-    way through the box; within a piece sigma and e are constant and the integral exact.
-    Voxels lie as in Mitsuba's gridvolume: centres at (i + 0.5) / n, trilinear, clamped.
+    `origins` [N, 3] up to the distance `far` [N] (of an opaque surface). The way through the box has `steps` equal
+    steps; sigma and e are taken at their midpoints and constant within a step, whose integral is exact.
+    Voxels are placed as in Mitsuba's gridvolume: centres at (i + 0.5) / n, trilinear, clamped.
     """
     from scipy.ndimage import map_coordinates
 

@@ -1,4 +1,4 @@
-"""Photos: opened from folders and Hub data sets, and cut to a square of linear light."""
+"""Photos from folders and Hub data sets, cropped to squares of linear light."""
 
 from pathlib import Path
 from typing import Any
@@ -7,14 +7,14 @@ import cv2
 import numpy as np
 
 from synth_data.colour import srgb_to_linear
-from synth_data.errors import UserError
+from synth_data.errors import UserError, one_line
 
-LEAST_CROP = 0.5  # smallest side of a random part, as a share of the photo's shorter side
-LINEAR = srgb_to_linear(np.arange(256) / 255).astype(np.float32)  # of an 8-bit sRGB value
+LEAST_CROP = 0.5  # smallest side of a random crop, as a share of the photo's shorter side
+LINEAR = srgb_to_linear(np.arange(256) / 255).astype(np.float32)  # linear light of each 8-bit sRGB value
 
 
 class Files:
-    """The pictures below a folder: item k is (name, path)."""
+    """The pictures in a folder and its subfolders: item k is (name, path)."""
 
     def __init__(self, paths: list[Path]):
         self.paths = paths
@@ -60,8 +60,9 @@ def open_photos(place: str) -> Files | Rows:
     try:
         splits = datasets.load_dataset(place)
     except Exception as error:  # whatever `datasets` and the network raise
-        why = " ".join(str(error).split()) or type(error).__name__
-        raise UserError(f"photos: '{place}' is no folder here and cannot be loaded ({why}); {remedy}") from error
+        raise UserError(
+            f"photos: '{place}' is no folder here and cannot be loaded ({one_line(error)}); {remedy}"
+        ) from error
     rows = splits["train"] if "train" in splits else splits[min(splits)]
     column = next((name for name, kind in rows.features.items() if isinstance(kind, datasets.Image)), None)
     if column is None or not len(rows):
@@ -70,11 +71,11 @@ def open_photos(place: str) -> Files | Rows:
 
 
 def square_part(name: str, source: Any, size: int, crop: float, left: float, top: float) -> np.ndarray:
-    """A square part of a picture in linear light: float32 [size, size, 3] in [0, 1].
+    """A square crop of a picture in linear light: float32 [size, size, 3] in [0, 1].
 
-    The square's side is `crop` of the picture's shorter one; `left` and `top` in [0, 1] say where it lies. It is made
-    to fit in linear light, save that large JPEGs are decoded at the smallest of their sizes 1, 1/2, 1/4, 1/8 that
-    fills the frame. UserError names a picture that cannot be read.
+    The square's side is `crop` times the picture's shorter side; `left` and `top` in [0, 1] are its position. Resizing
+    happens in linear light, except that a large JPEG is decoded at the smallest of its sizes 1, 1/2, 1/4, 1/8 that
+    fills the frame. UserError if the picture cannot be read.
     """
     from PIL import Image, ImageOps
 
@@ -89,15 +90,14 @@ def square_part(name: str, source: Any, size: int, crop: float, left: float, top
             x, y = round(left * (picture.width - side)), round(top * (picture.height - side))
             part = np.asarray(picture.crop((x, y, x + side, y + side)).convert("RGB"))
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        why = " ".join(str(error).split())
-        raise UserError(f"photos: {name} cannot be read ({why}); replace or remove it") from error
+        raise UserError(f"photos: {name} cannot be read ({one_line(error)}); replace or remove it") from error
     filtered = cv2.INTER_AREA if side > size else cv2.INTER_LINEAR
     part = cv2.resize(cv2.LUT(part, LINEAR), (size, size), interpolation=filtered)
-    return np.minimum(part, 1, out=part)  # means of whites are rounded upwards too
+    return np.minimum(part, 1, out=part)  # averages of white may round to above 1
 
 
 def random_part(rng: np.random.Generator, name: str, source: Any, size: int) -> np.ndarray:
-    """A random square of a photo, perhaps mirrored: linear light float32 [size, size, 3] in [0, 1]."""
+    """A random square crop of a photo, mirrored half of the time: linear light float32 [size, size, 3] in [0, 1]."""
     crop, left, top, flip = rng.uniform(LEAST_CROP, 1), rng.random(), rng.random(), rng.random() < 0.5
     part = square_part(name, source, size, crop, left, top)
     return cv2.flip(part, 1) if flip else part

@@ -1,4 +1,4 @@
-"""Recipes: a YAML file that says what is rendered. Every key is checked when it is read."""
+"""Recipes: YAML files that say what to render. Every key is checked when a recipe is read."""
 
 from dataclasses import dataclass, fields
 from functools import cached_property
@@ -11,38 +11,36 @@ from synth_data.backgrounds import BackgroundFactors, Sources
 from synth_data.capture import CaptureFactors
 from synth_data.compose import ExposureFactors
 from synth_data.environments import find_environments
-from synth_data.errors import MissingFile, UserError
+from synth_data.errors import MissingFile, UserError, one_line
 from synth_data.factors import read_number, read_shares, read_table, unknown
 from synth_data.recompose import RecomposeFactors
 from synth_data.scene import ArrangementFactors, CameraFactors, LightFactors
+from synth_data.store import COMPOSITING, TARGETS
 from synth_data.subjects import FAMILIES
 
-TARGETS = ("alpha", "mask", "classes")
-COMPOSITING = ("disk", "on_the_fly")
 
-
-@dataclass(frozen=True, eq=False)  # compared by identity, so that it can key a cache
+@dataclass(frozen=True, eq=False)  # hashed by identity, so that it can be a cache key
 class Recipe:
     """A checked recipe.
 
     Attributes:
         name: written into every sample's metadata.
-        target: what is written for training beside the matte: nothing more (alpha), a binary mask, or class and
-            instance ids.
-        compositing: disk writes finished pictures; on_the_fly writes foregrounds and backgrounds, which are put
-            together anew each time they are read (see recompose.py).
-        samples_per_pixel: light paths a pixel (>= 1); coverage comes in steps of one over it.
-        max_depth: segments of a light path (>= 2; 2 is direct light only).
+        target: what is written beside picture and matte: nothing (alpha), a binary mask (mask), or class and instance
+            ids (classes).
+        compositing: disk writes finished pictures; on_the_fly writes foregrounds and backgrounds, which are
+            recombined each time they are read (see recompose.py).
+        samples_per_pixel: light paths per pixel (>= 1); coverage is a multiple of 1 / samples_per_pixel.
+        max_depth: most segments of a light path (>= 2; 2 is direct light only).
         composites_per_foreground: samples that share one rendered foreground (>= 1); sample i uses foreground
-            i // composites_per_foreground under its own background and exposure.
-        refraction: greatest mean displacement of what is seen through a subject, in frame widths; scenes above it are
-            drawn again, since no matte can express it.
+            i // composites_per_foreground with a background and exposure of its own.
+        refraction: largest mean displacement of what is seen through a subject, in frame widths; scenes above it are
+            drawn again, since no matte can express displacement.
         families: (family, share) pairs.
-        tables: family -> its table of ranges.
-        arrangement, camera, lights, background, exposure, capture, recompose: tables of ranges.
+        tables: family -> its table of factors.
+        arrangement, camera, lights, background, exposure, capture, recompose: tables of factors.
         photos: folders of pictures, or Hub ids of data sets, for backgrounds of the kind `photo`.
         environments: folders of .hdr or .exr files, for skies of the kind `environment`.
-        text: the YAML as read, for re-rendering.
+        text: the YAML as read, stored with the set.
     """
 
     name: str
@@ -71,15 +69,15 @@ class Recipe:
         return find_environments(self.environments)
 
     def inputs(self) -> list[str]:
-        """Files and folders outside the recipe that its pictures depend on."""
+        """Files, folders and Hub ids outside the recipe that its pictures depend on."""
         folders = [table.folder for table in self.tables.values() if getattr(table, "folder", "")]
         return [*self.photos, *self.environments, *folders]
 
 
-def _words(value: Any, place: str) -> tuple[str, ...]:
+def _names(value: Any, place: str) -> tuple[str, ...]:
     """A list of paths or names."""
     if not isinstance(value, list) or not all(isinstance(v, str) and v for v in value):
-        raise UserError(f"{place}: {value!r} is not a list of words; give [FIRST, SECOND, ...]")
+        raise UserError(f"{place}: {value!r} is not a list of names; give [FIRST, SECOND, ...]")
     return tuple(value)
 
 
@@ -88,18 +86,18 @@ def _share(pairs: tuple[tuple[str, float], ...], name: str) -> float:
 
 
 def _check(recipe: Recipe, place: str) -> None:
-    """UserError where two keys contradict each other, or something outside the recipe is missing."""
+    """UserError if two keys contradict each other or something outside the recipe is missing."""
     for name, share in recipe.families:
         check = getattr(FAMILIES[name], "check", None)
         if share > 0 and check:
             check(recipe.tables[name], f"{place}: {name}")
     if recipe.compositing == "on_the_fly" and recipe.arrangement.in_scene > 0:
         raise UserError(
-            f"{place}: arrangement.in_scene: {recipe.arrangement.in_scene:g} needs compositing: disk; a subject that "
-            "was lit among its surroundings cannot be put before another background"
+            f"{place}: arrangement.in_scene: {recipe.arrangement.in_scene:g} needs compositing: disk; a subject "
+            "lit by its surroundings cannot be put in front of another background"
         )
     if recipe.compositing == "on_the_fly" and recipe.composites_per_foreground != 1:
-        raise UserError(f"{place}: composites_per_foreground is for compositing: disk; leave it out with on_the_fly")
+        raise UserError(f"{place}: composites_per_foreground needs compositing: disk; leave it out with on_the_fly")
     later = recipe.compositing == "on_the_fly" and recipe.recompose.photo > 0
     for key, used in (
         ("background.kind.photo", _share(recipe.background.kind, "photo") > 0),
@@ -109,23 +107,23 @@ def _check(recipe: Recipe, place: str) -> None:
             raise UserError(f"{place}: {key} has a share, but there are no photos; give photos: [FOLDER]")
     for photos in recipe.photos:
         if Path(photos).is_dir():
-            Sources([photos])  # names a folder without pictures now, not in a worker
+            Sources([photos])  # fails here, not in a worker, if a folder has no pictures
         elif photos.count("/") != 1:
             raise UserError(f"{place}: photos: no folder '{photos}'; give folders of pictures, or Hub ids OWNER/NAME")
     if _share(recipe.lights.sky, "environment") > 0:
         if not recipe.environments:
             raise UserError(
-                f"{place}: lights.sky.environment has a share, but there are none; give environments: [FOLDER]"
+                f"{place}: lights.sky.environment has a share, but there are no files; give environments: [FOLDER]"
             )
-        recipe.environment_files  # noqa: B018  names a missing or empty folder now, not in a worker
+        recipe.environment_files  # noqa: B018  fails here, not in a worker, if a folder is missing or empty
 
 
 def parse_recipe(text: str, place: str) -> Recipe:
-    """A recipe from YAML `text`; `place` names it in errors. UserError names key, value and remedy."""
+    """A recipe from YAML `text`; `place` names it in errors. UserError if a key or a value is wrong."""
     try:
         content = yaml.safe_load(text)
     except yaml.YAMLError as error:
-        raise UserError(f"{place}: not valid YAML ({' '.join(str(error).split())})") from error
+        raise UserError(f"{place}: not valid YAML ({one_line(error)})") from error
     if not isinstance(content, dict):
         raise UserError(f"{place}: not a recipe; a recipe is a mapping with at least 'name' and 'families'")
     known = [f.name for f in fields(Recipe) if f.name not in ("tables", "text")] + list(FAMILIES)
@@ -136,7 +134,7 @@ def parse_recipe(text: str, place: str) -> Recipe:
         if key not in content:
             raise UserError(f"{place}: key '{key}' is missing")
     if not isinstance(content["name"], str) or not content["name"]:
-        raise UserError(f"{place}: name: {content['name']!r} is not a word")
+        raise UserError(f"{place}: name: {content['name']!r} is not a name; give a string")
 
     def whole(key: str, default: int, least: int) -> int:
         return read_number(content.get(key, default), f"{place}: {key}", least, 65536, whole=True)
@@ -147,7 +145,7 @@ def parse_recipe(text: str, place: str) -> Recipe:
     def choice(key: str, choices: tuple[str, ...]) -> str:
         value = content.get(key, choices[0])
         if value not in choices:
-            raise UserError(f"{place}: {key}: {value!r} is none of {', '.join(choices)}")
+            raise UserError(f"{place}: {key}: {value!r} is not one of {', '.join(choices)}")
         return value
 
     recipe = Recipe(
@@ -167,8 +165,8 @@ def parse_recipe(text: str, place: str) -> Recipe:
         exposure=table("exposure", ExposureFactors),
         capture=table("capture", CaptureFactors),
         recompose=table("recompose", RecomposeFactors),
-        photos=_words(content.get("photos", []), f"{place}: photos"),
-        environments=_words(content.get("environments", []), f"{place}: environments"),
+        photos=_names(content.get("photos", []), f"{place}: photos"),
+        environments=_names(content.get("environments", []), f"{place}: environments"),
         text=text,
     )
     _check(recipe, place)
@@ -176,7 +174,7 @@ def parse_recipe(text: str, place: str) -> Recipe:
 
 
 def load_recipe(path: str | Path) -> Recipe:
-    """The recipe in a YAML file. UserError with one line that names the trouble."""
+    """The recipe in a YAML file. MissingFile if there is none, UserError if it is not a valid recipe."""
     path = Path(path)
     if not path.is_file():
         raise MissingFile(f"--recipe: no file at '{path}'; shipped recipes are in configs/recipes/")

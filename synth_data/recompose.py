@@ -1,7 +1,7 @@
-"""Foregrounds that were rendered once, put together anew each time: other places, backgrounds, lights and cameras.
+"""Recombines rendered foregrounds: new positions, backgrounds, exposures and camera effects each time.
 
-For sets rendered with `compositing: on_the_fly`. All in linear light on premultiplied colour, so that what comes out
-is a picture and the exact matte of it.
+For sets rendered with `compositing: on_the_fly`. Everything happens in linear light on premultiplied colour, so that
+the result is a picture and its exact matte.
 """
 
 import json
@@ -31,35 +31,35 @@ from synth_data.store import (
     read_settings,
 )
 
-# Where a further foreground stands, in front of or behind the first, or out of focus as a distractor.
+# Ranges for a further foreground: in front of or behind the first, or an out-of-focus distractor.
 FURTHER_SCALE = (0.45, 1.0)
 FURTHER_SHIFT = (-0.4, 0.4)
-ID_REACH = 5  # pixels across; filtering widens a subject by less than half of it
+ID_REACH = 5  # pixels; filtering widens a subject by less than half of this
 
 
 @dataclass(frozen=True)
 class RecomposeFactors:
-    """What putting together anew varies in; the defaults keep the foreground as it was rendered.
+    """Variation in recomposition; the defaults keep the foreground as it was rendered.
 
-    A side on which the frame cuts the subject stays cut by the frame, whatever shift, scale and rotation say.
+    A subject that is cut at one side of the frame stays cut there: shift, scale and rotation are limited to that.
     """
 
     flip: float = chance(0.0)
     """whether the foreground is mirrored"""
     scale: tuple = span(1.0, 1.0, least=0.1, most=4)
-    """how much larger the foreground is drawn"""
+    """factor by which the foreground is enlarged"""
     shift_x: tuple = span(0.0, 0.0, least=-1, most=1)
     """how far it is moved to the right, in frame widths"""
     shift_y: tuple = span(0.0, 0.0, least=-1, most=1)
     """how far it is moved upwards, in frame widths"""
     rotate: tuple = span(0.0, 0.0, least=-180, most=180)
-    """degrees by which it is turned, anticlockwise"""
+    """degrees by which it is rotated, anticlockwise"""
     second: float = chance(0.0)
-    """whether another foreground stands in front of it or behind it, and belongs to the matte"""
+    """whether another foreground, which belongs to the matte, is added in front of it or behind it"""
     distractors: tuple = count(0, 0, most=8)
-    """number of other foregrounds that are put out of focus into the background"""
+    """number of other foregrounds in the background, out of focus"""
     own: float = chance(0.0)
-    """whether the foreground meets the background it was rendered with, whose light may be on it"""
+    """whether the background is the one stored with the foreground, which may have lit it"""
     photo: float = chance(0.0)
     """whether another background is a photo; otherwise it is another sample's"""
     background_flip: float = chance(0.0)
@@ -75,17 +75,17 @@ class RecomposeFactors:
 
 
 def placement(rgba: np.ndarray, size: int, factors: dict[str, Any]) -> np.ndarray:
-    """Where each pixel of the frame lies in a foreground: float64 [2, 3], (column, row, 1) -> (column, row).
+    """The map from the frame to a foreground's pixels: float64 [2, 3], (column, row, 1) -> (column, row).
 
-    `rgba` [H, H, 4] is zero along every side on which the subject ends within the frame; on the others the frame
-    stays within the foreground. `factors`: flip, scale, shift_x, shift_y and rotate of `RecomposeFactors`.
+    Sides of `rgba` [H, H, 4] that are not all zero cut the subject; there the frame stays within the foreground.
+    `factors`: flip, scale, shift_x, shift_y and rotate of `RecomposeFactors`.
     """
     f, whole = factors, len(rgba)
     left, right, top, bottom = (bool(side.any()) for side in (rgba[:, 0], rgba[:, -1], rgba[0], rgba[-1]))
     mirror = -1 if f["flip"] else 1
     cos, sin = np.cos(np.deg2rad(f["rotate"])), np.sin(np.deg2rad(f["rotate"])) * mirror
     along, down = np.array([cos, sin]) * mirror, np.array([-sin, cos])  # the frame's axes
-    spread = abs(cos) + abs(sin)  # of a turned square, relative to its side
+    spread = abs(cos) + abs(sin)  # width of a rotated square relative to its side
     side = whole / f["scale"]
     if (left and right) or (top and bottom):
         side = min(side, whole / spread)
@@ -100,8 +100,14 @@ def placement(rgba: np.ndarray, size: int, factors: dict[str, Any]) -> np.ndarra
 
 @dataclass(frozen=True)
 class Placed:
-    """A foreground in the frame: its premultiplied linear colour float32 [H, H, 3], alpha float32 [H, H] in [0, 1],
-    ids uint8 [H, H] that reach a little beyond the subjects, and the factors it was rendered with."""
+    """A foreground in the frame.
+
+    Attributes:
+        colour: float32 [H, H, 3], premultiplied linear.
+        alpha: float32 [H, H] in [0, 1].
+        ids: uint8 [H, H], reaching a little beyond the subjects.
+        factors: those that it was rendered with.
+    """
 
     colour: np.ndarray
     alpha: np.ndarray
@@ -112,13 +118,13 @@ class Placed:
 def warped(
     rgba: np.ndarray, instances: np.ndarray, size: int, where: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """A foreground in another frame: colour float32 [size, size, 3], alpha [size, size], ids uint8 [size, size].
+    """A foreground resampled to a frame: colour float32 [size, size, 3], alpha [size, size], ids uint8 [size, size].
 
-    `where` as `placement` gives it. Premultiplied colour and coverage go through the same filter, which has no
-    negative lobes. The ids reach a little beyond the subjects: they hold where coverage does.
+    `where` is the map of `placement`. Premultiplied colour and coverage share one filter, which has no negative lobes.
+    The ids are dilated a little, so that there is one wherever there is coverage.
     """
     if len(rgba) != size or not np.array_equal(where, np.eye(2, 3)):
-        shrink = float(np.hypot(*where[:, 0]))  # pixels of the foreground to one of the frame
+        shrink = float(np.hypot(*where[:, 0]))  # foreground pixels per frame pixel
         if shrink > 1.02:
             sigma = 0.5 * np.sqrt(shrink**2 - 1)
             rgba = cv2.GaussianBlur(rgba, (0, 0), sigma, borderType=cv2.BORDER_REPLICATE)
@@ -127,12 +133,12 @@ def warped(
             for layer, by in ((rgba, cv2.INTER_LINEAR), (instances, cv2.INTER_NEAREST))
         )
     reaching = cv2.dilate(instances, np.ones((ID_REACH, ID_REACH), np.uint8))
-    cv2.copyTo(instances, instances, reaching)  # where there is one
+    cv2.copyTo(instances, instances, reaching)  # undilated ids take precedence
     return cv2.cvtColor(rgba, cv2.COLOR_RGBA2RGB), np.clip(rgba[..., 3], 0.0, 1.0), reaching
 
 
 def stacked(front: Placed, behind: Placed) -> Placed:
-    """One foreground over another, both of them subject; a pixel's id is whose share of it is larger."""
+    """One foreground over another, both part of the matte; a pixel has the id of the one with the larger share."""
     past = 1 - front.alpha
     seen = past * behind.alpha
     instances = front.factors["instances"]
@@ -147,31 +153,31 @@ def stacked(front: Placed, behind: Placed) -> Placed:
 
 
 class Recomposer:
-    """Pairs without end from a folder that was rendered with `compositing: on_the_fly`."""
+    """An endless source of pairs from a folder rendered with `compositing: on_the_fly`."""
 
     def __init__(self, folder: str | Path, photos: Sequence[str] | None = None, size: int | None = None):
-        """Reads the folder's index and recipe; no picture yet.
+        """Reads the folder's index and recipe, but no picture yet.
 
         Args:
-            photos: folders and Hub data sets; the recipe's if None. Opened only where the recipe's
-                `recompose.photo` is above 0.
-            size: pixels across of what comes out; the size that was rendered if None.
+            photos: folders and Hub data sets; the recipe's if None. Opened only if the recipe's `recompose.photo` is
+                above 0.
+            size: side of the pictures in pixels; the rendered size if None.
 
         Raises:
-            UserError: no such set, one composited on disk, one that lost files, rows or its recipe,
-                or no photos where some are needed.
+            MissingFile: there is no such set, or it lacks its list or its recipe.
+            UserError: it was composited on disk, lost samples or is damaged, or photos are needed and there are none.
         """
         self.folder = Path(folder)
         settings = read_settings(self.folder)
         if settings["compositing"] != "on_the_fly":
             raise UserError(
-                f"'{folder}' was composited on disk and cannot be recombined; read its pairs, or render with "
+                f"'{folder}' was composited on disk and cannot be recombined; use its pairs, or render with "
                 "compositing: on_the_fly"
             )
         self.size = settings["size"] if size is None else size
         self.rows = [row for _, row in sorted(read_metadata(self.folder, whole=True).items())]
         if not self.rows:
-            raise UserError(f"'{folder}' holds no finished sample; render some with `python -m synth_data render`")
+            raise UserError(f"'{folder}' holds no finished sample; render some with `sdseg render`")
         place = self.folder / "recipe.yaml"
         _, recipe = read_recipe(self.folder)
         self.exposure = read_table(ExposureFactors, recipe.get("exposure", {}), f"{place}: exposure")
@@ -180,9 +186,9 @@ class Recomposer:
         if photos is None:
             photos = recipe.get("photos", [])
             if not isinstance(photos, list) or not all(isinstance(name, str) for name in photos):
-                raise UserError(f"{place}: photos: {photos!r} is not a list of words; give [FIRST, SECOND, ...]")
+                raise UserError(f"{place}: photos: {photos!r} is not a list of names; give [FIRST, SECOND, ...]")
         elif photos and self.factors.photo == 0:
-            raise UserError(f"{place}: recompose.photo is 0, so photos would never be seen; give it a share")
+            raise UserError(f"{place}: recompose.photo is 0, so photos would never be used; set it above 0")
         self.sources = Sources(photos if self.factors.photo > 0 else ())
         if self.factors.photo > 0 and not self.sources.number_of_photos:
             raise UserError(f"{place}: recompose.photo is {self.factors.photo:g}, but there are no photos; name some")
@@ -192,9 +198,9 @@ class Recomposer:
         return len(self.rows)
 
     def pair(self, index: int, rng: np.random.Generator) -> Pair:
-        """Foreground `index` (0 <= index < len) in a picture drawn from `rng`, and from nothing else.
+        """Foreground `index` (0 <= index < len) in a picture whose randomness comes from `rng` alone.
 
-        Alpha has the 16 bits that it has on disk. UserError names a file that is damaged.
+        Alpha is rounded to 16 bits, as on disk. UserError for a damaged file.
         """
         f = draw(rng, self.factors)
         exposure, captured = draw(rng, self.exposure), draw(rng, self.capture)
@@ -218,7 +224,7 @@ class Recomposer:
         return Pair(image, alpha, meta, ids, cv2.LUT(ids, classes))
 
     def _further(self, index: int, rng: np.random.Generator) -> dict[str, Any]:
-        """Another foreground than `index`, and where it goes."""
+        """The index of a foreground other than `index`, and its placement."""
         return draw(rng, self.factors) | {
             "index": (index + int(rng.integers(1, len(self.rows)))) % len(self.rows),
             "scale": rng.uniform(*FURTHER_SCALE),
@@ -246,7 +252,7 @@ class Recomposer:
     def _background(
         self, index: int, f: dict[str, Any], exposure: dict[str, float], rng: np.random.Generator
     ) -> np.ndarray:
-        """The background in linear light, float32 [size, size, 3]; what was drawn is added to `f`."""
+        """The background in linear light, float32 [size, size, 3]; adds the index drawn to `f`."""
         size = self.size
         if f["photo"] and not f["own"]:
             picture = self.sources.photo(rng, size)
@@ -266,7 +272,7 @@ class Recomposer:
         return picture
 
     def _stored(self, row: dict[str, Any], crop: float, left: float, top: float) -> np.ndarray:
-        """A part of a stored background in linear light: float32 [size, size, 3]."""
+        """A crop of a stored background in linear light: float32 [size, size, 3]."""
         pixels = read_png(self.folder / row["background_file_name"], "RGB")
         side = max(1, round(crop * len(pixels)))
         y, x = round(top * (len(pixels) - side)), round(left * (len(pixels) - side))

@@ -1,9 +1,9 @@
-"""The renderer's door: a `Scene` in, premultiplied linear colour and exact alpha out. Mitsuba stays in here.
+"""Rendering: a `Scene` in, premultiplied linear colour and exact alpha out. Mitsuba is used here and in materials.py.
 
-Opaque subjects: alpha is the path tracer's float coverage. Glass: the subjects are rendered twice over an emitting
-plate, dark and bright, all else and the seed being equal, and C and alpha are solved from I = C + (1 - alpha) B
-(Smith & Blinn, "Blue Screen Matting", SIGGRAPH 1996). Media: 1 - alpha is the transmittance along straight rays; the
-plates would count the light that the plate throws on white smoke as passing through it, up to a quarter of alpha.
+Opaque subjects: alpha is the path tracer's coverage, as float. Glass: the subjects are rendered twice in front of an
+emitting plate, dark and bright, with the same seed and lights, and C and alpha are solved from I = C + (1 - alpha) B
+(Smith & Blinn, "Blue Screen Matting", SIGGRAPH 1996). Media: 1 - alpha is the transmittance along straight rays; plates
+would count the light that they cast on white smoke as passing through it, an error of up to a quarter of alpha.
 """
 
 import os
@@ -24,17 +24,17 @@ NEEDS = {
     "llvm_ad_rgb": "point DRJIT_LIBLLVM_PATH at a libLLVM.so (19 works, 14 and 15 crash), or use scalar_rgb",
     "cuda_ad_rgb": "it needs an NVIDIA GPU and its driver; use scalar_rgb",
 }
-TRANSMISSIVE_DEPTH = 16  # least number of segments of a path where light passes through
-TRANSMISSIVE_SAMPLES = 4  # times as many paths there: what passes or is reflected is drawn by lot
-SUBFRAMES = 16  # most parts of an exposure in which something moves
-PLATE_MARGIN = 1.15  # the plate's width in frame widths; rays bent beyond it see the surroundings, and count as opaque
-MEDIUM_STEPS = 48  # pieces of a ray's way through a medium
-BLACK = np.full(3, 1e-9)  # a dark plate's light; not 0, so that it uses the sampler as a bright one does
-BLOCK = 32  # fixed: Mitsuba derives it from the thread count otherwise, and the sampler's seeding from it
+TRANSMISSIVE_DEPTH = 16  # fewest segments of a path where light passes through the subject
+TRANSMISSIVE_SAMPLES = 4  # times as many paths there: each path either passes or is reflected, at random
+SUBFRAMES = 16  # most instants that an exposure with motion is split into
+PLATE_MARGIN = 1.15  # the plate's width in frame widths; rays bent beyond it miss it and count as opaque
+MEDIUM_STEPS = 48  # steps of a ray through a medium
+BLACK = np.full(3, 1e-9)  # radiance of the dark plate; not 0, so that it uses the sampler like the bright one
+BLOCK = 32  # pixels; fixed, or Mitsuba derives it from the thread count, and the sampler's seeds from it
 
 
 def start(variant: str = "scalar_rgb") -> None:
-    """Loads Mitsuba in this process, on one thread (the result depends on the number of threads otherwise).
+    """Loads Mitsuba in this process, on one thread (otherwise the result depends on the number of threads).
 
     UserError if the variant is unknown or cannot run here.
     """
@@ -52,21 +52,21 @@ def start(variant: str = "scalar_rgb") -> None:
 
 
 class NotFinite(ValueError):
-    """A picture with NaN or infinity in it; another scene has to be drawn."""
+    """A render with NaN or infinity in it; the scene has to be drawn again."""
 
 
 @dataclass(frozen=True)
 class Foreground:
-    """What was rendered.
+    """A rendered foreground.
 
     Attributes:
         colour: float32 [H, W, 3] >= 0, linear and premultiplied; with the surroundings, if there are any.
         alpha: float32 [H, W] in [0, 1], of the subjects alone.
-        cover: float32 [H, W] in [0, 1], what hides the background: alpha, or more with surroundings.
-        instances: uint8 [H, W], k where most of the pixel is subject k (from 1), 0 where less than half of it is any
-            subject. Clear glass counts as what it is made of, smoke by its alpha.
-        measured: `residual`, mean |I - (C + (1 - alpha))| over the bright plate in levels of 255 (the tint that one
-            alpha cannot express), only where there is glass; compose adds `refraction`, see there.
+        cover: float32 [H, W] in [0, 1], how much of the background is hidden: alpha, or more with surroundings.
+        instances: uint8 [H, W], k where subject k (from 1) fills most of the pixel, 0 where subjects fill less than
+            half of it. Clear glass counts as if it were opaque, smoke by its alpha.
+        measured: with glass, `residual`: mean |I - (C + (1 - alpha))| over the bright plate in levels of 255 (the tint
+            that one alpha cannot express); compose.py adds `refraction`.
     """
 
     colour: np.ndarray
@@ -77,7 +77,7 @@ class Foreground:
 
 
 def _mesh(mesh: Mesh, material: Any) -> Any:
-    """A `Mesh` as a Mitsuba shape with creased normals and a loaded BSDF."""
+    """A `Mesh` as a Mitsuba shape with smooth normals, except at creases, and a loaded BSDF."""
     import mitsuba as mi
 
     vertices, normals, uv, faces = shaded(mesh)
@@ -101,10 +101,10 @@ def _mesh(mesh: Mesh, material: Any) -> Any:
 
 
 def separated(strands: Strands, least: float = 0.05) -> Strands:
-    """Strands whose control points nowhere coincide: the renderer finds no tangent there and returns NaN.
+    """Strands without coinciding control points, where the renderer finds no tangent and returns NaN.
 
-    Strands with a gap below `least` mean gaps get theirs spread evenly along the same polygon; those without any
-    length are left out.
+    If two control points are closer than `least` times the mean distance, the strand's points are spread evenly along
+    its control polygon; strands of no length are left out.
     """
     gaps = np.linalg.norm(np.diff(strands.points, axis=1), axis=-1)
     long = gaps.sum(1) > 1e-6
@@ -118,7 +118,7 @@ def separated(strands: Strands, least: float = 0.05) -> Strands:
 
 
 def _guarded(strands: Strands) -> Strands:
-    """The strands, and as the last one the first again, so thin that it lies within it and is never met.
+    """The strands, followed by a copy of the first that is so thin that it lies within it and is never hit.
 
     Mitsuba 3.9 reads beyond the last segment for a hit at its very end, and crashes (mitsuba3, pull request 1928).
     """
@@ -133,7 +133,7 @@ def _guarded(strands: Strands) -> Strands:
 def _strands(strands: Strands, path: str, material: dict[str, Any] | None) -> Any:
     """`Strands` as a Mitsuba shape, through a text file at `path` (Mitsuba reads curves from files only).
 
-    They have their own colours, or one `material`.
+    Strands keep their own colours unless one `material` is given.
     """
     import mitsuba as mi
 
@@ -194,12 +194,13 @@ def _emitters(scene: Scene) -> dict[str, Any]:
 def _shapes(subjects: list[Subject], folder: str, name: str, paint: Callable[[int, bool], Any] | None = None) -> dict:
     """Subjects as Mitsuba shapes, with their own materials and media.
 
-    Or without media and all in plain colours: `paint(k, clear)` [3] is that of the (transmissive) parts of subject k.
+    With `paint`, media are left out and subjects have plain colours: `paint(k, clear)` [3] is that of subject k's
+    transmissive (`clear`) or opaque parts.
     """
     import mitsuba as mi
 
     shapes: dict[str, Any] = {}
-    loaded: dict[tuple, Any] = {}  # a plastic takes Mitsuba 60 ms to tabulate, and many meshes share one
+    loaded: dict[tuple, Any] = {}  # Mitsuba takes 60 ms to tabulate a plastic, and many meshes share one
 
     def load(material: dict[str, Any]) -> Any:
         key = tuple(
@@ -234,7 +235,7 @@ def _half_angle(camera: Camera) -> float:
 
 
 def _path_length(camera: Camera) -> float:
-    """How far the subjects move during the exposure, in frame widths, about."""
+    """Roughly how far the subjects move during the exposure, in frame widths."""
     half_frame = np.linalg.norm(camera.target - camera.origin) * _half_angle(camera)
     return float(np.linalg.norm(camera.motion) / (2 * half_frame) + abs(np.deg2rad(camera.spin)) / 2)
 
@@ -248,8 +249,8 @@ def _farthest(scene: Scene) -> float:
 def _plate(scene: Scene, radiance: np.ndarray) -> dict[str, Any]:
     """An emitting plate behind the subjects, PLATE_MARGIN times as wide as the frame there, facing the camera.
 
-    Wider by what a blurring camera sees beside the frame. `radiance` [3], or a picture [h, w, 3] as the camera sees it,
-    that fills the plate.
+    It is wider by what a blurring camera sees beside the frame. `radiance` [3], or a picture [h, w, 3] that fills the
+    plate as the camera sees it.
     """
     import mitsuba as mi
 
@@ -271,7 +272,7 @@ def _plate(scene: Scene, radiance: np.ndarray) -> dict[str, Any]:
 
 
 def _views(scene: Scene, size: int, samples: int) -> Iterator[tuple[Camera, int]]:
-    """The camera and the number of samples of each part of the exposure; one part if nothing moves."""
+    """The camera and the number of samples at each instant of the exposure; one if nothing moves."""
     camera = scene.camera
     parts = int(np.clip(np.ceil(_path_length(camera) * size), 1, min(SUBFRAMES, samples)))
     for k in range(parts):
@@ -303,7 +304,7 @@ def _sensor(camera: Camera, size: int, samples: int, alpha: bool) -> dict[str, A
 
 
 def _render(scene: Scene, shapes: dict[str, Any], integrator: dict[str, Any], size: int, samples: int, seed: int):
-    """The mean over the exposure of what `integrator` gives for `shapes`: float32 [size, size, channels]."""
+    """`shapes` rendered by `integrator`, averaged over the exposure: float32 [size, size, channels]."""
     import mitsuba as mi
 
     loaded = mi.load_dict({"type": "scene", **shapes})
@@ -317,7 +318,7 @@ def _render(scene: Scene, shapes: dict[str, Any], integrator: dict[str, Any], si
         total = total + np.array(rendered, dtype=np.float32)
     rendered = total / np.float32(len(views))
     if not np.isfinite(rendered).all():
-        raise NotFinite(f"foreground {scene.factors['foreground']}: the renderer gave non-finite values")
+        raise NotFinite(f"foreground {scene.factors['foreground']}: the renderer returned non-finite values")
     return rendered
 
 
@@ -328,11 +329,11 @@ def _path(scene: Scene, depth: int, hide: bool) -> dict[str, Any]:
 
 
 def _marks(scene: Scene, size: int, samples: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """What the camera's rays meet first; media are not met.
+    """What the camera's rays hit first, media aside.
 
     Returns:
-        coverage of each subject [N, H, W], coverage of what is opaque [H, W], depth [H, W] (mean over all rays, 0
-        for those that meet nothing).
+        coverage of each subject [N, H, W], coverage of opaque parts [H, W], depth [H, W] (mean over all rays, 0 for
+        those that hit nothing).
     """
 
     def look(paint: Callable[[int, bool], np.ndarray]) -> np.ndarray:
@@ -342,7 +343,7 @@ def _marks(scene: Scene, size: int, samples: int, seed: int) -> tuple[np.ndarray
             return _render(scene, shapes, {"type": "aov", "aovs": "met:albedo,far:depth"}, size, samples, seed)
 
     planes = []
-    for first in range(0, len(scene.subjects), 3):  # three subjects to a picture, one a colour
+    for first in range(0, len(scene.subjects), 3):  # three subjects per render, one in each colour channel
         colours = np.eye(len(scene.subjects), 3, -first)
         planes += list(look(lambda k, clear, colours=colours: colours[k])[..., :3].transpose(2, 0, 1))
     met = look(lambda k, clear: np.full(3, float(not clear)))
@@ -350,9 +351,9 @@ def _marks(scene: Scene, size: int, samples: int, seed: int) -> tuple[np.ndarray
 
 
 def _rays(scene: Scene, size: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Straight rays (origins, unit directions) [size * size, 3], one a pixel each time, over pixel, lens and exposure.
+    """Straight rays (origins, unit directions) [size * size, 3], one per pixel, spread over pixel, lens and exposure.
 
-    Four times for a camera that does not blur, else SUBFRAMES times.
+    Four sets of them for a camera without blur, else SUBFRAMES.
     """
     views = [camera for camera, _ in _views(scene, size, SUBFRAMES)]
     count = SUBFRAMES if scene.camera.aperture > 0 or len(views) > 1 else 4
@@ -371,10 +372,10 @@ def _rays(scene: Scene, size: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
 
 
 def media(scene: Scene, covered: np.ndarray, depth: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Media along straight rays: (what they emit [size, size, 3], what they let through [size, size]).
+    """Media along straight rays: (their emission [size, size, 3], their transmittance [size, size]).
 
-    `covered` [size, size] and `depth` [size, size] (mean over rays, 0 where nothing is met) of what is opaque and hides
-    their light; what lets through is for the rays that meet nothing.
+    `covered` [size, size] and `depth` [size, size] (mean over rays, 0 where nothing is hit) describe opaque parts,
+    which hide emission behind them. The transmittance is that of rays which hit nothing.
     """
     far = np.where(covered > 0.5, depth / np.maximum(covered, 1e-3), np.inf).ravel()
     glows, throughs = [], []
@@ -393,7 +394,7 @@ def media(scene: Scene, covered: np.ndarray, depth: np.ndarray, size: int) -> tu
 def solve(dark: np.ndarray, bright: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """(C [H, W, 3], alpha [H, W]) from I [H, W, 3] over black and over white: least squares over the channels.
 
-    Smith & Blinn's triangulation; not clipped, exact for every grey background where nothing is tinted, and over
+    Smith & Blinn's triangulation, not clipped. Exact over every grey background where nothing is tinted, and over
     mid-grey where something is.
     """
     passed = bright - dark
@@ -408,7 +409,7 @@ def over_plate(
 
     Args:
         radiance: of the plate, [3] or a picture [h, w, 3] that fills PLATE_MARGIN frame widths.
-        hidden: whether the plate lights the subjects but is not seen, nor is the sky.
+        hidden: whether the camera sees neither the plate nor the sky, though both light the subjects.
     """
     with tempfile.TemporaryDirectory(prefix="synth_data_") as folder:
         shapes = _shapes(scene.subjects, folder, "subject") | _emitters(scene)
@@ -428,8 +429,8 @@ def _sampler_seed(scene: Scene, seed: int) -> int:
 def refraction(scene: Scene, depth: int, seed: int, size: int = 32, samples: int = 16) -> float:
     """Mean displacement, in frame widths, of the background where it is seen through the subjects.
 
-    The plate's radiance is its own x, then its own y; divided by what a white plate gives, that is where the light
-    came from. Weighed by what passes through; media, which do not bend light, are left out.
+    The plate's radiance is its own x, then its own y; divided by the result of a white plate, that is where the light
+    came from. Weighted by what passes through; media, which do not bend light, are left out.
     """
     scene, seed = _without_media(scene), _sampler_seed(scene, seed)
     if not scene.transmissive():
@@ -440,7 +441,7 @@ def refraction(scene: Scene, depth: int, seed: int, size: int = 32, samples: int
     dark, bright, x, y = (over_plate(scene, p, size, samples, depth, seed)[..., :3].mean(-1) for p in plates)
     passed = bright - dark
     straight = (0.5 + ((np.arange(size) + 0.5) / size - 0.5) / PLATE_MARGIN).astype(np.float32)
-    through = (passed > 0.05) & (passed < 0.98)  # not the subjects, not beside them
+    through = (passed > 0.05) & (passed < 0.98)  # neither opaque nor beside the subjects
     if not through.any():
         return 0.0
     right, down = (x - dark) / np.maximum(passed, 1e-3), (y - dark) / np.maximum(passed, 1e-3)
@@ -449,12 +450,15 @@ def refraction(scene: Scene, depth: int, seed: int, size: int = 32, samples: int
 
 
 def render_foreground(scene: Scene, size: int, samples: int, depth: int, seed: int) -> Foreground:
-    """The subjects in front of nothing. `start` must have been called in this process.
+    """The subjects without a background. `start` must have been called in this process.
 
     Args:
-        samples: light paths a pixel (TRANSMISSIVE_SAMPLES times as many where light passes through).
-        depth: most segments of a path (at least TRANSMISSIVE_DEPTH there).
-        seed: of the whole run; the sampler's is drawn from it and the foreground's number.
+        samples: light paths per pixel (TRANSMISSIVE_SAMPLES times as many if light passes through a subject).
+        depth: most segments of a path (then at least TRANSMISSIVE_DEPTH).
+        seed: of the whole run; the sampler's seed is drawn from it and the foreground's number.
+
+    Raises:
+        NotFinite: the render has NaN or infinity in it.
     """
     sampler_seed, clear = _sampler_seed(scene, seed), scene.transmissive()
     if clear:
@@ -462,7 +466,7 @@ def render_foreground(scene: Scene, size: int, samples: int, depth: int, seed: i
     marks = None
     if scene.subjects and (clear or scene.surroundings or len(scene.subjects) > 1):
         marks, opaque, far = _marks(scene, size, samples, sampler_seed)
-        if clear and scene.cut_out():  # the marks count the holes as well
+        if clear and scene.cut_out():  # the marks count holes as covered
             parts = [opaque_part(subject) for subject in scene.subjects]
             kept = replace(scene, subjects=[part for part in parts if part.meshes or part.strands])
             opaque = 1 - _passed(kept, size, samples, depth, sampler_seed)
@@ -470,7 +474,7 @@ def render_foreground(scene: Scene, size: int, samples: int, depth: int, seed: i
         rgb, alpha, measured = _solved(scene, marks.sum(0), opaque, far, size, samples, depth, sampler_seed)
         cover = alpha
     else:
-        rendered = _before_nothing(scene, size, samples, depth, sampler_seed)
+        rendered = _without_background(scene, size, samples, depth, sampler_seed)
         rgb, cover, measured = rendered[..., :3], np.clip(rendered[..., 3], 0.0, 1.0), {}
         alpha = cover
         if scene.surroundings:
@@ -479,7 +483,7 @@ def render_foreground(scene: Scene, size: int, samples: int, depth: int, seed: i
         instances = alpha >= 0.5
     else:
         smoke = [bool(subject.volumes) for subject in scene.subjects]
-        if any(smoke):  # what is left is smoke
+        if any(smoke):  # the rest of alpha is smoke
             marks[smoke.index(True)] += np.maximum(alpha - marks.sum(0), 0.0)
         instances = np.where(marks.sum(0) >= 0.5, marks.argmax(0) + 1, 0)
     rgb, alpha, cover = (np.ascontiguousarray(a, dtype=np.float32) for a in (np.maximum(rgb, 0.0), alpha, cover))
@@ -487,18 +491,19 @@ def render_foreground(scene: Scene, size: int, samples: int, depth: int, seed: i
 
 
 def _passed(scene: Scene, size: int, samples: int, depth: int, seed: int) -> np.ndarray:
-    """What passes beside the subjects and through their holes, [size, size]: black ones before a bright plate."""
+    """What passes beside the subjects and through their holes [size, size]: they are black, the plate bright."""
     black = replace(scene, subjects=[blackened(subject) for subject in scene.subjects], sky=BLACK, lamps=[])
     return over_plate(black, np.ones(3), size, samples, depth, seed)[..., :3].mean(-1)
 
 
-def _before_nothing(scene: Scene, size: int, samples: int, depth: int, seed: int) -> np.ndarray:
-    """Subjects and surroundings with the light hidden from the camera: float32 [size, size, 4], colour and coverage.
+def _without_background(scene: Scene, size: int, samples: int, depth: int, seed: int) -> np.ndarray:
+    """Subjects and surroundings with emitters hidden from the camera: float32 [size, size, 4], colour and coverage.
 
-    Mitsuba hides emitters from the camera alone: through a hole it would see the sky, so there a dark plate is behind.
+    Mitsuba hides emitters from camera rays only, so the sky would show through holes: cut-out subjects get a dark plate
+    behind them.
     """
     if scene.cut_out():
-        depth = max(depth, TRANSMISSIVE_DEPTH)  # every layer of lace takes a segment
+        depth = max(depth, TRANSMISSIVE_DEPTH)  # each layer of lace costs a segment
         rendered = over_plate(scene, BLACK, size, samples, depth, seed)
         rendered[..., 3] = 1 - _passed(scene, size, samples, depth, seed)
         return rendered
@@ -510,16 +515,16 @@ def _before_nothing(scene: Scene, size: int, samples: int, depth: int, seed: int
 def _solved(
     scene: Scene, met: np.ndarray, opaque: np.ndarray, far: np.ndarray, size: int, samples: int, depth: int, seed: int
 ) -> tuple[np.ndarray, np.ndarray, dict[str, float]]:
-    """(C, alpha, what was measured) where light passes through.
+    """(C, alpha, measurements) where light passes through a subject.
 
-    `met` [H, W] is the coverage of all but media, `opaque` and `far` as `_marks` gives them for the same samples.
+    `met` [H, W] is the coverage of all but media; `opaque` and `far` are those of `_marks` for the same samples.
     """
     solid, foggy = _without_media(scene), any(subject.volumes for subject in scene.subjects)
     alpha, measured = opaque, {}
     if solid.transmissive():
         dark, bright = (over_plate(solid, plate, size, samples, depth, seed)[..., :3] for plate in (BLACK, np.ones(3)))
         rgb, alpha = solve(dark, bright)
-        # where there is no glass, what the plate's light does on an opaque rim is not passing through it
+        # where there is no glass, the plate's light on an opaque rim does not pass through it
         glass = met - opaque > 1e-4
         alpha = np.clip(np.where(glass, np.maximum(alpha, opaque), opaque), 0.0, 1.0)
         rgb = np.maximum(np.where(glass[..., None], rgb, dark), 0.0)
@@ -528,7 +533,7 @@ def _solved(
         if foggy:
             rgb = over_plate(scene, BLACK, size, samples, depth, seed)[..., :3]
     else:
-        rgb = _before_nothing(scene, size, samples, depth, seed)[..., :3]
+        rgb = _without_background(scene, size, samples, depth, seed)[..., :3]
     if foggy:
         glow, passed = media(scene, opaque, far, size)
         rgb, alpha = rgb + glow, 1 - (1 - alpha) * passed

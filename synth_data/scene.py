@@ -1,4 +1,4 @@
-"""Scenes: one foreground described in full (subjects, camera, lights) before anything is rendered."""
+"""Scenes: a full description of one foreground (subjects, camera, lights), before anything is rendered."""
 
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -12,16 +12,16 @@ from synth_data.factors import chance, count, draw, pick, shares, span
 from synth_data.subjects import FAMILIES
 from synth_data.subjects.meshes import Subject, moved, rotation, rounded, surface
 
-# First entry after the seed of every SeedSequence, so that no two streams share their draws.
+# The entry after the seed in every SeedSequence, so that no two streams share draws.
 SCENE_STREAM, SAMPLER_STREAM, PICTURE_STREAM, BACKGROUND_STREAM, SUBJECT_STREAM = 1, 2, 3, 4, 5
 CLASSES = {name: number for number, name in enumerate(FAMILIES, start=1)}  # 0 is the background
-DISTRACTORS = 2**40  # foregrounds from here on are the out-of-focus things in backgrounds
+DISTRACTORS = 2**40  # foregrounds from here on are the out-of-focus objects in backgrounds
 UNIT_CUBE = np.stack(np.meshgrid((-0.5, 0.5), (-0.5, 0.5), (-0.5, 0.5)), -1).reshape(-1, 3)
 
 
 @dataclass(frozen=True)
 class ArrangementFactors:
-    """How many subjects stand in a picture, and where."""
+    """Number of subjects and their positions."""
 
     empty: float = chance(0.0)
     """whether there is no subject at all"""
@@ -30,16 +30,16 @@ class ArrangementFactors:
     same_family: float = chance(0.5)
     """whether all subjects are of the first one's family"""
     spread: tuple = span(0.2, 1.0, most=4)
-    """farthest that one stands from the first as the camera sees it, in the sum of their radii; below 1 they overlap"""
+    """largest sideways distance from the first subject, in sums of both radii; below 1 they overlap"""
     scale: tuple = span(0.5, 1.0, least=0.05, most=4)
     """size of each further subject, relative to the first"""
     in_scene: float = chance(0.0)
-    """whether opaque subjects without cut-outs are rendered on a ground among walls and things, with shadow, bounce"""
+    """whether opaque subjects without cut-outs stand in a rendered scene: ground, walls, objects, shadows"""
 
 
 @dataclass(frozen=True)
 class CameraFactors:
-    """Where the camera stands and how it blurs. The subjects are at the origin, z is up."""
+    """Position and blur of the camera. The subjects are at the origin, z is up."""
 
     azimuth: tuple = span(0, 360, most=360)
     """degrees"""
@@ -58,34 +58,34 @@ class CameraFactors:
     defocus: tuple = span(0.0, 0.0, most=0.5)
     """depth of field: the blur disc of a point at infinity, in frame widths"""
     focus: tuple = span(0.0, 0.0, least=-2, most=2)
-    """where the sharp plane lies in front of the subjects' middle, in their radii"""
+    """distance of the focal plane in front of the subjects' centre, in their radii"""
     motion: tuple = span(0.0, 0.0, most=0.5)
     """how far the subjects move across the frame while the shutter is open, in frame widths"""
     spin: tuple = span(0.0, 0.0, most=45)
-    """how far they turn meanwhile, in degrees"""
+    """how far the subjects turn while the shutter is open, in degrees"""
 
 
 @dataclass(frozen=True)
 class LightFactors:
-    """What lights the subject."""
+    """Sky and lamps."""
 
     sky: tuple = shares(constant=1, gradient=2, background=0, environment=0)
-    """light from everywhere: one colour, a random map, one built from the first background, or a file's"""
+    """environment lighting: one colour, a random map, a map built from the first background, or one from a file"""
     sky_strength: tuple = span(0.25, 1.2, least=0.001, most=1e4, log=True)
     """mean radiance of the sky"""
     lamps: tuple = count(1, 3, most=16)
     """number of lamps"""
     kind: tuple = shares(sun=1, area=1.5, point=1)
-    """each lamp's kind"""
+    """kind of each lamp"""
     strength: tuple = span(0.5, 4.0, most=1e4)
     """irradiance of the first lamp at the subject; each further lamp has about half"""
     tint: tuple = span(0.0, 0.35, most=1)
-    """how far light colours stray from white"""
+    """how far light colours deviate from white"""
 
 
 @dataclass(frozen=True)
 class Lamp:
-    """A sun, area or point lamp; `direction` [3] leads to it, `irradiance` [3] arrives at the subject."""
+    """A sun, area or point lamp; `direction` [3] points to it, `irradiance` [3] is what arrives at the subject."""
 
     kind: str
     direction: np.ndarray
@@ -115,7 +115,7 @@ class Camera:
         return axes(self.target - self.origin, self.up)
 
     def during(self, t: float) -> "Camera":
-        """Where the camera stands relative to the subjects at t in [-0.5, 0.5] of the exposure."""
+        """The camera relative to the subjects at time t in [-0.5, 0.5] of the exposure."""
         back = rotation(np.array([0, 0, 1]), -self.spin * t)
         return replace(
             self,
@@ -130,12 +130,12 @@ class Scene:
     """A foreground to render.
 
     Attributes:
-        subjects: what is to be matted, in place; may be empty.
-        camera: where it is seen from.
+        subjects: the objects to be matted, at their positions; may be empty.
+        camera: the camera that sees them.
         sky: radiance [3] or an environment [h, 2h, 3] (see environments.py).
-        lamps: further light.
-        factors: the record of what was drawn, for the metadata.
-        surroundings: rendered with the subjects, but not part of the matte.
+        lamps: lights beside the sky.
+        factors: everything that was drawn, for the metadata.
+        surroundings: objects that are rendered with the subjects but are not part of the matte.
     """
 
     subjects: list[Subject]
@@ -146,7 +146,7 @@ class Scene:
     surroundings: list[Subject] = field(default_factory=list)
 
     def transmissive(self) -> bool:
-        """Whether coverage is not the matte."""
+        """Whether light passes through a subject, so that coverage is not its alpha."""
         return any(subject.transmissive() for subject in self.subjects)
 
     def cut_out(self) -> bool:
@@ -155,12 +155,12 @@ class Scene:
 
 
 def stream(seed: int, kind: int, *position: int) -> np.random.Generator:
-    """The generator of one stream at one foreground or sample; the only source of chance in this package."""
+    """The generator of one stream for one foreground or sample; the only source of randomness in this package."""
     return np.random.default_rng(np.random.SeedSequence([seed, kind, *position]))
 
 
 def _aim(points: np.ndarray, f: dict[str, float], angle: float) -> Camera:
-    """The camera for which points [P, 3] span `extent` of the frame, moved by the shifts; they move along `angle`."""
+    """The camera for which points [P, 3] fill `extent` of the frame, off centre by the shifts; motion along `angle`."""
     azimuth, elevation, roll = np.deg2rad([f["azimuth"], f["elevation"], f["roll"]])
     away = np.array([np.cos(elevation) * np.cos(azimuth), np.cos(elevation) * np.sin(azimuth), np.sin(elevation)])
     level = np.array([-np.sin(azimuth), np.cos(azimuth), 0.0])
@@ -170,7 +170,7 @@ def _aim(points: np.ndarray, f: dict[str, float], angle: float) -> Camera:
     frame = 2 * np.tan(np.deg2rad(f["fov"]) / 2)
     radius = np.linalg.norm(points, axis=1).max()
     target, distance = np.zeros(3), 3 * radius
-    for _ in range(6):  # perspective makes the box depend on the distance; this settles quickly
+    for _ in range(6):  # in perspective the box depends on the distance; this converges quickly
         origin = target + distance * away
         depth = (origin - points) @ away
         x, y = ((points - origin) @ right) / depth, ((points - origin) @ up) / depth
@@ -195,7 +195,7 @@ def _aim(points: np.ndarray, f: dict[str, float], angle: float) -> Camera:
 
 
 def _light_colour(rng: np.random.Generator, tint: float) -> np.ndarray:
-    """A light colour [3] of luminance 1, warm or cool or odd by `tint`."""
+    """A light colour [3] of luminance 1; `tint` says how far it may be from white."""
     warmth = rng.normal() * np.array([1.0, 0.1, -1.0]) + 0.3 * rng.normal(size=3)
     colour = np.exp(tint * warmth)
     return colour / luminance(colour)
@@ -226,7 +226,7 @@ def _sky(rng: np.random.Generator, kind: str, strength: float, tint: float) -> n
 def _lamps(
     rng: np.random.Generator, f: dict[str, Any], table: LightFactors, away: np.ndarray, reach: float
 ) -> list[Lamp]:
-    """Lamps beyond the camera's distance `reach`, so that none stands between it and the subject."""
+    """Lamps farther away than `reach`, the camera's distance, so that none stands between camera and subject."""
     lamps = []
     for k in range(f["lamps"]):
         kind = f["kind"] if k == 0 else pick(rng, table.kind)
@@ -249,9 +249,9 @@ def _families(recipe: Any, rng: np.random.Generator, a: dict[str, Any]) -> list[
 def _placed(
     rng: np.random.Generator, subjects: list[Subject], a: dict[str, Any], scale: tuple, azimuth: float, grounded: bool
 ) -> list[Subject]:
-    """Subjects beside and behind the first one, their spheres never crossing, centred as a group.
+    """Subjects beside, in front of and behind the first one, their bounding spheres apart, centred as a group.
 
-    Each stands within `spread` sums of radii of it sideways, and as near as it can in depth.
+    Sideways each is within `spread` sums of radii of the first; in depth it is as near as the spheres allow.
     """
     across = np.array([-np.sin(azimuth), np.cos(azimuth), 0.0])
     toward = np.array([np.cos(azimuth), np.sin(azimuth), 0.0])
@@ -278,9 +278,9 @@ def _placed(
 
 
 def _surroundings(recipe: Any, rng: np.random.Generator, floor: float, view: Camera, radius: float) -> list[Subject]:
-    """A ground at height `floor`, sometimes a wall behind, and things that stand about.
+    """A ground at height `floor`, sometimes a wall behind the subjects, and objects standing around.
 
-    None of them crosses the subjects' sphere or holds the camera.
+    None of them intersects the subjects' bounding sphere or contains the camera.
     """
     away = (view.origin - view.target) / np.linalg.norm(view.origin - view.target)
     kinds = ("wood", "tiles", "grass", "marble", "cloud", "plain")
@@ -310,7 +310,7 @@ def _surroundings(recipe: Any, rng: np.random.Generator, floor: float, view: Cam
         way = np.cos(angle) * level + np.sin(angle) * across
         reach = size * np.linalg.norm(subject.points(), axis=1).max()
         at = way * (radius * rng.uniform(1.0, 3.0) + reach)
-        before = way @ level > 0.3 and rng.random() < 0.8  # on the camera's side it might hide the subjects
+        before = way @ level > 0.3 and rng.random() < 0.8  # on the camera's side it could hide the subjects
         if not (before or subject.transmissive() or subject.cut_out() or np.linalg.norm(at - view.origin) < 2 * reach):
             subject = moved(subject, np.eye(3) * size, at)
             things.append(moved(subject, None, (0, 0, floor - subject.points()[:, 2].min())))
@@ -320,9 +320,9 @@ def _surroundings(recipe: Any, rng: np.random.Generator, floor: float, view: Cam
 def background_of(
     recipe: Any, seed: int, index: int, size: int, subject_colour: np.ndarray | None, sources: Any
 ) -> tuple[np.ndarray, dict[str, Any]]:
-    """The drawn background of a sample, linear float32 [size, size, 3], and its factors; the same at every size.
+    """The background of a sample, linear float32 [size, size, 3], and its factors; the same scene at every size.
 
-    `subject_colour` linear [3], or None where the subject is not known yet (the factor `similar` is ignored then).
+    `subject_colour` linear [3], or None if the subject is not known yet (the factor `similar` is ignored then).
     """
     rng = stream(seed, BACKGROUND_STREAM, index)
     factors = draw(rng, recipe.background)
@@ -335,8 +335,8 @@ def background_of(
 def describe(recipe: Any, seed: int, foreground: int, attempt: int = 0, sources: Any = None) -> Scene:
     """The scene of one foreground: a pure function of (recipe, seed, foreground, attempt).
 
-    Another attempt has other subjects of the same families under the same camera and light. `sources` gives photos and
-    distractors to a background that lights the scene. Foregrounds from DISTRACTORS on are single, alone and sharp.
+    Another attempt has other subjects of the same families under the same camera and lights. `sources` provides photos
+    and distractors for a background that lights the scene. Foregrounds from DISTRACTORS on are one sharp subject.
     """
     rng = stream(seed, SCENE_STREAM, foreground)
     arrangement, camera, lights = draw(rng, recipe.arrangement), draw(rng, recipe.camera), draw(rng, recipe.lights)
@@ -361,7 +361,7 @@ def describe(recipe: Any, seed: int, foreground: int, attempt: int = 0, sources:
     away = (view.origin - view.target) / np.linalg.norm(view.origin - view.target)
     radius = float(np.linalg.norm(points, axis=1).max())
     floor = float(points[:, 2].min())
-    in_scene = in_scene and view.origin[2] > floor + 0.1 * radius  # a shift may take the camera under the ground
+    in_scene = in_scene and view.origin[2] > floor + 0.1 * radius  # a shift may move the camera below the ground
     arrangement["in_scene"] = bool(in_scene)
     surroundings = _surroundings(recipe, shapes, floor, view, radius) if in_scene else []
 
@@ -377,12 +377,12 @@ def describe(recipe: Any, seed: int, foreground: int, attempt: int = 0, sources:
         lights["file"] = file
     else:
         sky = _sky(rng, kind, strength, lights["tint"])
-    if kind in ("background", "environment"):  # its own brightest place is the only lamp, if there is one
+    if kind in ("background", "environment"):  # a background's brightest spot is the only lamp; environments have none
         way, colour = brightest(sky)
         lamps = [replace(lamp, direction=way, irradiance=colour * luminance(lamp.irradiance)) for lamp in lamps[:1]]
         if kind == "environment":
             lamps = []
-    if any(subject.transmissive() for subject in subjects):  # a lamp without size leaves no highlight on smooth glass
+    if any(subject.transmissive() for subject in subjects):  # a lamp of no size leaves no highlight on smooth glass
         lamps = [replace(lamp, kind="area") for lamp in lamps]
     factors = {
         "family": families[0] if families else "none",

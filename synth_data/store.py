@@ -1,4 +1,4 @@
-"""The data set on disk: one sample and the folder's index, written and read.
+"""The data set on disk: reading and writing samples, and the index of the folder.
 
 Composited on disk, a Hugging Face imagefolder:
 images/000137.png       8-bit sRGB
@@ -7,15 +7,15 @@ masks/000137.png        target mask: 8-bit, 255 where alpha >= 0.5
 classes/000137.png      target classes: 8-bit class ids, named in classes.json; 0 is the background
 instances/000137.png    target classes: 8-bit instance ids; 0 is the background
 
-Composited on the fly, one foreground and one background a sample, to be recombined while training:
+Composited on the fly, one foreground and one background per sample, recombined in training:
 foregrounds/000137.exr  half R, G, B (linear, premultiplied), A and 32-bit `instance`
 backgrounds/000137.png  8-bit sRGB
 
 Both:
-metadata.jsonl          in index order: the files' names, seed, index, recipe, factors (a JSON string)
-recipe.yaml             the recipe it was rendered with
+metadata.jsonl          in index order: file names, seed, index, recipe, factors (a JSON string)
+recipe.yaml             the recipe that it was rendered with
 render.json             seed, size, variant, target, compositing, a digest of each folder that the recipe reads
-                        from, and the versions that did it
+                        from, and package versions
 classes.json            target classes: {id: name}
 """
 
@@ -32,10 +32,11 @@ from typing import Any
 import numpy as np
 import yaml
 
+from synth_data.drawing import png
 from synth_data.errors import MissingFile, UserError, one_line
 
-JOURNAL = ".rendered.jsonl"  # rows of finished samples as they finish; gone when the run is complete
-NEUTRAL = {"target": "alpha", "compositing": "disk", "inputs": {}}  # what a render.json means that lacks them
+JOURNAL = ".rendered.jsonl"  # rows of samples in the order they finish; deleted when the run is complete
+NEUTRAL = {"target": "alpha", "compositing": "disk", "inputs": {}}  # defaults of keys that a render.json lacks
 TARGETS, COMPOSITING = ("alpha", "mask", "classes"), ("disk", "on_the_fly")
 MADE_BY = ("mitsuba", "drjit", "numpy", "scipy", "scikit-image", "opencv-python-headless", "pillow", "trimesh")
 BAD_LINE = "not a sample's row; delete that line and render again"
@@ -49,8 +50,8 @@ class Pair:
         image: uint8 [H, W, 3], sRGB.
         alpha: float32 [H, W] in [0, 1].
         meta: seed, index, recipe (name) and factors (JSON string of every sampled factor).
-        instances: uint8 [H, W], 0 background, k the picture's k-th subject; None where nobody asked.
-        classes: uint8 [H, W], 0 background, else the class id of the subject; None where nobody asked.
+        instances: uint8 [H, W], 0 background, k the picture's k-th subject; None unless the target is classes.
+        classes: uint8 [H, W], 0 background, else the class id of the subject; None unless the target is classes.
     """
 
     image: np.ndarray
@@ -109,7 +110,7 @@ def meta_of(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Writes a file so that it is either whole or absent."""
+    """Writes a file atomically: it is complete or absent."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         temporary.write_bytes(content)
@@ -118,17 +119,8 @@ def write_bytes(path: Path, content: bytes) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def _png(array: np.ndarray) -> bytes:
-    """uint8 [H, W, 3], uint8 [H, W] or uint16 [H, W] as PNG."""
-    from PIL import Image
-
-    buffer = io.BytesIO()
-    Image.fromarray(array).save(buffer, format="PNG", compress_level=6)
-    return buffer.getvalue()
-
-
 def read_png(path: Path, mode: str) -> np.ndarray:
-    """The pixels of a PNG that must be of Pillow's `mode`; UserError names a file that cannot be read."""
+    """The pixels of a PNG whose Pillow mode must be `mode`; UserError if it cannot be read or has another mode."""
     from PIL import Image
 
     try:
@@ -137,9 +129,9 @@ def read_png(path: Path, mode: str) -> np.ndarray:
     except (OSError, SyntaxError, ValueError) as error:
         if isinstance(error, FileNotFoundError):
             raise
-        raise UserError(f"{path}: not a whole PNG ({' '.join(str(error).split())}); render it again") from error
+        raise UserError(f"{path}: not a complete PNG ({one_line(error)}); render it again") from error
     if found != mode:
-        raise UserError(f"{path}: pixels are of kind {found}, not {mode}; render it again")
+        raise UserError(f"{path}: pixels have mode {found}, not {mode}; render it again")
     return pixels
 
 
@@ -156,7 +148,7 @@ def _exr(layers: Layers) -> bytes:
 
 
 def read_foreground(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(colour, alpha, instances) of a foreground file; UserError names one that cannot be read."""
+    """(colour, alpha, instances) of a foreground file; UserError if it cannot be read."""
     import OpenEXR
 
     content = path.read_bytes()
@@ -164,39 +156,39 @@ def read_foreground(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         channels = OpenEXR.File(io.BytesIO(content), num_threads=0).channels()
         rgba, instances = channels["RGBA"].pixels, channels["instance"].pixels
     except (RuntimeError, ValueError, KeyError) as error:
-        raise UserError(f"{path}: not a whole foreground file ({one_line(error)}); render it again") from error
+        raise UserError(f"{path}: not a complete foreground file ({one_line(error)}); render it again") from error
     return rgba[..., :3], rgba[..., 3], instances.astype(np.uint8)
 
 
 def alpha_levels(alpha: np.ndarray) -> np.ndarray:
-    """Alpha in [0, 1] as the levels that a file keeps of it: uint16, 65535 = 1."""
+    """Alpha in [0, 1] as stored: uint16, 65535 = 1."""
     return np.round(alpha * 65535.0).astype(np.uint16)
 
 
 def alpha_of(levels: np.ndarray) -> np.ndarray:
-    """Alpha float32 of a file's levels."""
+    """Alpha float32 in [0, 1] from stored levels uint16."""
     return levels.astype(np.float32) / np.float32(65535)
 
 
 def write_pair(folder: Path, pair: Pair, target: str = "alpha") -> dict[str, Any]:
-    """Writes a pair's files (the picture last, each whole or absent) and returns its metadata row.
+    """Writes a pair's files (the picture last, each complete or absent) and returns its metadata row.
 
-    `target` alpha, mask or classes says which files there are beside picture and matte.
+    `target` (alpha, mask or classes) selects the files beside picture and matte.
     """
     names = file_names(pair.meta["index"], target)
     levels = alpha_levels(pair.alpha)
-    write_bytes(folder / names["alpha_file_name"], _png(levels))
+    write_bytes(folder / names["alpha_file_name"], png(levels))
     if target == "mask":
-        write_bytes(folder / names["mask_file_name"], _png(np.where(levels >= 32768, 255, 0).astype(np.uint8)))
+        write_bytes(folder / names["mask_file_name"], png(np.where(levels >= 32768, 255, 0).astype(np.uint8)))
     if target == "classes":
-        write_bytes(folder / names["classes_file_name"], _png(pair.classes))
-        write_bytes(folder / names["instances_file_name"], _png(pair.instances))
-    write_bytes(folder / names["file_name"], _png(pair.image))
+        write_bytes(folder / names["classes_file_name"], png(pair.classes))
+        write_bytes(folder / names["instances_file_name"], png(pair.instances))
+    write_bytes(folder / names["file_name"], png(pair.image))
     return {**names, **pair.meta}
 
 
 def read_pair(folder: Path, row: dict[str, Any]) -> Pair:
-    """The pair of a metadata row; the inverse of `write_pair`. UserError names a damaged file."""
+    """The pair of a metadata row; the inverse of `write_pair`. UserError for a damaged file."""
     image = read_png(folder / row["file_name"], "RGB")
     alpha = alpha_of(read_png(folder / row["alpha_file_name"], "I;16"))
     instances, classes = (
@@ -208,13 +200,13 @@ def read_pair(folder: Path, row: dict[str, Any]) -> Pair:
 def write_layers(folder: Path, layers: Layers) -> dict[str, Any]:
     """Writes the two files of a foreground and its background and returns their metadata row."""
     names = file_names(layers.meta["index"], compositing="on_the_fly")
-    write_bytes(folder / names["background_file_name"], _png(layers.background))
+    write_bytes(folder / names["background_file_name"], png(layers.background))
     write_bytes(folder / names["file_name"], _exr(layers))
     return {**names, **layers.meta}
 
 
 def read_layers(folder: Path, row: dict[str, Any]) -> Layers:
-    """The layers of a metadata row; the inverse of `write_layers`. UserError names a damaged file."""
+    """The layers of a metadata row; the inverse of `write_layers`. UserError for a damaged file."""
     colour, alpha, instances = read_foreground(folder / row["file_name"])
     background = read_png(folder / row["background_file_name"], "RGB")
     return Layers(colour, alpha, instances, background, meta_of(row))
@@ -224,7 +216,7 @@ def read_layers(folder: Path, row: dict[str, Any]) -> Layers:
 
 
 def _row(line: bytes, columns: set[str]) -> dict[str, Any] | None:
-    """A line of a list of samples; None if it is not the row of a sample that has these file columns."""
+    """A line of metadata as a row; None if it is not a sample's row with these file columns."""
     try:
         row = json.loads(line.decode())
         sound = isinstance(json.loads(row["factors"]), dict) and isinstance(row["index"], int) and row["index"] >= 0
@@ -235,7 +227,7 @@ def _row(line: bytes, columns: set[str]) -> dict[str, Any] | None:
 
 
 def _rows(path: Path, settings: dict[str, Any]) -> Iterable[tuple[str, dict[str, Any] | None, bool]]:
-    """(place, row or None, whether the line was cut off) of each line of a list of samples, if there is one."""
+    """(place, row or None, whether the line was cut off) of each line of a metadata file; nothing if it is absent."""
     columns = set(file_names(0, settings["target"], settings["compositing"]))
     *lines, rest = path.read_bytes().split(b"\n") if path.is_file() else [b""]
     for number, line in enumerate([*lines, rest] if rest else lines, start=1):
@@ -243,22 +235,22 @@ def _rows(path: Path, settings: dict[str, Any]) -> Iterable[tuple[str, dict[str,
 
 
 def read_rows(folder: Path) -> Iterable[tuple[str, dict[str, Any] | None]]:
-    """(place, row) of each line of metadata.jsonl; row is None where the line is not a sample's.
+    """(place, row) of each line of metadata.jsonl; row is None if the line is not a sample's.
 
-    UserError if there is no metadata.jsonl, and what `read_settings` raises.
+    MissingFile if there is no metadata.jsonl; errors of `read_settings`.
     """
     path = folder / "metadata.jsonl"
     if not path.is_file():
-        raise MissingFile(f"'{folder}' holds no metadata.jsonl; give a folder that render wrote")
+        raise MissingFile(f"'{folder}' holds no metadata.jsonl; give a folder written by `sdseg render`")
     for place, row, _ in _rows(path, read_settings(folder)):
         yield place, row
 
 
 def read_metadata(folder: Path, whole: bool = False) -> dict[int, dict[str, Any]]:
-    """index -> row of every sample that is recorded as finished and whose files are all there.
+    """index -> row of every finished sample whose files are all there.
 
-    A last line that was cut off, as a full disk leaves it, is left out. UserError names any other line that is not a
-    sample's row; if `whole`, also metadata.jsonl's last line and a file that is missing. See `read_settings` too.
+    A last line that was cut off, as a full disk leaves it, is skipped. UserError for any other line that is not a
+    sample's row; if `whole`, also for metadata.jsonl's last line and for a missing file. Errors of `read_settings` too.
     """
     settings, rows = read_settings(folder), {}
     for name in ("metadata.jsonl", JOURNAL):
@@ -275,16 +267,16 @@ def read_metadata(folder: Path, whole: bool = False) -> dict[int, dict[str, Any]
 
 
 def write_metadata(folder: Path, rows: dict[int, dict[str, Any]]) -> None:
-    """Writes metadata.jsonl in index order, whole or not at all."""
+    """Writes metadata.jsonl atomically, in index order."""
     lines = [json.dumps(rows[i], ensure_ascii=False) + "\n" for i in sorted(rows)]
     write_bytes(folder / "metadata.jsonl", "".join(lines).encode())
 
 
 def read_settings(folder: Path) -> dict[str, Any]:
-    """What render.json records. UserError if the folder is not a rendered set, or damaged."""
+    """The contents of render.json. MissingFile if there is none, UserError if it is damaged."""
     path = folder / "render.json"
     if not path.is_file():
-        raise MissingFile(f"'{folder}' holds no render.json; give a folder that `python -m synth_data render` wrote")
+        raise MissingFile(f"'{folder}' holds no render.json; give a folder written by `sdseg render`")
     try:
         settings = NEUTRAL | json.loads(path.read_text(encoding="utf-8"))
         for key, kind in {"seed": int, "size": int, "variant": str, "inputs": dict, "versions": dict}.items():
@@ -297,31 +289,31 @@ def read_settings(folder: Path) -> dict[str, Any]:
                 raise UserError(f"{key}: {settings[key]!r}")
     except (ValueError, TypeError) as error:
         raise UserError(
-            f"{path}: not what render writes ({one_line(error)}); delete the folder and render again"
+            f"{path}: not written by `sdseg render` ({one_line(error)}); delete the folder and render again"
         ) from error
     return settings
 
 
 def read_recipe(folder: Path) -> tuple[str, dict[str, Any]]:
-    """(text, content) of a set's recipe. UserError if it is lost or damaged."""
+    """(text, content) of a set's recipe. MissingFile if there is none, UserError if it is damaged."""
     path = folder / "recipe.yaml"
-    remedy = "put the recipe that the set was rendered with there"
+    remedy = "restore the recipe that the set was rendered with"
     if not path.is_file():
         raise MissingFile(f"{path}: missing; {remedy}")
     try:
         text = path.read_text(encoding="utf-8")
         content = yaml.safe_load(text)
     except (ValueError, yaml.YAMLError) as error:
-        raise UserError(f"{path}: damaged ({' '.join(str(error).split())}); {remedy}") from error
+        raise UserError(f"{path}: damaged ({one_line(error)}); {remedy}") from error
     if not isinstance(content, dict):
         raise UserError(f"{path}: damaged (not a mapping); {remedy}")
     return text, content
 
 
 def digest(path: str) -> str | None:
-    """What an outside folder (or file) of a recipe holds: a digest of its files' names and sizes; None if absent.
+    """A digest of the names and sizes of the files in a folder (or of a file) that a recipe refers to; None if absent.
 
-    A set of pictures on the Hub is no folder here, and is recorded as None.
+    A data set on the Hub is not a folder here and is recorded as None.
     """
     place = Path(path)
     if not place.exists():
@@ -332,7 +324,7 @@ def digest(path: str) -> str | None:
 
 
 def _difference(found: dict[str, Any], settings: dict[str, Any]) -> str | None:
-    """In words, the first of the settings that another rendering did not share."""
+    """In words, the first setting in which the folder's rendering differs from this one; None if there is none."""
     for key, value in settings.items():
         if key == "inputs":
             for path in sorted({*found["inputs"], *value}):
@@ -346,8 +338,8 @@ def _difference(found: dict[str, Any], settings: dict[str, Any]) -> str | None:
 def open_folder(folder: Path, recipe_text: str, settings: dict[str, Any], classes: dict[int, str]) -> None:
     """Creates the folder, or checks that it was rendered with the same recipe and settings.
 
-    `settings` holds seed, size, variant, target, compositing and inputs (path -> `digest`); `classes` the name of
-    each class id. UserError names what differs or is damaged; OSError if nothing can be written there.
+    `settings` holds seed, size, variant, target, compositing and inputs (path -> `digest`); `classes` names each class
+    id. UserError if the folder differs, is damaged or is not writable.
     """
     remedy = "give another --output, or delete the folder"
     names = file_names(0, settings["target"], settings["compositing"]).values()
@@ -371,38 +363,12 @@ def open_folder(folder: Path, recipe_text: str, settings: dict[str, Any], classe
         written = settings | {"versions": {name: version(name) for name in packages}}
         write_bytes(folder / "render.json", (json.dumps(written) + "\n").encode())
     except OSError as error:
-        if error.strerror is None:  # says itself what is missing
+        if error.strerror is None:  # MissingFile, which has its message already
             raise
-        raise UserError(
-            f"--output '{folder}' is not writable ({error.strerror}); give a folder you may write to"
-        ) from error
+        raise UserError(f"--output '{folder}' is not writable ({error.strerror}); give a writable folder") from error
 
 
 def clear_unfinished(folder: Path) -> None:
-    """Removes what a killed run left half written; only for the run that holds the folder."""
+    """Removes files that a killed run left incomplete. Call it only while holding the folder's lock."""
     for part in (*folder.glob(".*.part"), *folder.glob("*/.*.part")):
         part.unlink()
-
-
-# ------------------------------------------------------------------------------------------------ a look at it
-
-
-def contact_sheet(pairs: list[Pair], columns: int = 6) -> np.ndarray:
-    """Pairs of one size as one picture uint8 [H, W, 3]: each cell a picture and its matte side by side."""
-    cells = [
-        np.concatenate([p.image, np.repeat(np.round(p.alpha * 255).astype(np.uint8)[..., None], 3, 2)], 1)
-        for p in pairs
-    ]
-    gap = 4
-    height, width = cells[0].shape[:2]
-    rows = -(-len(cells) // columns)
-    sheet = np.full((rows * (height + gap) - gap, min(columns, len(cells)) * (width + gap) - gap, 3), 255, np.uint8)
-    for k, cell in enumerate(cells):
-        y, x = k // columns * (height + gap), k % columns * (width + gap)
-        sheet[y : y + height, x : x + width] = cell
-    return sheet
-
-
-def write_sheet(path: Path, pairs: list[Pair]) -> None:
-    """Writes a contact sheet of pairs as PNG."""
-    write_bytes(path, _png(contact_sheet(pairs)))

@@ -1,4 +1,4 @@
-"""A whole recipe as commented YAML: every factor with its range and its meaning, to start one's own from."""
+"""A complete recipe as commented YAML, every factor with its range and meaning: a start for recipes of one's own."""
 
 import ast
 import inspect
@@ -21,18 +21,18 @@ HEAD = """\
 
 name: {name}
 target: {target}  # alpha: the matte; mask adds a binary one; classes adds class and instance ids
-compositing: {compositing}  # disk: finished pictures; on_the_fly: layers, put together anew when read
-samples_per_pixel: {samples_per_pixel}  # light paths a pixel; coverage comes in steps of one over it
-max_depth: {max_depth}  # segments of a light path
-composites_per_foreground: {composites_per_foreground}  # samples that share a rendered foreground, each its own picture
-refraction: {refraction}  # greatest mean displacement of what is seen through a subject, in frame widths
+compositing: {compositing}  # disk: finished pictures; on_the_fly: layers, recombined each time they are read
+samples_per_pixel: {samples_per_pixel}  # light paths per pixel; coverage is a multiple of 1 / samples_per_pixel
+max_depth: {max_depth}  # most segments of a light path
+composites_per_foreground: {composites_per_foreground}  # samples that share one rendered foreground
+refraction: {refraction}  # largest mean displacement of what is seen through a subject, in frame widths
 photos: {photos}  # folders of pictures, or Hub ids of data sets, for backgrounds of the kind photo
 environments: {environments}  # folders of .hdr or .exr files, for skies of the kind environment
 """
 
 
 def meanings(table: type) -> dict[str, str]:
-    """The first line of the docstring under each field of a factor table."""
+    """The docstring under each field of a factor table, on one line."""
     body = ast.parse(textwrap.dedent(inspect.getsource(table))).body[0].body
     found = {}
     for statement, after in zip(body, body[1:], strict=False):
@@ -54,7 +54,7 @@ def _value(rule: dict[str, Any], value: Any) -> str:
 
 
 def table_text(name: str, table: Any) -> str:
-    """One table of a recipe, a line or two a factor."""
+    """One table of a recipe, with a comment for each factor."""
     known = meanings(type(table))
     about = " ".join(type(table).__doc__.split())
     if len(name) + len(about) + 5 <= WIDTH:
@@ -73,7 +73,7 @@ def table_text(name: str, table: Any) -> str:
 
 
 def recipe_text(recipe: Recipe, about: str) -> str:
-    """The recipe with all its tables, and those of the families that have a share."""
+    """The recipe as YAML, with all its tables and those of the families that have a share."""
     head = {f.name: getattr(recipe, f.name) for f in fields(Recipe)}
     head |= {key: "[" + ", ".join(head[key]) + "]" for key in ("photos", "environments")}
     head["refraction"] = _number(recipe.refraction)

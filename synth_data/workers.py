@@ -1,4 +1,4 @@
-"""Runs: many samples by several processes or hosts, resumable, the same bytes whatever their number."""
+"""Runs: many samples from several processes or hosts, resumable, with the same bytes for any number of them."""
 
 import errno
 import fcntl
@@ -43,12 +43,12 @@ _recipe: Recipe | None = None
 
 
 class WouldFailAgain(RenderError):
-    """A sample failed for what it was given, such as an unreadable photo: another try cannot help."""
+    """A sample failed because of its input, such as an unreadable photo: trying again will not help."""
 
 
 @contextmanager
 def _single_threaded() -> Iterator[None]:
-    """Keeps numpy in the processes started inside to one thread: workers are the parallelism."""
+    """Limits numpy to one thread in processes started inside: the workers are the parallelism."""
     names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
     before = {name: os.environ.get(name) for name in names}
     os.environ.update(dict.fromkeys(names, "1"))
@@ -63,13 +63,13 @@ def _single_threaded() -> Iterator[None]:
 
 
 def _leave_with_parent() -> None:
-    """Ends this worker when the process that started it is gone, even by SIGKILL."""
+    """Ends this worker once the process that started it is gone, even if it was killed."""
     multiprocessing.connection.wait([multiprocessing.parent_process().sentinel])
     os._exit(1)
 
 
 def _load(recipe_text: str, variant: str) -> None:
-    """Makes this process ready for `_make`."""
+    """Prepares this process for `_make`."""
     global _recipe
     from synth_data.render import start
 
@@ -79,15 +79,15 @@ def _load(recipe_text: str, variant: str) -> None:
 
 def _begin(recipe_text: str, variant: str) -> None:
     """Prepares a worker process."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C
     threading.Thread(target=_leave_with_parent, daemon=True).start()
     _load(recipe_text, variant)
 
 
 def _make(seed: int, foreground: int, indices: list[int], size: int, folder: Path | None) -> list[Any]:
-    """Samples of one foreground; returns the pairs, or writes what the recipe asks for and returns rows.
+    """Renders samples of one foreground; returns the pairs, or with a `folder` writes them and returns their rows.
 
-    RenderError names the samples that failed; it is `WouldFailAgain` if their input was at fault.
+    RenderError names the samples that failed; it is `WouldFailAgain` if their input was the cause.
     """
     from synth_data.compose import make_layers, make_pairs
 
@@ -100,7 +100,7 @@ def _make(seed: int, foreground: int, indices: list[int], size: int, folder: Pat
     except Exception as error:
         first = (str(error).splitlines() or [type(error).__name__])[0]
         if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-            first += f"; make room in {tempfile.gettempdir()}, or set TMPDIR to another folder."
+            first += f"; free space in {tempfile.gettempdir()}, or set TMPDIR to another folder."
         kind = WouldFailAgain if isinstance(error, UserError) else RenderError
         raise kind(f"samples {indices} of seed {seed} could not be rendered: {first}") from error
     if folder is None:
@@ -116,9 +116,9 @@ def shard_of(recipe: Recipe, indices: Sequence[int], part: int, parts: int) -> l
 def _results(
     recipe: Recipe, seed: int, indices: Sequence[int], size: int, workers: int, variant: str, folder: Path | None
 ) -> Iterator[list[Any]]:
-    """What `_make` returns, group after group in the order they finish.
+    """The results of `_make`, group by group, as they finish.
 
-    After an error nothing new is begun, what was in the making is still handed over, then the error is raised.
+    After an error no new group is started, the running ones are still yielded, and then the error is raised.
     """
     groups: dict[int, list[int]] = {}
     for index in indices:
@@ -129,9 +129,9 @@ def _results(
         pool = ProcessPoolExecutor(min(workers, len(groups)), context, _begin, (recipe.text, variant))
         try:
             running: set[Future] = set()
-            trouble = None
+            failure = None
             while True:
-                while trouble is None and len(running) < 2 * workers and (group := next(waiting, None)) is not None:
+                while failure is None and len(running) < 2 * workers and (group := next(waiting, None)) is not None:
                     running.add(pool.submit(_make, seed, group[0], group[1], size, folder))
                 if not running:
                     break
@@ -141,20 +141,20 @@ def _results(
                         continue
                     if (error := future.exception()) is None:
                         yield future.result()
-                    elif trouble is None:
-                        trouble = error
+                    elif failure is None:
+                        failure = error
                         for other in running:
                             other.cancel()
-            if trouble is not None:
-                raise trouble
+            if failure is not None:
+                raise failure
         finally:
             pool.shutdown(cancel_futures=True)
 
 
 def check_variant(variant: str) -> None:
-    """UserError if the variant is unknown or cannot render here.
+    """UserError if the variant is unknown or cannot render here, MissingPackage if the renderer is not installed.
 
-    Tried in a process of its own: an unfit LLVM takes the process down, and only once it renders.
+    The trial runs in a process of its own: an unsuitable LLVM crashes the process, and only when it renders.
     """
     from synth_data.render import NEEDS, VARIANTS
 
@@ -178,7 +178,7 @@ def render_pairs(
 
 
 def render_sample(recipe: Recipe, seed: int, index: int, size: int, variant: str, folder: Path) -> dict[str, Any]:
-    """Renders one sample into `folder`, whose subfolders are made; returns its metadata row."""
+    """Renders one sample into `folder`, creating its subfolders; returns the sample's metadata row."""
     for name in file_names(index, recipe.target, recipe.compositing).values():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
     ((row,),) = _results(recipe, seed, [index], size, 1, variant, folder)
@@ -187,20 +187,18 @@ def render_sample(recipe: Recipe, seed: int, index: int, size: int, variant: str
 
 @contextmanager
 def _held(folder: Path) -> Iterator[Any]:
-    """The journal of a folder, locked: one run at a time writes there. Left-overs of a killed run are removed."""
+    """The folder's journal, locked, so that one run at a time writes there; removes the remains of a killed run."""
     try:
         journal = open(folder / JOURNAL, "ab", buffering=0)
     except OSError as error:
-        raise UserError(
-            f"--output '{folder}' is not writable ({error.strerror}); give a folder you may write to"
-        ) from error
+        raise UserError(f"--output '{folder}' is not writable ({error.strerror}); give a writable folder") from error
     with journal:
         try:
             fcntl.flock(journal, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise RenderError(
                 f"--output '{folder}': another run is writing to it; wait for it to end, or give each run its own "
-                "--output and put them together with `python -m synth_data join`."
+                "--output and merge them with `sdseg join`."
             ) from None
         clear_unfinished(folder)
         yield journal
@@ -224,10 +222,13 @@ def render_dataset(
 ) -> int:
     """Renders what is missing of the samples `indices` into `folder` (see store.py); returns how many.
 
-    Running it again, after whatever interruption, finishes the rest and ends with the same bytes.
-    metadata.jsonl names only finished samples at any time. UserError if the folder holds another rendering or is
-    damaged, RenderError if another run is writing to it, a sample fails (`WouldFailAgain` for wrong input) or the disk
-    is full; finished samples are kept.
+    Run again after any interruption, it renders the rest and ends with the same bytes. At any time metadata.jsonl lists
+    finished samples only. After an error the finished samples are kept.
+
+    Raises:
+        UserError: the folder holds another rendering, is damaged or not writable.
+        RenderError: another run is writing to it, the disk is full, or a sample failed (`WouldFailAgain` if its input
+            was the cause).
     """
     from synth_data.scene import CLASSES
 
@@ -244,7 +245,7 @@ def render_dataset(
         rows = read_metadata(folder)
         missing = [i for i in indices if i not in rows]
         try:
-            write_metadata(folder, rows)  # with what the last run left in the journal, so that can start afresh
+            write_metadata(folder, rows)  # includes what the last run left in the journal, which is then emptied
             journal.truncate(0)
             if missing:
                 _render_missing(recipe, seed, missing, size, workers, variant, folder, rows, journal)
@@ -252,8 +253,8 @@ def render_dataset(
         except OSError as error:
             kept = _leave_whole(folder, recipe, rows, missing)
             raise RenderError(
-                f"--output '{folder}': cannot be written any more ({error.strerror}); the {kept} finished samples are "
-                "kept; make room there, or copy them to a larger disk."
+                f"--output '{folder}': can no longer be written ({error.strerror}); the {kept} finished samples are "
+                "kept; free space there, or copy them to a larger disk."
             ) from error
         except RenderError:
             _leave_whole(folder, recipe, rows, missing)
@@ -273,7 +274,7 @@ def _render_missing(
     rows: dict[int, dict[str, Any]],
     journal: Any,
 ) -> None:
-    """Renders samples into `folder` and adds them to `rows` and to the journal as they finish."""
+    """Renders samples into `folder`, adding each to `rows` and to the journal when it is finished."""
     from tqdm import tqdm
 
     total = len(rows.keys() | set(missing))
@@ -293,7 +294,7 @@ def _render_missing(
 
 
 def _leave_whole(folder: Path, recipe: Recipe, rows: dict[int, dict[str, Any]], missing: list[int]) -> int:
-    """After an error: no files but those of finished samples, all listed if there is room; returns how many."""
+    """After an error: removes files of unfinished samples and lists the finished ones; returns how many there are."""
     for _ in range(2):
         for index in missing:
             if index not in rows:
@@ -302,7 +303,7 @@ def _leave_whole(folder: Path, recipe: Recipe, rows: dict[int, dict[str, Any]], 
         try:
             write_metadata(folder, rows)
             break
-        except OSError:  # no room for the list of all: keep what metadata.jsonl and the journal list already
+        except OSError:  # no space for the full list: keep what metadata.jsonl and the journal already list
             rows = read_metadata(folder)
     return len(rows)
 
@@ -310,8 +311,8 @@ def _leave_whole(folder: Path, recipe: Recipe, rows: dict[int, dict[str, Any]], 
 # ------------------------------------------------------------------------------------------------ shards
 
 
-def _place(source: Path, target: Path) -> None:
-    """Puts a file at `target`: linked where the file system can, else copied; whole or absent."""
+def _link_or_copy(source: Path, target: Path) -> None:
+    """Links a file to `target`, or copies it where the file system cannot; complete or absent."""
     if target.exists() and source.samefile(target):
         return
     target.unlink(missing_ok=True)
@@ -326,14 +327,17 @@ def _same_bytes(one: Path, two: Path) -> bool:
 
 
 def join(shards: list[Path], folder: Path, partial: bool = False) -> int:
-    """Puts the sets of several runs together in `folder`: the bytes that one run would have written there.
+    """Merges the sets of several runs in `folder`, byte for byte as a single run would have written them.
 
-    Returns the number of samples in it. Files are linked where the file system can, else copied; what `folder` already
-    holds of the same rendering stays. UserError if the sets are not of one rendering, if one index has two different
-    samples, if a list or recipe is damaged, or (unless `partial`) if an index from 0 on or a listed file is missing or
-    a shard's run has not ended.
+    Returns the number of samples. Files are hard-linked where the file system can, else copied; samples of the same
+    rendering that `folder` already holds stay.
+
+    Raises:
+        UserError: the sets are not of one rendering, two of them differ in a sample, a list or a recipe is damaged, or
+            (unless `partial`) an index from 0 on or a listed file is missing or a shard is not finished.
+        RenderError: `folder` cannot be written, or another run is writing to it.
     """
-    home = folder.resolve()  # a shard may be the output folder, however it is spelt
+    home = folder.resolve()  # one of the shards may be the output folder, under any name
     found: dict[int, tuple[Path, dict[str, Any]]] = {}
     settings, recipe = read_settings(shards[0]), read_recipe(shards[0])[0]
     sources = [*shards, *([folder] if (folder / "render.json").is_file() else [])]
@@ -356,14 +360,14 @@ def join(shards: list[Path], folder: Path, partial: bool = False) -> int:
                 continue
             first, known = found[index]
             if row != known or not all(_same_bytes(first / name, shard / name) for name in files_of(row).values()):
-                raise UserError(f"'{first}' and '{shard}' hold different samples {index}; render one of them again")
+                raise UserError(f"'{first}' and '{shard}' differ in sample {index}; render it again in one of them")
     if not found:
         raise UserError(f"{', '.join(map(str, shards))}: no finished samples; run the shards' commands first")
     gap = next((i for i in range(max(found)) if i not in found), None)
     if gap is not None and not partial:
         raise UserError(
             f"sample {gap} is in none of the {len(shards)} folders; render it (--indices {gap}:{gap + 1}) or the shard "
-            "that lacks it, or add --partial to join what there is"
+            "that lacks it, or add --partial to merge the others"
         )
     rows = {index: row for index, (_, row) in found.items()}
     try:
@@ -373,7 +377,7 @@ def join(shards: list[Path], folder: Path, partial: bool = False) -> int:
         with _held(folder):
             for shard, row in found.values():
                 for name in files_of(row).values() if shard.resolve() != home else ():
-                    _place(shard / name, folder / name)
+                    _link_or_copy(shard / name, folder / name)
             for name in ("recipe.yaml", "classes.json", "render.json"):
                 if (shards[0] / name).is_file():
                     write_bytes(folder / name, (shards[0] / name).read_bytes())
@@ -381,6 +385,6 @@ def join(shards: list[Path], folder: Path, partial: bool = False) -> int:
             (folder / JOURNAL).unlink()
     except OSError as error:
         raise RenderError(
-            f"--output '{folder}': cannot be written ({error.strerror}); make room there or give another --output."
+            f"--output '{folder}': cannot be written ({error.strerror}); free space there or give another --output."
         ) from error
     return len(rows)

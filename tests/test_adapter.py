@@ -34,6 +34,11 @@ def test_round_trip_is_exact(miniature, miniature_adapter, tmp_path):
     assert all(torch.equal(first[key], second[key]) for key in first)
     assert all(".lora_A." in key or ".lora_B." in key for key in first)
     assert read_adapter(tmp_path / "again").config == adapter.config
+    record = tmp_path / "again" / "sdseg_config.json"
+    settings = json.loads(record.read_text())
+    assert "in_channels" not in settings
+    record.write_text(json.dumps(settings | {"in_channels": 8}))  # as older versions wrote it
+    assert read_adapter(tmp_path / "again").config == adapter.config
     public = {key: value for key, value in inference_scheduler().config.items() if not key.startswith("_")}
     assert public.items() <= dict(adapter.scheduler.config).items()
     assert not list(tmp_path.glob(".*"))

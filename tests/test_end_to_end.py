@@ -1,4 +1,4 @@
-"""The main job through its command lines: render, train, infer, judge; and the shipped miniature's worth."""
+"""The main workflow through its command lines (render, train, infer, evaluate), the demo, and the shipped miniature."""
 
 import json
 import subprocess
@@ -8,27 +8,29 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from sdseg import demo
+from sdseg.cli import COMMANDS
 from sdseg.imaging import read_alpha
 
 ROOT = Path(__file__).parent.parent
 RECIPE = "configs/recipes/fur_solids.yaml"
 
 
-def run(*words) -> str:
-    result = subprocess.run([sys.executable, *map(str, words)], cwd=ROOT, capture_output=True, text=True)
+def run(*command) -> str:
+    result = subprocess.run([sys.executable, *map(str, command)], cwd=ROOT, capture_output=True, text=True)
     assert result.returncode == 0, result.stdout + result.stderr
     return result.stdout
 
 
 @pytest.fixture(scope="module")
 def renders(tmp_path_factory) -> Path:
-    """Nine held-out renders: a seed that neither the base nor the shipped adapter saw."""
+    """Nine held-out renders, of a seed that neither the base nor the shipped adapter was trained on."""
     folder = tmp_path_factory.mktemp("renders")
     run("-m", "synth_data", "render", "--recipe", RECIPE, "--count", 9, "--size", 64, "--seed", 77, "--output", folder)
     return folder
 
 
-def test_render_train_infer_judge(renders, tmp_path):
+def test_render_train_infer_evaluate(renders, tmp_path):
     run(
         "train.py", "--config", "configs/demo.yaml", "--train_data_dir", renders, "--output_dir", tmp_path / "run",
         "--max_train_steps", 2, "--lr_warmup_steps", 1, "--train_batch_size", 4, "--cached_variants", 1,
@@ -53,22 +55,15 @@ def test_render_train_infer_judge(renders, tmp_path):
 
 
 def test_shipped_adapter_beats_half_of_grabcut(renders, tmp_path):
-    """The bar of the demo, on other held-out renders: MAD at most half of the better classical method's."""
+    """The demo's target on other held-out renders: MAD at most half of the better classical method's."""
     run(
         "infer.py", "--input", renders / "images", "--output", tmp_path / "shipped", "--num_inference_steps", 4,
         "--ensemble_size", 4,
     )  # fmt: skip
     run(
-        "-m",
-        "sdseg.classical",
-        "--method",
-        "otsu",
-        "grabcut",
-        "--input",
-        renders / "images",
-        "--output",
+        "-m", "sdseg.classical", "--method", "otsu", "grabcut", "--input", renders / "images", "--output",
         tmp_path / "classical",
-    )
+    )  # fmt: skip
     from sdseg.evaluation.evaluate import evaluate_folder
 
     mad = {
@@ -80,6 +75,47 @@ def test_shipped_adapter_beats_half_of_grabcut(renders, tmp_path):
         }.items()
     }
     assert mad["shipped"] <= min(mad["otsu"], mad["grabcut"]) / 2, mad
+
+
+def test_demo_stages_are_commands_with_shipped_files(tmp_path, monkeypatch):
+    """Words of `sdseg`, and files given by paths that do not depend on the working directory."""
+    monkeypatch.chdir(tmp_path)
+    commands = []
+    stages = demo.Stages()
+
+    def record(name, *command):
+        stages.seconds[name] = 1.0
+        commands.append(command)
+
+    monkeypatch.setattr(stages, "run", record)
+    folders = demo.render(stages, tmp_path, workers=1)
+    demo.train(stages, tmp_path, *folders)
+    demo.matte(stages, tmp_path, tmp_path)
+    assert [command[0] for command in commands] == ["render"] * 2 + ["train"] * 2 + ["infer"] * 3 + ["classical"]
+    assert {command[0] for command in commands} <= COMMANDS.keys()
+    shipped = [value for command in commands for flag, value in zip(command, command[1:], strict=False)
+               if flag in ("--recipe", "--config")]  # fmt: skip
+    assert len(shipped) == 4 and all(path.is_absolute() and path.is_file() for path in shipped)
+
+
+@pytest.mark.slow
+def test_demo_runs_outside_the_repository(tmp_path, monkeypatch, capfd):
+    """Every stage on a few pictures and for two steps of training."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.setattr(demo, "HELD_OUT_COUNT", 4)
+    monkeypatch.setattr(demo, "TRAINING_COUNTS", (4, 4))
+    few_steps = ["--max_train_steps", 2, "--lr_warmup_steps", 1, "--num_validation_images", 1, "--report_to", "none"]
+    run_stage = demo.Stages.run
+    monkeypatch.setattr(
+        demo.Stages,
+        "run",
+        lambda self, name, word, *rest: run_stage(self, name, word, *rest, *(few_steps if word == "train" else [])),
+    )
+    assert demo.main(["--output", "out", "--workers", "1"]) == 0
+    metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert metrics["held_out"].keys() == demo.METHODS.keys() and metrics["held_out"]["shipped"]["count"] == 4
+    assert "shipped: MAD" in capfd.readouterr().out and (tmp_path / "out" / "report.html").is_file()
 
 
 def test_embedded_folders_are_small_and_safe():

@@ -15,7 +15,6 @@ from sdseg.imaging import (
     read_alpha,
     read_image,
     replacing,
-    tensor_to_image,
     write_alpha,
     write_image,
 )
@@ -348,16 +347,11 @@ def test_a_failed_write_leaves_the_old_file(tmp_path):
     assert os.listdir(tmp_path) == ["a.json"]
 
 
-def test_image_tensor_round_trip():
+def test_images_become_tensors_in_minus_one_to_one():
     levels = np.arange(256, dtype=np.uint8).repeat(3).reshape(16, 16, 3)
     tensor = image_to_tensor(levels)
     assert tensor.shape == (1, 3, 16, 16) and tensor.min() == -1 and tensor.max() == 1
     np.testing.assert_allclose(tensor[0, 1].numpy(), levels[..., 1] / 127.5 - 1, atol=1e-6)
-    np.testing.assert_array_equal(tensor_to_image(tensor), levels)
-    clamped = (tensor[0] * 3).clamp(-1, 1)
-    np.testing.assert_array_equal(tensor_to_image(tensor[0] * 3), tensor_to_image(clamped))
-    with pytest.raises(AssertionError):
-        tensor_to_image(tensor * float("nan"))
 
 
 def test_channels_stay_in_order():

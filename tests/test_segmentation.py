@@ -1,4 +1,4 @@
-"""Classes and masks all the way: pairs -> training on the shipped miniature -> infer.py -> evaluate."""
+"""Classes and masks from end to end: pairs, training on the shipped miniature, inference, evaluation."""
 
 import json
 import shutil
@@ -77,30 +77,30 @@ def arguments(shapes, output: Path, **changes) -> list[str]:
 
 @pytest.fixture(scope="module")
 def trained(shapes, tmp_path_factory) -> Path:
-    """Run folder of 60 steps on the classes."""
+    """Run folder after 60 steps on the classes."""
     run = tmp_path_factory.mktemp("runs") / "classes"
     assert train(arguments(shapes, run)) == 0
     return run
 
 
 @pytest.fixture(scope="module")
-def drawn(trained, shapes, tmp_path_factory) -> Path:
-    """What infer.py makes of the held-out pictures."""
-    output = tmp_path_factory.mktemp("drawn") / "maps"
+def maps(trained, shapes, tmp_path_factory) -> Path:
+    """Class maps of the held-out pictures."""
+    output = tmp_path_factory.mktemp("predicted") / "maps"
     flags = ["--ensemble_size", "4", "--output_uncertainty", "--output_overlay", "--batch_size", "4"]
     adapter = ["--adapter", str(trained / "adapter")]
     assert infer([*adapter, "--input", str(shapes[1] / "images"), "--output", str(output), *flags]) == 0
     return output
 
 
-def test_classes_are_learnt_and_judged(drawn, shapes, trained):
-    names = read_class_names(drawn / "classes.json")
+def test_classes_are_learned_and_evaluated(maps, shapes, trained):
+    names = read_class_names(maps / "classes.json")
     assert names == NAMES
-    result = evaluate_folder(drawn, shapes[1] / "classes", kind="classes", classes=names, resamples=50)
+    result = evaluate_folder(maps, shapes[1] / "classes", kind="classes", classes=names, resamples=50)
     truth = np.stack([np.asarray(Image.open(path)) for path in sorted((shapes[1] / "classes").iterdir())])
     counts = np.bincount(truth[truth != 255], minlength=3) / (truth != 255).sum()
     assert result["set"]["accuracy"] > counts.max() + 0.1
-    assert result["set"]["mean_iou"] > counts.max() / 3 + 0.2  # of the majority class alone
+    assert result["set"]["mean_iou"] > counts.max() / 3 + 0.2  # of predicting the majority class only
     assert not result["unused_predictions"]
     rows = [json.loads(line) for line in (trained / "stats.jsonl").read_text().splitlines()]
     validation = [row for row in rows if "validation_mean_iou" in row][-1]
@@ -108,7 +108,7 @@ def test_classes_are_learnt_and_judged(drawn, shapes, trained):
     assert "validation_mad" not in validation
 
 
-def test_files_of_a_class_run(drawn, trained, shapes):
+def test_files_of_a_run_on_classes(maps, trained, shapes):
     adapter = read_adapter(trained / "adapter").config
     assert adapter.target == "classes" and adapter.class_names == NAMES and adapter.format_version == 2
     assert json.loads((trained / "adapter" / "sdseg_config.json").read_text())["format_version"] == 2
@@ -117,7 +117,7 @@ def test_files_of_a_class_run(drawn, trained, shapes):
     grid = np.asarray(Image.open(trained / "validation" / "step-000060.png"))
     assert grid.shape == (4 * 32, 4 * 32, 3)
     colours = np.array(adapter.class_colours, np.uint8)
-    with Image.open(drawn / "000000.png") as picture:
+    with Image.open(maps / "000000.png") as picture:
         assert picture.mode == "P"
         ids = np.asarray(picture)
         assert np.array_equal(np.asarray(picture.convert("RGB")), colours[ids])
@@ -127,27 +127,24 @@ def test_files_of_a_class_run(drawn, trained, shapes):
     out = pipeline(photo, ensemble_size=4, batch_size=4, generator=generator, output_uncertainty=True,
                    output_probabilities=True, output_samples=True)  # fmt: skip
     assert np.array_equal(out.prediction[0], ids) and ids.dtype == np.uint8
-    assert np.abs(read_grey16(drawn / "000000.uncertainty.png") - out.uncertainty[0]).max() < 1 / 65535
+    assert np.abs(read_grey16(maps / "000000.uncertainty.png") - out.uncertainty[0]).max() < 1 / 65535
     shares = np.stack([(out.samples[0] == number).mean(axis=0) for number in range(3)])
     np.testing.assert_allclose(out.probabilities[0], shares, atol=1e-6)
     assert 0 < out.uncertainty[0].mean() < 0.5
-    shown = np.asarray(Image.open(drawn / "000000.overlay.png")).astype(int)
+    overlay = np.asarray(Image.open(maps / "000000.overlay.png")).astype(int)
     photo = np.asarray(Image.open(photo).convert("RGB")).astype(int)
-    assert np.abs(shown - (photo + colours[ids]) / 2).max() <= 0.5
+    assert np.abs(overlay - (photo + colours[ids]) / 2).max() <= 0.5
 
 
-def test_a_run_on_classes_goes_on_bit_for_bit(trained, shapes, tmp_path):
-    """In its own colours, which are kept in the run."""
+def test_a_run_on_classes_resumes_bit_for_bit(trained, shapes, tmp_path):
+    """With its own colours, which run.json keeps."""
     changes = dict(max_train_steps=4, checkpointing_steps=2, pixel_loss_share=0.5, lr_warmup_steps=1)
-    del_validation = [
-        flag for flag in arguments(shapes, tmp_path / "whole", **changes) if "validation_data" not in flag
-    ]
-    assert train(del_validation) == 0
+    flags = [flag for flag in arguments(shapes, tmp_path / "whole", **changes) if "validation_data" not in flag]
+    assert train(flags) == 0
     shutil.copytree(tmp_path / "whole", tmp_path / "killed")
     shutil.rmtree(tmp_path / "killed" / "adapter")
     shutil.rmtree(tmp_path / "killed" / "checkpoint-4")
-    again = [flag.replace("/whole", "/killed") for flag in del_validation]
-    assert train(again) == 0
+    assert train([flag.replace("/whole", "/killed") for flag in flags]) == 0
     one, other = (load_file(tmp_path / name / "adapter/adapter_model.safetensors") for name in ("whole", "killed"))
     assert all(torch.equal(one[key], other[key]) for key in one)
     stored = json.loads((tmp_path / "whole" / "run.json").read_text())["classes"]
@@ -163,7 +160,7 @@ def test_second_stage_lowers_the_pixel_loss_of_painted_classes(shapes, tmp_path)
     assert np.mean(losses[-5:]) < 0.7 * np.mean(losses[:5])
 
 
-def test_masks_are_learnt_and_written(shapes, tmp_path):
+def test_masks_are_learned_and_written(shapes, tmp_path):
     changes = dict(target="mask", max_train_steps=40, validation_steps=40, checkpointing_steps=40)
     assert train(arguments(shapes, tmp_path / "run", **changes)) == 0
     assert read_adapter(tmp_path / "run" / "adapter").config.target == "mask"
@@ -175,11 +172,11 @@ def test_masks_are_learnt_and_written(shapes, tmp_path):
         assert np.array_equal(np.asarray(mask) == 255, read_alpha(tmp_path / "out" / "000000.png") >= 0.5)
     result = evaluate_folder(tmp_path / "out", shapes[1] / "masks", kind="binary", resamples=50)
     truth = np.stack([np.asarray(Image.open(path)) > 0 for path in sorted((shapes[1] / "masks").iterdir())])
-    assert result["mean"]["iou"] > truth.mean() + 0.1  # of a mask of ones
+    assert result["mean"]["iou"] > truth.mean() + 0.1  # of an all-foreground mask
     assert not result["unused_predictions"]
 
 
-def test_what_does_not_fit_is_refused(shapes, trained, tmp_path, capsys):
+def test_contradictory_settings_are_refused(shapes, trained, tmp_path, capsys):
     def message(changes) -> str:
         assert train(arguments(shapes, tmp_path / "run", **changes)) == 2
         return capsys.readouterr().err.splitlines()[-1]
@@ -204,15 +201,15 @@ def test_what_does_not_fit_is_refused(shapes, trained, tmp_path, capsys):
 # ---------------------------------------------------------------- benchmarks/segmentation.py
 
 
-def test_the_unet_sees_the_pictures_that_lora_sees(shapes):
-    """Order, crops and mirrors: its batches, encoded, are the latents that train.py keeps for the same settings."""
+def test_the_unet_is_trained_on_the_same_pictures_as_lora(shapes):
+    """In the same order, with the same crops and flips: its batches, encoded, are the latents that training caches."""
     from sdseg.data import LatentSource, TrainingStream
     from sdseg.model import encode_image, load_base
     from sdseg.training.config import parse_training_config
     from sdseg.training.data import open_data
 
-    words = [str(word) for word in segmentation.stages(shapes[0], 3, (2, 2))[0]] + ["--lr_warmup_steps", "1"]
-    config = parse_training_config([*words, "--output_dir", "none"])
+    flags = [str(flag) for flag in segmentation.stages(shapes[0], 3, (2, 2))[0]] + ["--lr_warmup_steps", "1"]
+    config = parse_training_config([*flags, "--output_dir", "none"])
     vae = load_base("embedded").vae
     pictures, _ = open_data(config)
     colours = np.array(list(pictures.target.painted(vae).values()), np.uint8)
@@ -223,19 +220,19 @@ def test_the_unet_sees_the_pictures_that_lora_sees(shapes):
         source, len(pictures), seed=config.seed, latent_shape=(4, 8, 8), num_train_timesteps=1000,
         timestep_power=config.timestep_power, noise_strength=config.multires_noise_strength,
     )  # fmt: skip
-    for number, batch in enumerate(segmentation.batches(words)):
+    for number, batch in enumerate(segmentation.batches(flags)):
         assert len(batch["image"]) == config.train_batch_size
-        for place in (0, 23, 63):  # of several epochs: there are 24 pictures
-            item = stream[number * config.train_batch_size + place]
-            assert batch["index"][place] == item["index"] and batch["timestep"][place] == item["timestep"]
+        for row in (0, 23, 63):  # from several epochs: there are 24 pictures
+            item = stream[number * config.train_batch_size + row]
+            assert batch["index"][row] == item["index"] and batch["timestep"][row] == item["timestep"]
             with torch.no_grad():
-                encoded = encode_image(vae, batch["image"][place : place + 1])[0]
+                encoded = encode_image(vae, batch["image"][row : row + 1])[0]
             torch.testing.assert_close(encoded, item["image_latents"], atol=1e-4, rtol=1e-4)
     assert number == 1
 
 
 @pytest.mark.parametrize("parameters", [1_500_000, 2_228_736])
-def test_the_unet_is_as_large_as_the_adapter(parameters):
+def test_the_unet_has_as_many_parameters_as_the_adapter(parameters):
     network = segmentation.fitted_unet(parameters, 0)
     assert sum(value.numel() for value in network.parameters()) == pytest.approx(parameters, rel=0.005)
     logits = network(torch.zeros(2, 3, 32, 48))
@@ -251,27 +248,27 @@ def test_floor_and_ceiling_of_the_benchmark(shapes, tmp_path):
     assert floor["accuracy"] == pytest.approx(share) and floor["mean_iou"] == pytest.approx(share / 3)
     assert list(floor["iou"]) == ["background", "fur", "hair"] and floor["iou"]["fur"] == floor["subject_iou"] == 0
     ceiling = segmentation.judge(segmentation.draw_survivors(tmp_path / "ceiling", truths), truths)
-    assert floor["accuracy"] + 0.1 < ceiling["accuracy"] < 1  # colours for nine classes, at 32 px
+    assert floor["accuracy"] + 0.1 < ceiling["accuracy"] < 1  # nine classes at 32 px
 
 
 @pytest.mark.slow
 def test_recipe_to_table(tmp_path):
-    """Pictures of the shipped recipe, both methods trained, drawn and judged; a second run finds all of it."""
+    """The shipped recipe rendered, both methods trained and evaluated; a second run does none of this again."""
     command = [sys.executable, SCRIPT, "--output", tmp_path / "out", "--counts", "32", "8", "--steps", "60", "30"]
     command += ["--seeds", "0", "--unet_learning_rates", "3e-3", "--samples", "4", "--sheet", tmp_path / "sheet.jpg"]
     table = None
     for _ in range(2):
-        done = subprocess.run([str(word) for word in command], capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
-        lines = [line for line in done.stdout.splitlines() if line.startswith("|")]
+        result = subprocess.run([str(word) for word in command], capture_output=True, text=True)
+        assert result.returncode == 0, result.stderr
+        lines = [line for line in result.stdout.splitlines() if line.startswith("|")]
         assert table in (None, lines)
         table = lines
-    assert "+ " not in done.stdout
+    assert "+ " not in result.stdout
     assert len(table) == 2 + 5
     rows = json.loads((tmp_path / "out" / "results.json").read_text())
     sizes = [rows[name][0]["parameters"] for name in ("LoRA, 4 samples", "U-Net, 0.003")]
     assert sizes[0] == pytest.approx(sizes[1], rel=0.02)
-    for name in ("LoRA, 4 samples", "U-Net, 0.003"):  # after so few steps subjects are found, if not their classes
+    for name in ("LoRA, 4 samples", "U-Net, 0.003"):  # after so few steps subjects are separated, but not by class
         assert rows[name][0]["subject_iou"] > 0.05
         assert rows[name][0]["mean_iou"] < rows["truth through the VAE"][0]["mean_iou"]
     assert Image.open(tmp_path / "sheet.jpg").size == (2 * 2 * (5 * 64 + 8), 2 * 2 * 68)

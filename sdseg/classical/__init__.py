@@ -1,1 +1,1 @@
-"""Mattes without learning, the baselines a trained model has to beat: `python -m sdseg.classical`."""
+"""Photos in, mattes by methods without training out, the baselines of a trained model: `sdseg classical`."""

@@ -1,10 +1,10 @@
-"""Runs the methods that need no training on photos.
+"""Mattes photos by methods that need no training.
 
-    python -m sdseg.classical --method otsu --input FILE|DIR --output DIR
-    python -m sdseg.classical --method grabcut --boxes boxes.json --input DIR --output DIR
-    python -m sdseg.classical --method all --trimap DIR --input DIR --output DIR
+    sdseg classical --method otsu --input FILE|DIR --output DIR
+    sdseg classical --method grabcut --boxes boxes.json --input DIR --output DIR
+    sdseg classical --method all --trimap DIR --input DIR --output DIR
 
-With several methods, or `all`, every method writes an output folder of its own, DIR/<method>.
+With several methods, or `all`, each method writes its own output folder, DIR/<method>.
 """
 
 import argparse
@@ -33,9 +33,13 @@ def run_method(
 ) -> int:
     """Writes the output folder (see `sdseg.outputs`) of one method; returns how many photos failed.
 
-    `plan`: photos below `root` and their output names. `trimap_dir`: holds `<name>.png` for every output name.
-    `boxes`: {photo relative to root: x0, y0, x1, y1} for GrabCut. A photo that cannot be read, or has no usable
-    trimap or box, is named in run.json and on standard error, and the others are done all the same.
+    A photo that cannot be read, or has no usable trimap or box, is reported in run.json and on standard error; the
+    others are still processed.
+
+    Args:
+        plan: photos beneath `root` and their output names.
+        trimap_dir: holds `<name>.png` for every output name.
+        boxes: for GrabCut, {photo relative to root: (x0, y0, x1, y1)}.
     """
     from tqdm import tqdm
 
@@ -45,15 +49,15 @@ def run_method(
         entry = {"input": relative}
         try:
             image = read_image(path)
-            more = {}
+            kwargs = {}
             if method in TRIMAP_METHODS:
-                more["trimap"] = read_trimap(output_file(trimap_dir, name), image.shape[:2])
+                kwargs["trimap"] = read_trimap(output_file(trimap_dir, name), image.shape[:2])
             elif method == "grabcut" and boxes is not None:
                 if relative not in boxes:
-                    raise UserError("has no box; add one to the file of boxes")
-                more["box"] = entry["box"] = boxes[relative]
+                    raise UserError("has no box; add one to the --boxes file")
+                kwargs["box"] = entry["box"] = boxes[relative]
             start = time.perf_counter()
-            alpha = (METHODS | TRIMAP_METHODS)[method](image, **more)
+            alpha = (METHODS | TRIMAP_METHODS)[method](image, **kwargs)
             seconds = round(time.perf_counter() - start, 4)
         except ValueError as error:
             message = " ".join(str(error).split())
@@ -72,7 +76,11 @@ def run_method(
 
 
 def read_boxes(path: Path) -> dict[str, Box]:
-    """Reads a JSON object {photo relative to the input folder: [x0, y0, x1, y1]}, whole pixels."""
+    """Reads a JSON object {photo relative to the input folder: [x0, y0, x1, y1]} in whole pixels.
+
+    Raises:
+        UserError: other content.
+    """
     try:
         boxes = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
@@ -80,7 +88,7 @@ def read_boxes(path: Path) -> dict[str, Box]:
             f'{path}: is not JSON ({one_line(error)}); write {{"photo.jpg": [x0, y0, x1, y1], ...}}'
         ) from error
     if not isinstance(boxes, dict):
-        raise UserError(f'{path}: is no JSON object; write {{"photo.jpg": [x0, y0, x1, y1], ...}}')
+        raise UserError(f'{path}: is not a JSON object; write {{"photo.jpg": [x0, y0, x1, y1], ...}}')
     for name, box in boxes.items():
         if not (isinstance(box, list) and len(box) == 4 and all(type(value) is int for value in box)):
             raise UserError(f"{path}: the box of {name} is {box}; write four whole numbers, [x0, y0, x1, y1]")
@@ -88,10 +96,12 @@ def read_boxes(path: Path) -> dict[str, Box]:
 
 
 def choose_methods(names: list[str], trimap_dir: Path | None) -> list[str]:
-    """What `--method` names, each once; `all` stands for every method that the given inputs allow.
+    """The methods that `--method` names, without repetition; `all` means every method that the inputs allow.
 
-    Raises UserError where a method needs a trimap and none is given, UserError for a trimap folder that
-    is none, ModuleNotFoundError without pymatting.
+    Raises:
+        UserError: a method needs a trimap and none is given, a trimap is given that no method needs, or the folder of
+            trimaps does not exist.
+        MissingPackage: a trimap method without pymatting.
     """
     if "all" in names:
         names = [*METHODS, *(TRIMAP_METHODS if trimap_dir is not None else [])]
@@ -100,10 +110,10 @@ def choose_methods(names: list[str], trimap_dir: Path | None) -> list[str]:
     if with_trimap and trimap_dir is None:
         raise UserError(f"{with_trimap[0]} needs trimaps; name their folder with --trimap DIR")
     if trimap_dir is not None and not with_trimap:
-        raise UserError(f"--trimap {trimap_dir}: no chosen method uses it; choose {', '.join(TRIMAP_METHODS)} or all")
+        raise UserError(f"--trimap {trimap_dir}: none of these methods uses it; add {', '.join(TRIMAP_METHODS)} or all")
     if with_trimap:
         if not trimap_dir.is_dir():
-            raise NotAFolder(f"{trimap_dir}: is no folder; name the folder of trimaps with --trimap DIR")
+            raise NotAFolder(f"{trimap_dir}: is not a folder; name the folder of trimaps with --trimap DIR")
         require_pymatting()
     return chosen
 
@@ -111,8 +121,8 @@ def choose_methods(names: list[str], trimap_dir: Path | None) -> list[str]:
 def main(argv: list[str] | None = None) -> int:
     parser = Parser(
         prog="sdseg classical",
-        description="Write the mattes of methods that need no training.",
-        epilog="Exit status: 0 all done; 1 some photos failed, run.json says which and why; 2 nothing done.",
+        description="Matte photos by methods that need no training.",
+        epilog="Exit status: 0 success; 1 some photos failed, see run.json; 2 wrong arguments, nothing done.",
     )
     parser.add_argument(
         "--method",
@@ -124,10 +134,10 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("--input", required=True, type=Path, help="photo, or folder of photos")
     parser.add_argument(
-        "--output", required=True, type=Path, help="folder of mattes (several methods: one folder each in it)"
+        "--output", required=True, type=Path, help="folder of mattes (several methods: one folder for each in it)"
     )
     parser.add_argument(
-        "--trimap", type=Path, metavar="DIR", help="trimaps of the photos' names, PNG: 0, 128 unknown, 255"
+        "--trimap", type=Path, metavar="DIR", help="trimaps named like the photos, PNG: 0, 128 unknown, 255"
     )
     box = parser.add_mutually_exclusive_group()
     box.add_argument(
@@ -144,7 +154,7 @@ def run(arguments: argparse.Namespace) -> int:
     failed = 0
     methods = choose_methods(arguments.method, arguments.trimap)
     if (arguments.box or arguments.boxes) and "grabcut" not in methods:
-        raise UserError("a box is for GrabCut alone; choose --method grabcut")
+        raise UserError("--box and --boxes belong to GrabCut; add --method grabcut")
     plan = plan_outputs(arguments.input, arguments.output)
     boxes = None
     if arguments.box:

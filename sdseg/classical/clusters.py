@@ -1,6 +1,6 @@
 """Clusters of colours: uint8 [H, W, 3] sRGB -> matte float32 [H, W] of 0 and 1.
 
-Which cluster is the subject is decided by `sdseg.classical.subject`.
+`sdseg.classical.subject` decides which cluster is the subject.
 """
 
 import numpy as np
@@ -10,14 +10,14 @@ from sdseg.classical.thresholds import luminance, otsu_classes
 
 KMEANS_CLUSTERS = 2
 KMEANS_STARTS = 4
-KMEANS_PIXELS = 20_000  # centres are fitted to at most so many, drawn with seed 0
-KMEANS_POSITION = 20.0  # what the longer side counts for, in units of Lab
+KMEANS_PIXELS = 20_000  # at most; the centres are fitted to a sample drawn with seed 0
+KMEANS_POSITION = 20.0  # length of the longer side, in units of Lab
 MEAN_SHIFT_SPACE = 10  # pixels
 MEAN_SHIFT_COLOUR = 30  # levels of uint8
 
 
 def lab_and_position(image: np.ndarray) -> np.ndarray:
-    """uint8 [H, W, 3] -> float64 [H * W, 5]: CIE L*a*b* (D65), then x and y, the longer side being 20 long."""
+    """uint8 [H, W, 3] -> float64 [H * W, 5]: CIE L*a*b* (D65), then x and y, the longer side 20 long."""
     from skimage.color import rgb2lab
 
     height, width = image.shape[:2]
@@ -30,7 +30,7 @@ def kmeans(image: np.ndarray) -> np.ndarray:
     from sklearn.cluster import KMeans
 
     if (image == image[0, 0]).all():
-        return np.zeros(image.shape[:2], np.float32)  # position alone would divide it
+        return np.zeros(image.shape[:2], np.float32)  # otherwise position alone would divide it
     features = lab_and_position(image)
     fitted = features
     if len(features) > KMEANS_PIXELS:
@@ -42,7 +42,7 @@ def kmeans(image: np.ndarray) -> np.ndarray:
 def mean_shift(image: np.ndarray) -> np.ndarray:
     """Every pixel shifted to its mode of colour and position (Comaniciu, Meer, 2002); Otsu's threshold on that.
 
-    At full size only: OpenCV's pyramid, twice as fast, draws a halo around bright subjects.
+    At full size only: OpenCV's pyramid is twice as fast, but leaves a halo around bright subjects.
     """
     import cv2
 

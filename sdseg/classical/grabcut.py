@@ -1,4 +1,4 @@
-"""GrabCut from a rectangle: the picture's centre, or a box that a person or a detector drew."""
+"""GrabCut from a rectangle: the centre of the picture, or a given box."""
 
 import numpy as np
 
@@ -11,12 +11,19 @@ GRABCUT_ITERATIONS = 5
 def grabcut(image: np.ndarray, box: tuple[int, int, int, int] | None = None) -> np.ndarray:
     """GrabCut (Rother, Kolmogorov, Blake, 2004): graph cut with colour models, five iterations.
 
-    `image`: uint8 [H, W, 3] sRGB; returns a matte float32 [H, W] of 0 and 1. The subject lies within `box`, x0,
-    y0, x1, y1 in whole pixels with x1 and y1 just outside; without a box, in a rectangle 5 % inside each side (at
-    least one pixel). What is outside is background for certain. OpenCV's random generator is seeded first, so a
-    photo has one result. Where OpenCV finds too little to build its two colour models of, the matte is empty.
+    OpenCV's random generator is seeded first, so the result is deterministic. Where OpenCV finds too few pixels for
+    its two colour models, the matte is empty.
 
-    Raises UserError for a box that is empty, reaches outside the picture or covers all of it.
+    Args:
+        image: uint8 [H, W, 3] sRGB.
+        box: x0, y0, x1, y1 in whole pixels, x1 and y1 exclusive; everything outside is certain background. None takes
+            a rectangle 5 % inside each side (at least one pixel).
+
+    Returns:
+        A matte float32 [H, W] of 0 and 1.
+
+    Raises:
+        UserError: the box is empty, reaches outside the picture or covers all of it.
     """
     import cv2
 
@@ -29,7 +36,7 @@ def grabcut(image: np.ndarray, box: tuple[int, int, int, int] | None = None) -> 
     else:
         x0, y0, x1, y1 = box
         if not (0 <= x0 < x1 <= width and 0 <= y0 < y1 <= height):
-            raise UserError(f"box {x0} {y0} {x1} {y1}: not within the picture of {width} x {height} pixels")
+            raise UserError(f"box {x0} {y0} {x1} {y1}: not within the picture of {width} x {height} pixels; correct it")
         if (x1 - x0, y1 - y0) == (width, height):
             raise UserError(f"box {x0} {y0} {x1} {y1}: covers the whole picture and leaves no background; narrow it")
         rectangle = (x0, y0, x1 - x0, y1 - y0)

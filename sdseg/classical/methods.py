@@ -1,4 +1,4 @@
-"""Every method by its name, as the command line and run.json say it, with its settings."""
+"""All methods by the name used on the command line and in run.json, with their settings."""
 
 from collections.abc import Callable
 from functools import partial
@@ -31,7 +31,7 @@ from sdseg.classical.trimaps import closed_form, knn, learning_based
 
 
 def constant(image: np.ndarray, value: float) -> np.ndarray:
-    """The same alpha everywhere, whatever the picture: the floor under all methods. float32 [H, W]."""
+    """The same alpha everywhere, float32 [H, W]: the baseline of the baselines."""
     return np.full(image.shape[:2], value, np.float32)
 
 

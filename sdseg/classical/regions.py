@@ -1,6 +1,6 @@
 """Regions bounded by edges: uint8 [H, W, 3] sRGB -> matte float32 [H, W] of 0 and 1.
 
-Which regions are the subject is decided by `sdseg.classical.subject`.
+`sdseg.classical.subject` decides which regions are the subject.
 """
 
 import numpy as np
@@ -15,9 +15,9 @@ WATERSHED_SEEDS = 400
 
 
 def canny(image: np.ndarray) -> np.ndarray:
-    """The connected regions that closed Canny edges (Canny, 1986) leave; edge pixels go to the nearest region.
+    """The connected regions between closed Canny edges (Canny, 1986); edge pixels join the nearest region.
 
-    The picture is continued past its sides first, so that edges reach them and cut off subjects they cross.
+    The picture is padded first, so that edges reach its sides and close subjects that are cut off there.
     """
     from skimage.feature import canny as canny_edges
     from skimage.measure import label
@@ -37,8 +37,8 @@ def canny(image: np.ndarray) -> np.ndarray:
 def sobel_watershed(image: np.ndarray) -> np.ndarray:
     """Watershed of the Sobel gradient from a grid of seeds; Otsu's threshold on the regions' mean luminance.
 
-    A seed for every region to grow from (Meyer, 1994) keeps the regions few enough to say something and lets
-    edges, not single pixels, draw the outline.
+    One seed for each region (Meyer, 1994) keeps their number small, so that edges rather than single pixels form the
+    outline.
     """
     from skimage.filters import sobel
     from skimage.segmentation import watershed

@@ -1,9 +1,9 @@
-"""The one rule by which every method here that divides a picture into classes decides which are the subject.
+"""The rule by which all methods that divide a picture into classes decide which of them are the subject.
 
-A threshold or a clustering tells classes apart, not which of them was meant. Subjects lie within the picture and
-backgrounds reach its edge, so we look at the outermost pixels. Calling always the bright or always the dark side
-the subject would make the baselines weaker than they are. (Weighing a class's share of the border against its
-share of the picture sounds fairer with many classes, and was worse for every method on photos of products.)
+A threshold or a clustering separates classes without naming the subject. Subjects lie within the picture and
+backgrounds reach its edge, so the outermost pixels decide. Always taking the bright or the dark side for the subject
+would make the baselines weaker than they are. (Relating a class's share of the border to its share of the picture
+sounds fairer with many classes, but was worse for every method on photos of products.)
 """
 
 import numpy as np
@@ -14,10 +14,9 @@ RULE = "classes by their share of the outermost pixels, largest first: the fewes
 def subject_matte(labels: np.ndarray) -> np.ndarray:
     """Class of each pixel, int [H, W] from 0 up -> matte float32 [H, W] of 0 and 1.
 
-    The classes are put in order of how many of the picture's outermost pixels they hold (at a tie the lower
-    number first); the fewest from the top that together hold at least half of these pixels are background, all
-    else is the subject. Of two classes that is the one which touches the border less, at a tie the second. A
-    picture of one class has no subject.
+    The classes are ordered by the number of outermost pixels they hold (ties: the lower number first). The shortest
+    run from the top that holds at least half of these pixels is background, the rest is the subject: of two classes
+    the one with less of the border, at a tie the second. A picture of one class has no subject.
     """
     border = np.ones(labels.shape, bool)
     border[1:-1, 1:-1] = False

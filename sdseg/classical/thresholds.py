@@ -1,6 +1,6 @@
 """Thresholds on luminance: uint8 [H, W, 3] sRGB -> matte float32 [H, W] of 0 and 1.
 
-Which side is the subject is decided by `sdseg.classical.subject`.
+`sdseg.classical.subject` decides which side is the subject.
 """
 
 import numpy as np
@@ -24,7 +24,7 @@ def grey_levels(image: np.ndarray) -> np.ndarray:
 
 
 def otsu_classes(grey: np.ndarray) -> np.ndarray:
-    """Otsu's two classes of a picture [H, W]: 1 above the threshold, else 0; one grey is one class."""
+    """Otsu's two classes of a picture [H, W]: 1 above the threshold, else 0; a uniform picture has one class."""
     from skimage.filters import threshold_otsu
 
     if np.ptp(grey) == 0:
@@ -54,9 +54,9 @@ def multi_otsu(image: np.ndarray) -> np.ndarray:
 
 
 def maximum_entropy_threshold(histogram: np.ndarray) -> int:
-    """Counts [L] -> the level t that maximises H(levels <= t) + H(levels > t), each side normalised to sum 1.
+    """Counts [L] -> the level t that maximises H(levels <= t) + H(levels > t), each side normalised to 1.
 
-    H(p) = -sum p log p (Kapur, Sahoo, Wong, 1985). The lowest t at a tie; for a histogram of one level, it.
+    H(p) = -sum p log p (Kapur, Sahoo, Wong, 1985). Ties take the lowest t; a histogram of one level returns that level.
     With S = sum of n log n over a side of N pixels, H = log N - S / N.
     """
     count = histogram.astype(np.float64)
@@ -79,10 +79,10 @@ def maximum_entropy(image: np.ndarray) -> np.ndarray:
 
 
 def balanced_histogram_threshold(histogram: np.ndarray) -> int:
-    """Counts [L] -> the level t where a scale held at the middle of the histogram comes to rest.
+    """Counts [L] -> the level t that balances the histogram.
 
-    The occupied range is weighed left and right of its middle; the outermost level of the heavier side (the
-    left one at a tie) is taken away and the middle moves, until the two ends meet (Anjos, Shahbazkia, 2008).
+    The counts left and right of the middle of the occupied range are compared; the outermost level of the heavier side
+    (at a tie the left) is removed and the middle moves, until the two ends meet (Anjos, Shahbazkia, 2008).
     """
     up_to = np.concatenate([[0], np.cumsum(histogram)])  # up_to[k]: pixels of levels below k
     start, end = (int(level) for level in np.flatnonzero(histogram)[[0, -1]])
@@ -104,7 +104,7 @@ def balanced_histogram(image: np.ndarray) -> np.ndarray:
 
 
 def adaptive(image: np.ndarray) -> np.ndarray:
-    """Each pixel against the Gaussian mean of a block around it, a quarter of the shorter side wide."""
+    """Compares each pixel with the Gaussian mean of a block around it, a quarter of the shorter side wide."""
     from skimage.filters import threshold_local
 
     grey = luminance(image)

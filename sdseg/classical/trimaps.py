@@ -1,8 +1,8 @@
 """Mattes from a trimap, by pymatting: image uint8 [H, W, 3] sRGB and trimap -> matte float32 [H, W] in [0, 1].
 
-A trimap is float32 [H, W]: 0 background for certain, 1 subject for certain, anything between unknown. Known
-pixels come out exactly as given. Every function raises UserError for a trimap that does not fit (see
-`check_trimap`) and where pymatting's solver does not converge, ModuleNotFoundError without pymatting.
+A trimap is float32 [H, W]: 0 certain background, 1 certain subject, any value between unknown. Known pixels keep
+their value exactly. Every function raises UserError for a trimap that does not fit (see `check_trimap`), ValueError
+where pymatting's solver does not converge, and MissingPackage without pymatting.
 """
 
 from collections.abc import Callable
@@ -20,10 +20,10 @@ def require_pymatting() -> None:
 
 
 def check_trimap(trimap: np.ndarray, shape: tuple[int, int]) -> None:
-    """Raises UserError unless a trimap has the picture's [H, W] and pixels of all three kinds."""
+    """Raises UserError unless a trimap is [H, W] like its picture and has pixels of all three kinds."""
     if trimap.shape != shape:
         (height, width), (h, w) = shape, trimap.shape
-        raise UserError(f"is {w} x {h} pixels, its picture {width} x {height}; make them the same size")
+        raise UserError(f"is {w} x {h} pixels, but its picture {width} x {height}; make them the same size")
     kinds = {"background (0)": trimap == 0, "subject (255)": trimap == 1, "unknown (128)": (trimap > 0) & (trimap < 1)}
     for kind, pixels in kinds.items():
         if not pixels.any():
@@ -43,7 +43,7 @@ def read_trimap(path: Path, shape: tuple[int, int]) -> np.ndarray:
 
 
 def closed_form(image: np.ndarray, trimap: np.ndarray) -> np.ndarray:
-    """Closed-form matting: colours lie on lines in every 3 x 3 window (Levin, Lischinski, Weiss, 2008)."""
+    """Closed-form matting: colours lie on a line in every 3 x 3 window (Levin, Lischinski, Weiss, 2008)."""
     require_pymatting()
     from pymatting import estimate_alpha_cf
 
@@ -61,7 +61,7 @@ def knn(image: np.ndarray, trimap: np.ndarray) -> np.ndarray:
 def learning_based(image: np.ndarray, trimap: np.ndarray) -> np.ndarray:
     """Learning-based digital matting: a local linear model from colour to alpha (Zheng, Kambhamettu, 2009).
 
-    On drawings, whose areas are exactly flat, its equations are all but singular and the matte can be far off.
+    In exactly uniform areas, as in drawings, its equations are nearly singular and the matte can be far off.
     """
     require_pymatting()
     from pymatting import estimate_alpha_lbdm
@@ -74,7 +74,7 @@ def _estimate(
 ) -> np.ndarray:
     check_trimap(trimap, image.shape[:2])
     known = (trimap == 0) | (trimap == 1)
-    # pymatting takes what is close to 0 and 1 for known, so every unknown pixel is given it as 0.5.
+    # pymatting takes values close to 0 and 1 as known, so every unknown pixel is passed as 0.5.
     alpha = estimator(image / 255.0, np.where(known, trimap, 0.5).astype(np.float64))
-    # KNN and learning-based hold the known pixels by a soft constraint only.
+    # KNN and learning-based matting constrain known pixels only softly.
     return np.where(known, trimap, alpha).astype(np.float32)

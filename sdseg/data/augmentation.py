@@ -1,4 +1,4 @@
-"""Draws that are pure functions of their key, and pairs cropped, mirrored and fitted by them."""
+"""Random draws as pure functions of a key, and pairs cropped, mirrored and resized by such draws."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from sdseg.imaging import alpha_to_tensor, image_to_tensor
 from sdseg.targets import NO_CLASS
 
-PERMUTATION = 2**32 - 1  # stands in for a position when an epoch's order is drawn
+PERMUTATION = 2**32 - 1  # stands for the position in the key that an epoch's order is drawn with
 
 
 def draw_generator(*key: int) -> torch.Generator:
@@ -20,15 +20,16 @@ def draw_generator(*key: int) -> torch.Generator:
 
 
 def uniform(low: float, high: float, generator: torch.Generator) -> float:
+    """One draw from U(low, high), in double precision."""
     return low + (high - low) * torch.rand((), generator=generator, dtype=torch.float64).item()
 
 
 @dataclass(frozen=True)
 class Augmentation:
-    """A random crop that keeps the picture's shape, and a random mirror."""
+    """A random crop that keeps the picture's aspect ratio, and a random horizontal flip."""
 
     random_flip: bool
-    min_crop_scale: float  # smallest side of a crop, as a share of the picture's; 1 keeps the whole picture
+    min_crop_scale: float  # smallest side of a crop as a fraction of the picture's, in (0, 1]; 1 is no crop
 
 
 def fit_pair(
@@ -38,18 +39,19 @@ def fit_pair(
     augmentation: Augmentation,
     generator,
 ) -> dict[str, torch.Tensor]:
-    """Crop, mirror, and fit a pair into a square of `resolution` pixels; the rest of the square is not valid.
+    """Crops, flips and resizes a pair to fit the top left of a square of side R = `resolution`; padding is not valid.
 
     Image and matte are resampled with Pillow's antialiased bilinear filter, which has no negative lobes; class ids
-    take the nearest.
+    with the nearest neighbour.
 
     Args:
-        truth: a matte float32 [H, W] in [0, 1], or class ids int32 [H, W], NO_CLASS where there is none.
-        generator: source of the crop and the mirror; three draws and one.
+        image: uint8 [H, W, 3] sRGB.
+        truth: a matte float32 [H, W] in [0, 1], or class ids int32 [H, W] with NO_CLASS at void pixels.
+        generator: three draws for the crop, and one for the flip where `random_flip` is set.
 
     Returns:
-        `image` [3, R, R] in [-1, 1], `valid` bool [1, R, R], and `alpha` float32 [1, R, R] in [0, 1] or `classes`
-        int16 [1, R, R], not valid where there is none.
+        `image` float32 [3, R, R] in [-1, 1]; `valid` bool [1, R, R], False at padding and void pixels; and `alpha`
+        float32 [1, R, R] in [0, 1] or `classes` int16 [1, R, R].
     """
     from PIL import Image
 
@@ -68,15 +70,15 @@ def fit_pair(
     truth = np.asarray(Image.fromarray(truth).resize(size, method, box=box))
     if flip:
         image, truth = image[:, ::-1], truth[:, ::-1]
-    rest = ((0, resolution - size[1]), (0, resolution - size[0]))
-    valid = torch.from_numpy(np.pad(truth != NO_CLASS if ids else np.ones(truth.shape, bool), rest))[None]
-    image = image_to_tensor(np.pad(image, (*rest, (0, 0)), mode="edge"))[0]
-    truth = np.pad(truth, rest, mode="edge")
+    padding = ((0, resolution - size[1]), (0, resolution - size[0]))
+    valid = torch.from_numpy(np.pad(truth != NO_CLASS if ids else np.ones(truth.shape, bool), padding))[None]
+    image = image_to_tensor(np.pad(image, (*padding, (0, 0)), mode="edge"))[0]
+    truth = np.pad(truth, padding, mode="edge")
     if ids:
         return {"image": image, "classes": torch.from_numpy(truth.astype(np.int16))[None], "valid": valid}
     return {"image": image, "alpha": alpha_to_tensor(truth.clip(0, 1))[0], "valid": valid}
 
 
 def latent_valid(valid: torch.Tensor, factor: int) -> torch.Tensor:
-    """bool [B, 1, H, W] => bool [B, 1, H/f, W/f]: latent positions whose pixels all count."""
+    """bool [B, 1, H, W] => bool [B, 1, H/f, W/f]: latent positions all of whose pixels are valid; f is `factor`."""
     return -torch.nn.functional.max_pool2d(-valid.float(), factor) > 0.5

@@ -1,12 +1,11 @@
-"""Pairs that lie many in one file: webdataset tars, parquet, Arrow copies of them, sets on the Hub.
+"""Files that hold many pairs: webdataset tars, parquet files, the Arrow copies that `datasets` makes, Hub data sets.
 
-Each class here is a sequence of `PairFiles` whose pictures are bytes, read when they are asked for. No file stays
-open, so loader processes may be forked at any time.
+Each class here is a sequence of `PairFiles` whose pictures are bytes, read on access. No file stays open, so
+`DataLoader` workers may be forked at any time.
 """
 
 from __future__ import annotations
 
-import difflib
 import tarfile
 from bisect import bisect_right
 from collections import OrderedDict
@@ -16,13 +15,13 @@ from pathlib import Path
 from typing import Protocol
 
 from sdseg.data.pairs import DataError, PairFiles
-from sdseg.errors import one_line
+from sdseg.errors import did_you_mean, one_line
 from sdseg.imaging import Encoded
 
 
 @dataclass(frozen=True)
 class Columns:
-    """Which columns (of a folder: which files) hold a pair, and which split of a set of several."""
+    """The columns that hold image and ground truth (in a folder: which files do), and the split to read."""
 
     image: str = "image"
     alpha: str = "alpha"
@@ -37,42 +36,45 @@ class Rows(Protocol):
     def __getitem__(self, index: int) -> PairFiles: ...
 
     def name(self, index: int) -> str:
-        """How messages name the pair; reads nothing."""
+        """What messages call the pair; reads nothing."""
 
     def sizes(self) -> Iterable[str]:
         """Lines that change when the data do."""
 
     def files(self) -> set[str]:
-        """What the pairs lie in."""
+        """The files that hold the pairs."""
 
 
-def column_named(wanted: str, known: Iterable[str], place: str, setting: str) -> str:
-    """The column `wanted`, or the only one `wanted.png`, `wanted.jpg` ..., as webdataset names them by suffix.
+def resolve_column(name: str, columns: Iterable[str], location: str, setting: str) -> str:
+    """The column `name`, or the only one called `name.png`, `name.jpg` and so on, as in webdataset.
 
     Raises:
-        DataError: there is no such column, or several.
+        DataError: there is no such column, or several; the message names `setting` as the one to change.
     """
-    known = list(known)
-    if wanted in known:
-        return wanted
-    suffixed = [name for name in known if name.startswith(f"{wanted}.")]
+    columns = list(columns)
+    if name in columns:
+        return name
+    suffixed = [column for column in columns if column.startswith(f"{name}.")]
     if len(suffixed) == 1:
         return suffixed[0]
-    near = difflib.get_close_matches(wanted, known, n=1)
     raise DataError(
-        f"{place} has no column {wanted!r} (it has {', '.join(known)}); set {setting}"
-        + (f"; did you mean {near[0]!r}?" if near else "")
+        f"{location} has no column {name!r} (it has {', '.join(columns)}); set {setting}{did_you_mean(name, columns)}"
     )
 
 
-def as_encoded(value, name: str) -> Encoded | Path:
-    """A cell as `datasets` stores pictures, {bytes, path}, or bytes alone; or the file it names."""
+def encoded_picture(value, name: str) -> Encoded | Path:
+    """A table's cell as an encoded picture: `value` is bytes, or {bytes, path} as `datasets` stores pictures; the path
+    where there are no bytes.
+
+    Raises:
+        DataError: the cell holds neither; the message calls it `name`.
+    """
     if isinstance(value, dict):
         if value.get("bytes") is None and value.get("path"):
             return Path(value["path"])
         value = value.get("bytes")
     if not isinstance(value, bytes):
-        raise DataError(f"{name} holds no picture but {type(value).__name__}; name another column, or remove the row")
+        raise DataError(f"{name} holds {type(value).__name__}, not a picture; name another column, or remove the row")
     return Encoded(name, value)
 
 
@@ -81,7 +83,7 @@ def as_encoded(value, name: str) -> Encoded | Path:
 
 @dataclass(frozen=True)
 class Part:
-    """Where a member's bytes lie in a tar file."""
+    """A member of a tar file, and where its bytes are."""
 
     member: str
     offset: int
@@ -89,22 +91,22 @@ class Part:
 
 
 class TarRows:
-    """Pairs of webdataset tars: members `<key>.<column>` of one key, up to the first dot, make one sample.
+    """Pairs of webdataset tars: members `<key>.<column>` with the same key, up to the first dot, are one sample.
 
-    Only the headers are read at first, and a pair's own bytes later: tar files need not be copied or unpacked.
+    At first only the headers are read, later each pair's own bytes, so tar files need not be copied or unpacked.
     """
 
     def __init__(self, paths: list[Path], columns: Columns):
         self.paths = paths
-        self._samples: list[tuple[int, str, Part, Part]] = []  # of which file, key, image, alpha
+        self._samples: list[tuple[int, str, Part, Part]] = []  # index into paths, key, image, alpha
         for number, path in enumerate(paths):
             for key, parts in tar_samples(path):
-                where = f"{path}: sample {key}"
-                image = column_named(columns.image, parts, where, "image_column")
-                alpha = column_named(columns.alpha, parts, where, "alpha_column")
+                location = f"{path}: sample {key}"
+                image = resolve_column(columns.image, parts, location, "image_column")
+                alpha = resolve_column(columns.alpha, parts, location, "alpha_column")
                 self._samples.append((number, key, parts[image], parts[alpha]))
         if not self._samples:
-            raise DataError(f"{paths[0].parent} holds tar files without samples; export the set again")
+            raise DataError(f"{paths[0].parent} holds tar files without samples; export the data set again")
 
     def __len__(self) -> int:
         return len(self._samples)
@@ -131,22 +133,22 @@ class TarRows:
 
 
 def of_split(paths: list[Path], split: str) -> list[Path]:
-    """The files whose names begin with a split's, as exports name them; all of them where no split is named.
+    """The files whose names begin with `split`; all of them if `split` is train and no name begins with a split.
 
     Raises:
-        DataError: another split than train, or beside others, that no name begins with.
+        DataError: there are no such files.
     """
-    chosen = [path for path in paths if path.name.startswith(split)]
-    if not chosen and (split != "train" or any(path.name.startswith(("test", "val")) for path in paths)):
+    matching = [path for path in paths if path.name.startswith(split)]
+    if not matching and (split != "train" or any(path.name.startswith(("test", "val")) for path in paths)):
         raise DataError(f"{paths[0].parent} holds no tar file whose name begins with {split}; set train_split")
-    return chosen or paths
+    return matching or paths
 
 
 def tar_samples(path: Path) -> Iterator[tuple[str, dict[str, Part]]]:
-    """(key, column -> where it lies) of each sample of a tar file.
+    """(key, {column: part}) of each sample of a tar file.
 
     Raises:
-        DataError: compressed, cut off or no tar file.
+        DataError: the file is compressed, truncated or not a tar file.
     """
     try:
         with tarfile.open(path, "r:") as tar:
@@ -156,7 +158,7 @@ def tar_samples(path: Path) -> Iterator[tuple[str, dict[str, Part]]]:
             f"{path} cannot be read ({one_line(error)}); it must be a whole, uncompressed tar file; export it again"
         ) from error
     if members and members[-1].offset_data + members[-1].size > path.stat().st_size:
-        raise DataError(f"{path} is cut off within {members[-1].name}; copy or export it again")
+        raise DataError(f"{path} is truncated within {members[-1].name}; copy or export it again")
     key, parts = None, {}
     for member in members:
         folder, _, base = member.name.rpartition("/")
@@ -179,14 +181,14 @@ class RowGroup:
 
     file: int
     group: int  # within the file
-    first: int  # index of its first row in the whole set
+    first: int  # index of its first row in the whole data set
     count: int
 
 
 class ParquetRows:
-    """Pairs of parquet files, a row group read at a time, from disk or from wherever fsspec reaches.
+    """Pairs of parquet files, read one row group at a time, from disk or from any URL that fsspec opens.
 
-    At most `keep` rows stay in memory, those read last.
+    The row groups used last stay in memory, up to `keep` rows, and one group at least.
     """
 
     def __init__(self, urls: list[str], columns: Columns):
@@ -195,7 +197,7 @@ class ParquetRows:
 
         self.urls, self.columns, self.keep = urls, columns, 0
         self.groups: list[RowGroup] = []
-        self._footers, self._recent = [], OrderedDict()  # number of a row group -> its table
+        self._footers, self._recent = [], OrderedDict()  # index into groups -> table
         first = 0
         for number, url in enumerate(urls):
             try:
@@ -205,9 +207,9 @@ class ParquetRows:
                 raise DataError(f"{url} cannot be read ({one_line(error)}); copy or export it again") from error
             self._footers.append(footer)
             if number == 0:
-                known = footer.schema.to_arrow_schema().names
-                self.image = column_named(columns.image, known, url, "image_column")
-                self.alpha = column_named(columns.alpha, known, url, "alpha_column")
+                names = footer.schema.to_arrow_schema().names
+                self.image = resolve_column(columns.image, names, url, "image_column")
+                self.alpha = resolve_column(columns.alpha, names, url, "alpha_column")
             for group in range(footer.num_row_groups):
                 count = footer.row_group(group).num_rows
                 if count:
@@ -215,7 +217,7 @@ class ParquetRows:
                     first += count
         self._length, self._firsts = first, [group.first for group in self.groups]
         if not first:
-            raise DataError(f"{urls[0]} and its like hold no rows; export the set again")
+            raise DataError(f"{urls[0]} and the other files of this data set hold no rows; export it again")
 
     def __len__(self) -> int:
         return self._length
@@ -223,43 +225,46 @@ class ParquetRows:
     def __getitem__(self, index: int) -> PairFiles:
         if not 0 <= index < self._length:
             raise IndexError(index)
-        which = bisect_right(self._firsts, index) - 1
-        table, row = self._table(which), index - self._firsts[which]
+        number = bisect_right(self._firsts, index) - 1
+        table, row = self._table(number), index - self._firsts[number]
         name = self.name(index)
         image, alpha = (table[column][row].as_py() for column in (self.image, self.alpha))
-        return PairFiles(name, as_encoded(image, f"{name} {self.image}"), as_encoded(alpha, f"{name} {self.alpha}"))
+        image = encoded_picture(image, f"{name} {self.image}")
+        alpha = encoded_picture(alpha, f"{name} {self.alpha}")
+        return PairFiles(name, image, alpha)
 
-    def _table(self, which: int):
+    def _table(self, number: int):
+        """Row group `number` as a pyarrow table."""
         import pyarrow as pa
         import pyarrow.parquet as pq
 
-        if which in self._recent:
-            self._recent.move_to_end(which)
-            return self._recent[which]
-        group = self.groups[which]
+        if number in self._recent:
+            self._recent.move_to_end(number)
+            return self._recent[number]
+        group = self.groups[number]
         url = self.urls[group.file]
         try:
             with opened(url) as file:
-                whole = pq.ParquetFile(file, metadata=self._footers[group.file])
-                table = whole.read_row_group(group.group, columns=[self.image, self.alpha])
+                parquet = pq.ParquetFile(file, metadata=self._footers[group.file])
+                table = parquet.read_row_group(group.group, columns=[self.image, self.alpha])
         except (OSError, pa.ArrowInvalid) as error:
             raise DataError(
                 f"{url}: row group {group.group} cannot be read ({one_line(error)}); copy or export it again"
             ) from error
-        self._recent[which] = table
-        while sum(len(kept) for kept in self._recent.values()) > max(self.keep, group.count):
+        self._recent[number] = table
+        while sum(map(len, self._recent.values())) > max(self.keep, group.count):
             self._recent.popitem(last=False)
         return table
 
     def name(self, index: int) -> str:
         group = self.groups[bisect_right(self._firsts, index) - 1]
-        before = next(other.first for other in self.groups if other.file == group.file)
-        return f"{self.urls[group.file].rsplit('/', 1)[-1]}: row {index - before}"
+        first = next(other.first for other in self.groups if other.file == group.file)
+        return f"{self.urls[group.file].rsplit('/', 1)[-1]}: row {index - first}"
 
     def sizes(self) -> Iterator[str]:
-        """By file, not by row: name, rows, and bytes of its columns."""
+        """One line per file, not per pair: name, number of rows, bytes of each row group, columns."""
         for url, footer in zip(self.urls, self._footers, strict=True):
-            groups = [footer.row_group(place).total_byte_size for place in range(footer.num_row_groups)]
+            groups = [footer.row_group(group).total_byte_size for group in range(footer.num_row_groups)]
             yield f"{url.rsplit('/', 1)[-1]} {footer.num_rows} {groups} {self.image} {self.alpha}"
 
     def files(self) -> set[str]:
@@ -267,7 +272,11 @@ class ParquetRows:
 
 
 def opened(url: str):
-    """A file on disk or wherever fsspec reaches, open for reading; DataError where there is none."""
+    """A path or a URL, opened for reading by fsspec.
+
+    Raises:
+        DataError: it cannot be opened.
+    """
     import fsspec
 
     try:
@@ -276,31 +285,31 @@ def opened(url: str):
         raise DataError(f"{url} cannot be opened ({' '.join(str(error).split())}); check that it is there") from error
 
 
-def parquet_files(place: str, split: str) -> list[str]:
-    """The parquet files of one split of a folder or of a Hub set, as paths or addresses.
+def parquet_files(location: str, split: str) -> list[str]:
+    """The parquet files of one split of a folder or a Hub data set, as paths or URLs.
 
     Raises:
-        DataError: no such set or split, or files of another kind.
+        DataError: no such data set or split, or files of another kind.
     """
-    urls = data_files(place, split)
+    urls = data_files(location, split)
     if not all(url.endswith(".parquet") for url in urls):
         kind = urls[0].rsplit(".", 1)[-1]
         raise DataError(
-            f"{place} holds {kind} files, and only parquet files say in advance which pairs lie where; set streaming "
-            "to false, or name a revision that holds parquet (on the Hub often `@refs/convert/parquet`)"
+            f"{location} holds {kind} files, and only parquet files can be streamed; set streaming to false, or name a "
+            "revision that holds parquet (on the Hub often `@refs/convert/parquet`)"
         )
     return urls
 
 
-def data_files(place: str, split: str) -> list[str]:
-    """Paths or addresses of the files of one split of a folder or a Hub set, as `datasets` finds them.
+def data_files(location: str, split: str) -> list[str]:
+    """Paths or URLs of the files of one split of a folder or a Hub data set, as `datasets` finds them.
 
     Raises:
-        DataError: no such set or split; the message names those there are.
+        DataError: no such data set or split; the message lists the splits.
     """
-    files = _from_hub_or_folder("load_dataset_builder", place).config.data_files or {}
+    files = _from_hub_or_folder("load_dataset_builder", location).config.data_files or {}
     if split not in files:
-        raise DataError(f"{place} has no split {split!r} (it has {', '.join(map(str, files))}); set train_split")
+        raise DataError(f"{location} has no split {split!r} (it has {', '.join(map(str, files))}); set train_split")
     return [str(url) for url in files[split]]
 
 
@@ -308,14 +317,14 @@ def data_files(place: str, split: str) -> list[str]:
 
 
 class ArrowRows:
-    """Pairs of a `datasets.Dataset`, an Arrow file that is mapped into memory."""
+    """Pairs of a `datasets.Dataset`, which is a memory-mapped Arrow file."""
 
-    def __init__(self, dataset, columns: Columns, place: str):
+    def __init__(self, dataset, columns: Columns, location: str):
         import datasets
 
-        self.place = place
-        self.image = column_named(columns.image, dataset.column_names, place, "image_column")
-        self.alpha = column_named(columns.alpha, dataset.column_names, place, "alpha_column")
+        self.location = location
+        self.image = resolve_column(columns.image, dataset.column_names, location, "image_column")
+        self.alpha = resolve_column(columns.alpha, dataset.column_names, location, "alpha_column")
         self._rows = dataset.select_columns([self.image, self.alpha])
         for column in (self.image, self.alpha):
             if isinstance(self._rows.features[column], datasets.Image):
@@ -326,14 +335,14 @@ class ArrowRows:
 
     def __getitem__(self, index: int) -> PairFiles:
         row, name = self._rows[index], self.name(index)
-        image, alpha = (as_encoded(row[column], f"{name} {column}") for column in (self.image, self.alpha))
+        image, alpha = (encoded_picture(row[column], f"{name} {column}") for column in (self.image, self.alpha))
         return PairFiles(name, image, alpha)
 
     def name(self, index: int) -> str:
-        return f"{self.place}: row {index}"
+        return f"{self.location}: row {index}"
 
     def sizes(self) -> Iterator[str]:
-        """From the offsets that Arrow keeps; no picture is read."""
+        """One line per pair, from the offsets in the Arrow file; no picture is read."""
         import pyarrow as pa
         import pyarrow.compute as pc
 
@@ -350,39 +359,39 @@ class ArrowRows:
         return {str(file["filename"]) for file in self._rows.cache_files}
 
 
-def load_rows(place: str, columns: Columns) -> Rows:
-    """A folder of parquet files, or a set on the Hub, copied by `datasets` into its cache where it is not yet there.
+def load_rows(location: str, columns: Columns) -> Rows:
+    """A folder of parquet files, or a Hub data set, which `datasets` copies into its cache unless it is there already.
 
     Raises:
-        DataError: no such set or split; the message names those there are.
+        DataError: no such data set or split; the message lists the splits.
     """
-    files = data_files(place, columns.split)
-    if Path(place).is_dir() and all(url.endswith(".parquet") for url in files):
-        # `datasets` takes two folders of one name for the same set where both hold a card, unless it is told the files
-        dataset = _loaded("load_dataset", "parquet", place, data_files={columns.split: files}, split=columns.split)
+    files = data_files(location, columns.split)
+    if Path(location).is_dir() and all(url.endswith(".parquet") for url in files):
+        # without `data_files`, `datasets` confuses two folders of the same name if both hold a dataset card
+        dataset = _loaded("load_dataset", "parquet", location, data_files={columns.split: files}, split=columns.split)
     else:
-        dataset = _from_hub_or_folder("load_dataset", place, split=columns.split)
+        dataset = _from_hub_or_folder("load_dataset", location, split=columns.split)
     if not len(dataset):
-        raise DataError(f"{place} holds no rows in split {columns.split!r}; set train_split")
-    return ArrowRows(dataset, columns, place)
+        raise DataError(f"{location} holds no rows in split {columns.split!r}; set train_split")
+    return ArrowRows(dataset, columns, location)
 
 
-def _from_hub_or_folder(function: str, place: str, **words):
+def _from_hub_or_folder(function: str, location: str, **kwargs):
     """`datasets.load_dataset` or `load_dataset_builder` of a folder, or of owner/name@revision."""
-    name, _, revision = (place, "", "") if Path(place).is_dir() else place.partition("@")
-    return _loaded(function, name, place, revision=revision or None, **words)
+    name, _, revision = (location, "", "") if Path(location).is_dir() else location.partition("@")
+    return _loaded(function, name, location, revision=revision or None, **kwargs)
 
 
-def _loaded(function: str, name: str, place: str, **words):
+def _loaded(function: str, name: str, location: str, **kwargs):
     import datasets
 
     try:
-        return getattr(datasets, function)(name, **words)
-    except Exception as error:  # whatever `datasets`, the network and the Hub raise
-        why = " ".join(str(error.__cause__ or error).split())[:200] or type(error).__name__
+        return getattr(datasets, function)(name, **kwargs)
+    except Exception as error:  # `datasets`, the network and the Hub raise errors of many kinds
+        reason = " ".join(str(error.__cause__ or error).split())[:200] or type(error).__name__
         remedy = (
-            "it must hold images/ with alpha/, metadata.jsonl, or whole tar or parquet files"
-            if Path(place).is_dir()
-            else "there is no such folder here; check the path, or the Hub set's name, and log in if it is private"
+            "it must hold images/ with alpha/, metadata.jsonl, or complete tar or parquet files"
+            if Path(location).is_dir()
+            else "there is no such folder; check the path, or the Hub data set's name, and log in if it is private"
         )
-        raise DataError(f"data set {place} cannot be loaded ({why}); {remedy}") from error
+        raise DataError(f"data set {location} cannot be loaded ({reason}); {remedy}") from error

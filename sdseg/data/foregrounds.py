@@ -1,4 +1,4 @@
-"""Which rendered foregrounds two data sets share, by the records that the renderer leaves."""
+"""Finds foregrounds that two rendered data sets have in common, from the renderer's records."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from pathlib import Path
 from sdseg.data.containers import tar_samples
 from sdseg.data.pairs import DataError
 
-# keys of a recipe that say nothing about which subjects are seen, from where and in what light
-BESIDE_THE_FOREGROUND = {
+# keys of a recipe that do not change the foregrounds: which subjects are seen, from where and in what light
+NOT_OF_THE_FOREGROUND = {
     "name", "target", "compositing", "composites_per_foreground", "samples_per_pixel", "max_depth", "background",
     "exposure", "capture", "recompose", "photos",
 }  # fmt: skip
 
 
 def shared_foreground(one: str | Path, other: str | Path) -> int | None:
-    """The lowest number of a foreground that two rendered folders both show; None where they share none.
+    """The lowest number of a foreground that appears in both rendered folders; None if there is none.
 
-    One seed, one recipe (apart from `BESIDE_THE_FOREGROUND`) and one number make one foreground, whatever its
-    background, file name, picture size or noise, and in whatever form the set was exported. Folders without the records
-    of `python -m synth_data render` share none.
+    Seed, recipe (apart from `NOT_OF_THE_FOREGROUND`) and number identify a foreground, whatever its background, file
+    name, picture size or noise, and however the data set was exported. A folder without the records of
+    `sdseg render` shares no foreground with another.
 
     Raises:
-        UserError: a record that cannot be read.
+        UserError: a record cannot be read.
     """
     origin = _origin(Path(one))
     if origin is None or origin != _origin(Path(other)):
@@ -33,7 +33,7 @@ def shared_foreground(one: str | Path, other: str | Path) -> int | None:
 
 
 def _origin(directory: Path) -> tuple[int, dict] | None:
-    """Seed and recipe of a rendered folder's foregrounds; None where they are not recorded."""
+    """Seed and recipe of a rendered folder's foregrounds; None if they are not recorded."""
     import yaml
 
     from synth_data.store import read_settings
@@ -43,23 +43,22 @@ def _origin(directory: Path) -> tuple[int, dict] | None:
     settings = read_settings(directory)
     try:
         recipe = yaml.safe_load((directory / "recipe.yaml").read_text("utf-8"))
-        kept = {key: value for key, value in recipe.items() if key not in BESIDE_THE_FOREGROUND}
+        recipe = {key: value for key, value in recipe.items() if key not in NOT_OF_THE_FOREGROUND}
     except (yaml.YAMLError, AttributeError, UnicodeDecodeError) as error:
         raise DataError(
-            f"{directory / 'recipe.yaml'} is not the recipe that `python -m synth_data render` wrote ({error!r}); "
-            "render again"
+            f"{directory / 'recipe.yaml'} is not the recipe that `sdseg render` wrote ({error!r}); render again"
         ) from error
-    return (settings["seed"], kept) if "seed" in settings else None
+    return (settings["seed"], recipe) if "seed" in settings else None
 
 
 def _foregrounds(directory: Path) -> set[int]:
-    """The numbers of a rendered folder's foregrounds, as its samples record them."""
-    found = (json.loads(factors) for factors in _recorded_factors(directory))
-    return {factors["foreground"] for factors in found if "foreground" in factors}
+    """The numbers of a rendered folder's foregrounds, as recorded with its samples."""
+    samples = (json.loads(factors) for factors in _recorded_factors(directory))
+    return {factors["foreground"] for factors in samples if "foreground" in factors}
 
 
 def _recorded_factors(directory: Path) -> Iterator[str]:
-    """The column `factors` of a rendered folder, or of what it was exported to."""
+    """The column `factors` of a rendered folder or of its export."""
     from synth_data.store import read_rows
 
     if (directory / "metadata.jsonl").is_file():

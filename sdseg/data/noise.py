@@ -21,7 +21,7 @@ def multi_resolution_noise(shape: tuple[int, int, int], strength: float, generat
         generator: source of every draw; their number does not depend on the strength.
 
     Returns:
-        float32 [channels, height, width] with standard deviation 1.
+        float32 [channels, height, width] of standard deviation 1.
     """
     channels, height, width = shape
     noise = torch.randn(shape, generator=generator, dtype=torch.float32)

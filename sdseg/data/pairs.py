@@ -1,4 +1,4 @@
-"""Pairs as they lie on disk: found, read, compared with another folder's."""
+"""Pairs in a folder: found and read."""
 
 from __future__ import annotations
 
@@ -15,45 +15,43 @@ from sdseg.targets import Target
 
 
 class DataError(UserError):
-    """A data set that cannot be trained on; one line that names the file and the remedy."""
+    """A data set cannot be used; one line that names the file and the remedy."""
 
 
 @dataclass(frozen=True)
 class PairFiles:
-    """The two files of one pair: where they lie, or their bytes."""
+    """The two files of one pair, as paths or as encoded bytes."""
 
-    name: str  # the image's path below the data folder, as logs and errors name the sample
+    name: str  # what logs and errors call the pair; in a folder, the image's path relative to it
     image: Path | Encoded
     alpha: Path | Encoded
 
 
 def is_on_the_fly(directory: str | Path) -> bool:
-    """Whether a folder holds foregrounds to be recombined in training (see `synth_data.recompose`)."""
+    """Whether a folder holds foregrounds to be composited during training (see `synth_data.recompose`)."""
     record = Path(directory) / "render.json"
     try:
         return record.is_file() and json.loads(record.read_text("utf-8")).get("compositing") == "on_the_fly"
     except (ValueError, AttributeError) as error:
-        raise DataError(
-            f"{record} is not what `python -m synth_data render` writes ({one_line(error)}); render again"
-        ) from error
+        raise DataError(f"{record} was not written by `sdseg render` ({one_line(error)}); render again") from error
 
 
 def find_pairs(directory: str | Path, image_column: str = "image", alpha_column: str = "alpha") -> list[PairFiles]:
-    """The pairs of a folder: by `metadata.jsonl`, else images/* with alpha/*.png.
+    """The pairs of a folder: those that `metadata.jsonl` lists, or else images/* with alpha/*.png.
 
-    A line of `metadata.jsonl` names the file of a column c in `c_file_name`, that of the image in `file_name`. Without
-    it, a column other than image is the folder c/.
+    `metadata.jsonl` names the image in `file_name` and the file of any other column c in `c_file_name`. Without it, a
+    column c is the folder c/, and the column image the folder images/.
 
     Raises:
-        DataError: no such folder, no pairs, an image without its alpha, or foregrounds to be recombined.
+        DataError: no such folder, no pairs, a missing file, or foregrounds to be composited during training.
     """
     directory = Path(directory)
     if not directory.is_dir():
-        raise DataError(f"data folder {directory} does not exist; render one with `python -m synth_data render`")
+        raise DataError(f"data folder {directory} does not exist; render one with `sdseg render`")
     if is_on_the_fly(directory):
         raise DataError(
-            f"data folder {directory} was rendered with compositing: on_the_fly, which is for training; give pairs "
-            "that stay the same here, rendered with compositing: disk"
+            f"data folder {directory} was rendered with compositing: on_the_fly, which is for training only; render "
+            "this data set with compositing: disk"
         )
     if (directory / "metadata.jsonl").is_file():
         pairs = list(_listed_pairs(directory, image_column, alpha_column))
@@ -65,10 +63,10 @@ def find_pairs(directory: str | Path, image_column: str = "image", alpha_column:
     else:
         raise DataError(
             f"data folder {directory} has neither metadata.jsonl nor {images.name}/ with {alpha_column}/ beside it, "
-            "nor tar or parquet files"
+            "nor tar or parquet files; add one of them, or name another folder"
         )
     if not pairs:
-        raise DataError(f"data folder {directory} holds no pairs")
+        raise DataError(f"data folder {directory} holds no pairs; add some, or name another folder")
     for pair in pairs:
         for kind, path in (("image", pair.image), ("alpha", pair.alpha)):
             if not path.is_file():
@@ -92,14 +90,18 @@ def _listed_pairs(directory: Path, image_column: str, alpha_column: str) -> Iter
 
 
 def read_pair(pair: PairFiles, target: Target = Target()) -> tuple[np.ndarray, np.ndarray]:  # noqa: B008
-    """One pair as uint8 [H, W, 3] sRGB and what `Target.read` gives, [H, W]; DataError where it cannot be read."""
+    """Image uint8 [H, W, 3] sRGB and ground truth [H, W] of one pair, the latter as `Target.read` returns it.
+
+    Raises:
+        DataError: one of them cannot be read, or their sizes differ.
+    """
     try:
-        image, alpha = read_image(pair.image), target.read(pair.alpha)
+        image, truth = read_image(pair.image), target.read(pair.alpha)
     except ImageError as error:
         raise DataError(str(error)) from error
-    if image.shape[:2] != alpha.shape:
+    if image.shape[:2] != truth.shape:
         raise DataError(
             f"{pair.name} is {image.shape[1]}x{image.shape[0]} but its alpha {pair.alpha} is "
-            f"{alpha.shape[1]}x{alpha.shape[0]}; both must have one size"
+            f"{truth.shape[1]}x{truth.shape[0]}; both must have the same size"
         )
-    return image, alpha
+    return image, truth

@@ -1,4 +1,4 @@
-"""Where pixels come from: folders, tar and parquet files, Hub sets, foregrounds put together anew; alone or mixed."""
+"""Sources of pairs, alone or mixed: folders, tar and parquet files, Hub data sets, foregrounds to be composited."""
 
 from __future__ import annotations
 
@@ -15,47 +15,52 @@ import torch
 from sdseg.data.augmentation import PERMUTATION, Augmentation, draw_generator, fit_pair
 from sdseg.data.containers import Columns, ParquetRows, Rows, TarRows, load_rows, of_split, parquet_files
 from sdseg.data.pairs import DataError, PairFiles, find_pairs, is_on_the_fly, read_pair
+from sdseg.model import is_hub_id
 from sdseg.targets import Target
 
 
 class Source:
-    """Pairs by index. Subclasses give `pairs` (one `PairFiles` an index) and `read`; items hold pixels."""
+    """Pairs by index, read as pixels. Subclasses set the attributes below and may override `read`."""
 
     place: str  # as the user named it
     resolution: int
     augmentation: Augmentation
     pairs: Sequence[PairFiles]
     target: Target = Target()
-    recipe, photos = "", ()  # of foregrounds put together anew: what else decides the pictures
+    recipe, photos = "", ()  # of foregrounds composited on the fly: what else decides the pictures
 
     def __len__(self) -> int:
         return len(self.pairs)
 
     def name(self, index: int) -> str:
-        """How logs and errors name the pair."""
+        """What logs and errors call the pair."""
         return self.pairs[index].name
 
     def read(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        """uint8 [H, W, 3] sRGB and a truth [H, W] as `Target.read` gives it, not augmented; DataError where they cannot
-        be read."""
+        """An image uint8 [H, W, 3] sRGB and its ground truth [H, W] as `Target.read` returns it, without augmentation.
+
+        Raises:
+            DataError: one of them cannot be read.
+        """
         return read_pair(self.pairs[index], self.target)
 
     def fetch(self, index: int, generator: torch.Generator) -> dict[str, torch.Tensor]:
-        """A pair as `fit_pair` gives it, augmented by draws of `generator`."""
-        image, alpha = self.read(index)
-        return fit_pair(image, alpha, self.resolution, self.augmentation, generator)
+        """A pair as `fit_pair` returns it, augmented with draws from `generator`."""
+        image, truth = self.read(index)
+        return fit_pair(image, truth, self.resolution, self.augmentation, generator)
 
     def order(self, *key: int) -> torch.Tensor:
-        """The indices in the order of one epoch, int64 [len]; `key` is (seed, epoch)."""
+        """The indices in one epoch's order, int64 [len(self)]; `key` is (seed, epoch)."""
         return torch.randperm(len(self), generator=draw_generator(*key, PERMUTATION))
 
     def sizes(self) -> Iterable[str]:
-        """A line for each pair, that changes when its name or the size of one of its files does."""
+        """One line per pair, which changes with the pair's name and with the size of either file."""
         for pair in self.pairs:
             yield f"{pair.name} {pair.image.stat().st_size} {pair.alpha.stat().st_size}"
 
     def digest(self) -> str:
-        """Changes when pairs are added, removed, renamed or differ in file size, with the recipe, and with photos."""
+        """16 hexadecimal digits that change with the pairs' number, names and file sizes, the target, and, for
+        foregrounds, the recipe and the photos."""
         digest = hashlib.sha256(self.recipe.encode())
         for line in self.photos:
             digest.update(f"{line}\n".encode())
@@ -66,22 +71,22 @@ class Source:
         return digest.hexdigest()[:16]
 
     def files(self) -> set[str]:
-        """What the pairs lie in; two sources that share one of them share pairs."""
+        """The files that hold the pairs; two sources that share a file share pairs."""
         return {str(pair.image.resolve()) for pair in self.pairs}
 
 
 class PictureSource(Source):
-    """Pairs of a folder, read and augmented afresh each time."""
+    """Pairs of a folder, read and augmented anew each time."""
 
     def __init__(self, pairs: list[PairFiles], resolution: int, augmentation: Augmentation, place: str = ""):
         self.pairs, self.resolution, self.augmentation, self.place = pairs, resolution, augmentation, place
 
 
 class RecomposedSource(Source):
-    """Foregrounds put into another picture each time; an epoch is as long as there are foregrounds.
+    """Rendered foregrounds, composited over another background each time; an epoch shows each foreground once.
 
-    `pairs` name each foreground's file, and in the alpha's place the background that lies beside it; `photos` say what
-    lies in each place that photos are drawn from.
+    A pair's `image` is the foreground's file and its `alpha` the background's that was rendered with it; `photos` has
+    a line for each data set that background photos are drawn from.
     """
 
     def __init__(self, directory: str | Path, resolution: int, augmentation: Augmentation):
@@ -97,27 +102,27 @@ class RecomposedSource(Source):
             for row in self.recomposer.rows
         ]
         self.recipe = (folder / "recipe.yaml").read_text("utf-8")
-        count = self.recomposer.sources.number_of_photos  # all that tells of a data set on the Hub
-        places = yaml.safe_load(self.recipe).get("photos", []) if count else []
-        self.photos = [f"{place} {digest(place)} {count}" for place in places]
+        count = self.recomposer.sources.number_of_photos  # nothing else is known of a Hub data set
+        photo_sets = yaml.safe_load(self.recipe).get("photos", []) if count else []
+        self.photos = [f"{photo_set} {digest(photo_set)} {count}" for photo_set in photo_sets]
         self.resolution, self.augmentation = resolution, augmentation
 
     def read(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        """The foreground in one picture, always the same."""
-        return self._put_together(index, np.random.default_rng(index))
+        """The foreground in the same composite each time."""
+        return self._composite(index, np.random.default_rng(index))
 
     def fetch(self, index: int, generator: torch.Generator) -> dict[str, torch.Tensor]:
         seed = torch.randint(2**63 - 1, (), generator=generator).item()
-        image, alpha = self._put_together(index, np.random.default_rng(seed))
-        return fit_pair(image, alpha, self.resolution, self.augmentation, generator)
+        image, truth = self._composite(index, np.random.default_rng(seed))
+        return fit_pair(image, truth, self.resolution, self.augmentation, generator)
 
-    def _put_together(self, index: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    def _composite(self, index: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         pair = self.recomposer.pair(index, rng)
         return pair.image, self.target.of_pair(pair)
 
 
 class RowSource(Source):
-    """Pairs out of tar or parquet files or a set of the Hub."""
+    """Pairs from tar or parquet files or a Hub data set."""
 
     def __init__(self, rows: Rows, resolution: int, augmentation: Augmentation, place: str):
         self.rows = self.pairs = rows
@@ -134,11 +139,11 @@ class RowSource(Source):
 
 
 class StreamedSource(RowSource):
-    """Pairs out of parquet files that are never copied, unpacked or downloaded as a whole.
+    """Pairs from parquet files that are read in place, without a copy on disk.
 
-    Reading is quick only where neighbours are read together. So an epoch's order permutes the row groups, and after
-    that shuffles within windows of `window` pairs. Position p is still a pure function of (seed, epoch, p), known from
-    the files' footers: a resumed run reads nothing of what it has seen.
+    Reading is fast only if neighbouring rows are read together. So an epoch's order permutes the row groups, then
+    shuffles within windows of `window` pairs. The pair at position p remains a pure function of (seed, epoch, p), which
+    the files' footers suffice to compute: a resumed run reads nothing of what it has seen.
     """
 
     def __init__(self, rows: ParquetRows, resolution: int, augmentation: Augmentation, place: str, window: int):
@@ -148,18 +153,18 @@ class StreamedSource(RowSource):
 
     def order(self, *key: int) -> torch.Tensor:
         generator = draw_generator(*key, PERMUTATION)
-        groups = [self.rows.groups[place] for place in torch.randperm(len(self.rows.groups), generator=generator)]
+        groups = [self.rows.groups[number] for number in torch.randperm(len(self.rows.groups), generator=generator)]
         walk = torch.cat([torch.arange(group.first, group.first + group.count) for group in groups])
         windows = walk.split(self.window)
         return torch.cat([part[torch.randperm(len(part), generator=generator)] for part in windows])
 
 
 class MixedSource(Source):
-    """Several sources as one: index i counts through them in turn.
+    """Several sources as one; indices run through the sources in turn.
 
-    An epoch has as many positions as all sources have pairs; source k gets its weight's share of them, the same number
-    in every epoch, at places drawn by (seed, epoch). Each source goes through its own pairs in its own epochs, none of
-    them twice before all were seen once.
+    An epoch has as many positions as the sources have pairs in total. Source k gets the share that its weight gives it,
+    the same number in each epoch, at positions drawn by (seed, epoch). Each source runs through its own pairs in epochs
+    of its own, so that no pair comes twice before all have come once.
     """
 
     def __init__(self, sources: list[Source], weights: list[float] | None):
@@ -172,32 +177,33 @@ class MixedSource(Source):
     def __len__(self) -> int:
         return self.first[-1]
 
-    def _within(self, index: int) -> tuple[Source, int]:
-        which = bisect_right(self.first, index) - 1
-        return self.sources[which], index - self.first[which]
+    def _locate(self, index: int) -> tuple[Source, int]:
+        """The source that holds pair `index`, and the pair's index within it."""
+        k = bisect_right(self.first, index) - 1
+        return self.sources[k], index - self.first[k]
 
     def name(self, index: int) -> str:
-        source, within = self._within(index)
-        return f"{source.place}: {source.name(within)}"
+        source, own_index = self._locate(index)
+        return f"{source.place}: {source.name(own_index)}"
 
     def read(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        source, within = self._within(index)
-        return source.read(within)
+        source, own_index = self._locate(index)
+        return source.read(own_index)
 
     def fetch(self, index: int, generator: torch.Generator) -> dict[str, torch.Tensor]:
-        source, within = self._within(index)
-        return source.fetch(within, generator)
+        source, own_index = self._locate(index)
+        return source.fetch(own_index, generator)
 
     def order(self, seed: int, epoch: int) -> torch.Tensor:
         labels = torch.repeat_interleave(torch.arange(len(self.sources)), torch.tensor(self.shares))
         labels = labels[torch.randperm(len(labels), generator=draw_generator(seed, epoch, PERMUTATION))]
         order = torch.empty(len(labels), dtype=torch.int64)
         for k, (source, share) in enumerate(zip(self.sources, self.shares, strict=True)):
-            begin, end = epoch * share, (epoch + 1) * share  # of the endless walk through this source
-            own = range(begin // len(source), -(-end // len(source)))
-            walk = torch.cat([source.order(seed, k, own_epoch) for own_epoch in own])
-            skipped = own.start * len(source)
-            order[labels == k] = walk[begin - skipped : end - skipped] + self.first[k]
+            start, end = epoch * share, (epoch + 1) * share  # positions in the endless stream of this source alone
+            own_epochs = range(start // len(source), -(-end // len(source)))
+            own_order = torch.cat([source.order(seed, k, own_epoch) for own_epoch in own_epochs])
+            skipped = own_epochs.start * len(source)
+            order[labels == k] = own_order[start - skipped : end - skipped] + self.first[k]
         return order
 
     def sizes(self) -> Iterable[str]:
@@ -210,16 +216,17 @@ class MixedSource(Source):
 
 
 def shares(sizes: list[int], weights: list[float] | None) -> list[int]:
-    """How many of sum(sizes) positions each source gets: by weight (largest remainders), at least one each."""
+    """How many of sum(sizes) positions each source gets, at least one each: by weight (largest remainder method), or
+    in proportion to the sizes without weights."""
     total = sum(sizes)
-    wanted = [total * weight / sum(weights) for weight in weights] if weights else sizes
-    given = [max(1, int(share)) for share in wanted]
-    by_remainder = sorted(range(len(sizes)), key=lambda k: given[k] - wanted[k])
-    for k in by_remainder[: total - sum(given)]:
-        given[k] += 1
-    while sum(given) > total:  # where a share below one was rounded up
-        given[given.index(max(given))] -= 1
-    return given
+    quotas = [total * weight / sum(weights) for weight in weights] if weights else sizes
+    counts = [max(1, int(quota)) for quota in quotas]
+    by_remainder = sorted(range(len(sizes)), key=lambda k: counts[k] - quotas[k])
+    for k in by_remainder[: total - sum(counts)]:
+        counts[k] += 1
+    while sum(counts) > total:  # where a quota below one was rounded up
+        counts[counts.index(max(counts))] -= 1
+    return counts
 
 
 def open_pictures(
@@ -233,19 +240,19 @@ def open_pictures(
     window: int = 512,
     target: Target = Target(),  # noqa: B008
 ) -> Source:
-    """The pairs of one place, or of several mixed.
+    """The pairs of one data set, or a mixture of several.
 
-    A place is a folder of pictures, of foregrounds to be put together on the fly, of tar files (webdataset) or of
-    parquet files; or a set on the Hub, `owner/name` or `owner/name@revision`.
+    A data set is a folder of pictures, of foregrounds to be composited on the fly, of tar files (webdataset) or of
+    parquet files; or it is on the Hub, `owner/name` or `owner/name@revision`.
 
     Args:
-        weights: how often pairs of each place are seen, relative to each other; in proportion to their numbers if None.
-        streaming: read parquet files in place, here or on the Hub, rather than from a copy on disk.
+        weights: how often each data set is seen, relative to the others; None is in proportion to their sizes.
+        streaming: read parquet files in place, on disk or on the Hub, rather than from a copy on disk.
         window: of how many neighbours the order is shuffled where `streaming` reads parquet files.
-        target: what the truths are; mattes if not said.
+        target: the kind of ground truth: mattes (the default), masks or classes.
 
     Raises:
-        DataError, UserError: a place that holds no pairs, or damaged ones.
+        UserError: a data set that is missing, empty or damaged.
     """
     words = dict(columns=columns, streaming=streaming, window=window)
     if isinstance(places, (str, Path)):
@@ -271,8 +278,8 @@ def _open_place(
         if tars := sorted(folder.rglob("*.tar")):
             return RowSource(TarRows(of_split(tars, columns.split), columns), resolution, augmentation, place)
         if not any(folder.rglob("*.parquet")):
-            find_pairs(folder, columns.image, columns.alpha)  # says what is missing
-    elif folder.is_dir() or place.count("/") != 1 or place.startswith((".", "/", "~")):
+            find_pairs(folder, columns.image, columns.alpha)  # raises, and says what is missing
+    elif folder.is_dir() or not is_hub_id(place):
         return PictureSource(find_pairs(folder, columns.image, columns.alpha), resolution, augmentation, place)
     if streaming:
         rows = ParquetRows(parquet_files(place, columns.split), columns)

@@ -1,4 +1,4 @@
-"""The endless stream of samples, and who fetches which of its positions."""
+"""The endless stream of training samples, and which process fetches which of its positions."""
 
 from __future__ import annotations
 
@@ -14,7 +14,17 @@ from sdseg.data.sources import Source
 
 
 class TrainingStream(torch.utils.data.Dataset):
-    """Item p of the endless stream: a pair with its time step and its noise, a pure function of (seed, p)."""
+    """Item p is a pair with its time step and its noise, a pure function of (seed, p) for any p from 0 on.
+
+    Items hold what `source.fetch` returns, `noise` float32 `latent_shape`, and the scalars `timestep`, `index` (of the
+    pair) and `through_pixels` (whether the loss is taken on decoded pixels; then the time step is the last one).
+
+    Args:
+        size: positions in an epoch.
+        latent_shape: (channels, height, width).
+        timestep_power: t = T · u^(1 / power) with u ~ U(0, 1): 1 is uniform, more prefers noisy steps.
+        pixel_loss_share: probability of `through_pixels`.
+    """
 
     def __init__(
         self,
@@ -36,30 +46,32 @@ class TrainingStream(torch.utils.data.Dataset):
         self._order = (-1, torch.empty(0))
 
     def index_at(self, position: int) -> tuple[int, int, int]:
-        """(epoch, position within it, index of the pair)."""
-        epoch, place = divmod(position, self.size)
+        """(epoch, position in the epoch, index of the pair)."""
+        epoch, epoch_position = divmod(position, self.size)
         if self._order[0] != epoch:
             self._order = (epoch, self.source.order(self.seed, epoch))
-        return epoch, place, int(self._order[1][place])
+        return epoch, epoch_position, int(self._order[1][epoch_position])
 
     def __getitem__(self, position: int) -> dict[str, torch.Tensor]:
-        epoch, place, index = self.index_at(position)
-        generator = draw_generator(self.seed, epoch, place)
+        epoch, epoch_position, index = self.index_at(position)
+        generator = draw_generator(self.seed, epoch, epoch_position)
         timestep = int(self.num_train_timesteps * uniform(0, 1, generator) ** (1 / self.timestep_power))
-        through_pixels = uniform(0, 1, draw_generator(self.seed, epoch, place, 1)) < self.pixel_loss_share
+        pixel_generator = draw_generator(self.seed, epoch, epoch_position, 1)
+        through_pixels = uniform(0, 1, pixel_generator) < self.pixel_loss_share
         if through_pixels:
             timestep = self.num_train_timesteps - 1
         item = self.source.fetch(index, generator)
         noise = annealed_noise(self.latent_shape, timestep, self.num_train_timesteps, self.noise_strength, generator)
-        numbers = {"timestep": timestep, "index": index, "through_pixels": through_pixels}
-        return item | {"noise": noise} | {key: torch.tensor(value) for key, value in numbers.items()}
+        scalars = {"timestep": timestep, "index": index, "through_pixels": through_pixels}
+        return item | {"noise": noise} | {key: torch.tensor(value) for key, value in scalars.items()}
 
 
 @dataclass(frozen=True)
 class MicroBatches:
-    """Stream positions of this process, a list for each forward pass: a batch sampler for `DataLoader`.
+    """A batch sampler for `DataLoader`: the stream positions of this process, a list for each forward pass.
 
-    Optimiser step s covers positions [s·G, (s+1)·G), G = accumulation · processes · per-device batch.
+    Optimiser step s covers positions [s·G, (s+1)·G), where G = accumulation · processes · batch_size is the global
+    batch; steps run from `first_step` to `last_step`, the latter excluded.
     """
 
     first_step: int

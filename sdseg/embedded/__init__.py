@@ -1,1 +1,1 @@
-"""The miniature base and adapter that ship with the package, and the script that made them: see README.md."""
+"""The miniature base and the adapter that ship with sdseg, and the script that trained the base; see README.md."""

@@ -1,24 +1,26 @@
-"""Make the miniature base: `python -m sdseg.embedded.pretrain --data DIR --output DIR`.
+"""Trains the miniature base: `python -m sdseg.embedded.pretrain --data DIR --output DIR`.
 
-Two stages, both on rendered pictures alone (a folder that `python -m synth_data render` wrote):
+Two stages, both on rendered pictures only (a folder that `sdseg render` wrote):
 
-1. `vae`: an `AutoencoderKL` of factor 4 learns to repeat crops of the pictures, and of their mattes shown as
-   grey pictures, since Stable Diffusion's own autoencoder has seen silhouettes too.
-2. `unet`: a `UNet2DConditionModel` with SD2's topology (v-prediction, empty prompt) learns to generate the
-   pictures from noise: first at half resolution, then at the full one, as SD2 itself was trained in rising
-   resolutions. It never sees a picture beside its matte; matting is what the adapter adds.
+1. `vae`: an `AutoencoderKL` with a downsampling factor of 4 learns to reconstruct crops of the pictures, and of their
+   mattes as grey pictures, since Stable Diffusion's VAE has seen silhouettes too.
+2. `unet`: a `UNet2DConditionModel` with SD2's topology (v-prediction, empty prompt) learns to generate the pictures
+   from noise, first at half resolution, then at full resolution, as SD2 was trained at increasing resolutions. It never
+   sees a picture together with its matte: matting is left to the adapter.
 
-The learning rate warms up, stays constant and falls to zero over the last fifth of the steps, so a run that
-is stopped and started again with fewer `--unet_steps` ends properly. Both stages write their state every few
-minutes and go on where they stopped when the same command is run again.
+The learning rate warms up, stays constant and decays to zero over the last fifth of the steps, so a run that is stopped
+and started again with fewer `--unet_steps` still ends with the decay. Both stages save their state every few minutes,
+and resume from it when the same command is run again.
 """
 
-import argparse
 import json
 import math
 import os
 import time
 from pathlib import Path
+
+from sdseg.errors import Parser
+from sdseg.imaging import to_signed, to_unit
 
 SEED = 20
 VAE_CONFIG = dict(
@@ -38,7 +40,7 @@ UNET_CONFIG = dict(
     up_block_types=["UpBlock2D"] + ["CrossAttnUpBlock2D"] * 3,
     block_out_channels=[32, 64, 128, 128],
     layers_per_block=1,
-    attention_head_dim=[1, 2, 4, 4],  # diffusers reads this as the number of heads, in SD2 too
+    attention_head_dim=[1, 2, 4, 4],  # diffusers takes this as the number of heads, for SD2 too
     cross_attention_dim=32,
     use_linear_projection=True,
     norm_num_groups=16,
@@ -46,13 +48,18 @@ UNET_CONFIG = dict(
 
 
 def warmup_constant_decay(step: int, steps: int, warmup: int = 200, decay_share: float = 0.2) -> float:
-    """Factor on the learning rate at `step` of `steps`: linear warm-up, constant, linear decay to zero."""
-    left = (steps - step) / max(1.0, decay_share * steps)
-    return max(0.0, min(1.0, (step + 1) / warmup, left))
+    """Factor of the learning rate at `step` of `steps`: linear warm-up, constant, linear decay to zero.
+
+    Args:
+        warmup: steps of the warm-up.
+        decay_share: fraction of `steps` over which the factor decays.
+    """
+    decay = (steps - step) / max(1.0, decay_share * steps)
+    return max(0.0, min(1.0, (step + 1) / warmup, decay))
 
 
 def read_pictures(directory: Path):
-    """All pictures of a rendered folder with their mattes: uint8 [N, S, S, 3] sRGB and uint8 [N, S, S]."""
+    """All pictures uint8 [N, S, S, 3] sRGB of a rendered folder, and their mattes uint8 [N, S, S]."""
     import numpy as np
 
     from sdseg.imaging import read_alpha, read_image
@@ -65,15 +72,15 @@ def read_pictures(directory: Path):
 
 
 def as_tensor(pictures):
-    """uint8 [B, H, W, 3] sRGB, or [B, H, W] grey, to float [B, 3, H, W] in [-1, 1]."""
+    """uint8 [B, H, W, 3] sRGB or [B, H, W] grey => float32 [B, 3, H, W] in [-1, 1]."""
     import torch
 
-    tensor = torch.from_numpy(pictures).float() / 127.5 - 1
+    tensor = to_signed(torch.from_numpy(pictures).float() / 255)
     return tensor[:, None].expand(-1, 3, -1, -1) if tensor.ndim == 3 else tensor.permute(0, 3, 1, 2)
 
 
 class Trainer:
-    """Weights, their moving average and AdamW's moments, written to and read from one safetensors file."""
+    """Weights, their exponential moving average and AdamW's moments, saved to and loaded from one safetensors file."""
 
     def __init__(self, model, state_file: Path, learning_rate: float, ema_decay: float):
         import torch
@@ -127,28 +134,31 @@ class Trainer:
                 }
 
     def run(self, loss_at, steps: int, log: Path, minutes_between_saves: float = 3) -> bool:
-        """Train to `steps` with `loss_at(step) -> loss`; False when there was nothing left to do."""
+        """Trains to `steps` with `loss_at(step) -> loss`, after loading the saved state if there is one.
+
+        Appends a row to the file `log` every 50 steps. Returns False if there was nothing left to do.
+        """
         if self.state_file.exists():
             self.load()
         if self.step >= steps:
             return False
         last_save = last_log = time.monotonic()
-        total, counted = 0.0, 0
+        loss_sum, loss_count = 0.0, 0
         while self.step < steps:
             loss = loss_at(self.step)
             if not math.isfinite(loss.item()):
                 raise FloatingPointError(f"loss {loss.item()} at step {self.step} of {self.state_file.stem}")
             self.update(loss, steps)
-            total, counted = total + loss.item(), counted + 1
+            loss_sum, loss_count = loss_sum + loss.item(), loss_count + 1
             now = time.monotonic()
-            if counted == 50 or self.step == steps:
+            if loss_count == 50 or self.step == steps:
                 self.seconds, last_log, span = self.seconds + now - last_log, now, now - last_log
-                row = {"stage": self.state_file.stem, "step": self.step, "loss": total / counted}
-                row |= {"steps_per_second": counted / span, "seconds": round(self.seconds, 1)}
+                row = {"stage": self.state_file.stem, "step": self.step, "loss": loss_sum / loss_count}
+                row |= {"steps_per_second": loss_count / span, "seconds": round(self.seconds, 1)}
                 with open(log, "a", encoding="utf-8") as file:
                     file.write(json.dumps(row) + "\n")
                 print(row, flush=True)
-                total, counted = 0.0, 0
+                loss_sum, loss_count = 0.0, 0
                 if now - last_save > 60 * minutes_between_saves or self.step == steps:
                     self.save()
                     last_save = now
@@ -156,9 +166,11 @@ class Trainer:
 
 
 def vae_loss(vae, batch, generator, kl_weight: float = 1e-6):
-    """L1 + L1 of the finite differences (edges are what a matte is judged by) + a whisper of KL.
+    """L1 of the pixels, L1 of their finite differences (mattes are judged by their edges) and a little KL divergence.
 
-    batch: [B, 3, H, W] in [-1, 1].
+    Args:
+        batch: [B, 3, H, W] in [-1, 1].
+        generator: for the sample of the posterior.
     """
     posterior = vae.encode(batch).latent_dist
     decoded = vae.decode(posterior.sample(generator)).sample
@@ -175,7 +187,7 @@ def train_vae(pictures, mattes, output: Path, steps: int, batch_size: int, crop:
     torch.manual_seed(SEED)
     vae = AutoencoderKL(**VAE_CONFIG)
     trainer = Trainer(vae, output / "vae.safetensors", learning_rate=1e-3, ema_decay=0.998)
-    grey = batch_size * 3 // 8  # this many of a batch are mattes
+    grey = batch_size * 3 // 8  # number of mattes in a batch
 
     def loss_at(step: int):
         rng = np.random.default_rng([SEED, 0, step])
@@ -198,7 +210,7 @@ def train_vae(pictures, mattes, output: Path, steps: int, batch_size: int, crop:
 
 
 def encode(vae, pictures, batch_size: int = 64):
-    """Pictures uint8 [N, H, W, 3] or [N, H, W] => raw latent means [N, 4, H/4, W/4] in half precision."""
+    """Pictures uint8 [N, H, W, 3] or [N, H, W] => means of their latents, float16 [N, 4, H/4, W/4], not scaled."""
     import torch
 
     with torch.no_grad():
@@ -210,20 +222,20 @@ def encode(vae, pictures, batch_size: int = 64):
 
 
 def round_trip(vae, mattes, output: Path) -> None:
-    """Log how well mattes survive the autoencoder: the floor under every matte's MAD."""
+    """Logs the MAD of mattes uint8 [N, H, W] that are encoded and decoded, a lower bound for the adapter's MAD."""
     import torch
 
     with torch.no_grad():
         decoded = torch.cat([vae.decode(encode(vae, part[None]).float()).sample.mean(1) for part in mattes])
     truth = torch.from_numpy(mattes).float() / 255
-    error = ((decoded.clamp(-1, 1) + 1) / 2 - truth).abs().mean().item()
+    error = (to_unit(decoded.clamp(-1, 1)) - truth).abs().mean().item()
     with open(output / "log.jsonl", "a", encoding="utf-8") as file:
         file.write(json.dumps({"stage": "vae", "matte_round_trip_mad": error}) + "\n")
     print(f"matte round trip MAD {error:.4f}", flush=True)
 
 
 def train_unet(pictures, mattes, output: Path, steps: int, half_size_share: float, batch_size: int) -> None:
-    """v-prediction (Salimans & Ho 2022) on latents of pictures; one in eight is a matte shown in grey."""
+    """v-prediction (Salimans & Ho 2022) on the latents of pictures, one in eight of which is a matte in grey."""
     import cv2
     import numpy as np
     import torch
@@ -245,15 +257,15 @@ def train_unet(pictures, mattes, output: Path, steps: int, half_size_share: floa
         small = np.stack([cv2.resize(picture, (size, size), interpolation=cv2.INTER_AREA) for picture in source])
         return torch.cat([encode(vae, small), encode(vae, np.ascontiguousarray(small[:, :, ::-1]))])
 
-    bank = {}  # the latents of the resolution in use: pictures and mattes, each as they are and mirrored
+    latents = {}  # size -> latents of pictures and of mattes, with their mirror images; of the size in use only
 
     def loss_at(step: int):
         size = pictures.shape[1] // 2 if step < half_steps else pictures.shape[1]
-        if size not in bank:
-            bank.clear()
-            bank[size] = (latents_of(pictures, size), latents_of(mattes, size))
+        if size not in latents:
+            latents.clear()
+            latents[size] = (latents_of(pictures, size), latents_of(mattes, size))
         draw = torch.Generator().manual_seed(SEED * 1_000_003 + step)
-        picture_latents, matte_latents = bank[size]
+        picture_latents, matte_latents = latents[size]
         batch = batch_size * (4 if step < half_steps else 1)
         rows = torch.randint(len(picture_latents), (batch,), generator=draw)
         clean = picture_latents[rows].float()
@@ -274,16 +286,16 @@ def train_unet(pictures, mattes, output: Path, steps: int, half_size_share: floa
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m sdseg.embedded.pretrain", description="Train the miniature base on rendered pictures."
     )
-    parser.add_argument("--data", type=Path, required=True, help="folder written by `python -m synth_data render`")
-    parser.add_argument("--output", type=Path, required=True, help="run folder; the base goes to OUTPUT/base")
+    parser.add_argument("--data", type=Path, required=True, help="folder written by `sdseg render`")
+    parser.add_argument("--output", type=Path, required=True, help="run folder; the base is written to OUTPUT/base")
     parser.add_argument("--vae_steps", type=int, default=3000)
     parser.add_argument("--vae_batch_size", type=int, default=16)
     parser.add_argument("--vae_crop", type=int, default=32, help="side of the training crops in pixels")
     parser.add_argument("--unet_steps", type=int, default=2400)
-    parser.add_argument("--half_size_share", type=float, default=0.6, help="share of steps at half resolution")
+    parser.add_argument("--half_size_share", type=float, default=0.6, help="fraction of steps at half resolution")
     parser.add_argument("--unet_batch_size", type=int, default=32, help="four times as many at half resolution")
     parser.add_argument("--stage", choices=["vae", "unet", "all"], default="all")
     arguments = parser.parse_args(argv)

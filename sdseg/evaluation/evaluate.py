@@ -1,12 +1,9 @@
-"""Judges a folder of predictions against the truth.
+"""Judges a folder of predictions against ground truth.
 
-    python -m sdseg.evaluation.evaluate --prediction DIR --ground_truth DIR --output metrics.json
-    python -m sdseg.evaluation.evaluate --prediction DIR --dataset NAME --data_dir DIR --output_dir DIR
-
-The prediction folder is what every method writes (see `sdseg.outputs`): `<path>.png` belongs to the ground
-truth of the same relative path without extension; `<path>.uncertainty.png`, where there is one, is judged
-too. The truth is a folder of mattes, masks or class maps, or a set that `sdseg sets list` names.
-docs/evaluation.md explains every figure and every key of the result.
+The prediction folder is what every method writes (see `sdseg.outputs`): `<path>.png` belongs to the truth of the same
+relative path without extension; `<path>.uncertainty.png`, if it exists, is judged too. The truth is a folder of
+mattes, masks or class maps, or a benchmark set by name. docs/evaluation.md explains every figure and every key of the
+result.
 """
 
 import dataclasses
@@ -43,7 +40,7 @@ if TYPE_CHECKING:
     from sdseg.evaluation.benchmark_sets import BenchmarkSet
 
 MISSING_SHOWN = 5
-PICTURES_A_WORKER = 8  # fewer are not worth the second it takes to start one
+PICTURES_PER_WORKER = 8  # fewer do not pay for the second that starting a worker takes
 
 
 # ------------------------------------------------------------------------------------------------------- a run
@@ -70,9 +67,9 @@ def open_evaluation(
     resamples: int = 10_000,
     seed: int = 0,
 ) -> Evaluation:
-    """Pairs the files of a run and checks its settings; the arguments are those of `evaluate_folder`.
+    """Pairs predictions with truths and checks the settings; the arguments are those of `evaluate_folder`.
 
-    `images`, a folder of the photos, is needed by pictures of the result only.
+    `images`, a folder of the photos, is used by the sheet of the worst pictures only.
     """
     truths = _truths(ground_truth, dataset, data_dir, split, kind, images, trimap_dir, void)
     kind = truths.kind
@@ -80,7 +77,7 @@ def open_evaluation(
         raise UserError(f"--metrics {unknown[0]}: --kind {kind} has {', '.join(FIGURES[kind])}")
     if kind == "classes":
         if classes is None and truths.classes is None:
-            raise UserError("--kind classes needs --num_classes N or --classes FILE (a name a line)")
+            raise UserError("--kind classes needs --num_classes N or --classes FILE (one name in each line)")
         classes = tuple(classes or (truths.classes[number] for number in range(len(truths.classes))))
         if miou_protocol not in PROTOCOL_DEFINITIONS:
             raise UserError(f"--miou_protocol {miou_protocol}: use {' or '.join(PROTOCOL_DEFINITIONS)}")
@@ -122,34 +119,39 @@ def open_evaluation(
 def evaluate_folder(
     prediction: str | Path, ground_truth: str | Path | None = None, *, workers: int = 1, **settings
 ) -> dict:
-    """Compares every truth with its prediction, at the truth's own size. Returns what metrics.json holds.
+    """Compares every prediction with its truth, at the truth's own size.
 
-    `ground_truth`: folder of the truths; or `dataset`, `data_dir` and perhaps `split`: a benchmark set by name.
+    Args:
+        ground_truth: folder of the truths; the alternative is a benchmark set by name, given as `dataset`, `data_dir`
+            and, unless it is the first, `split`.
+        workers: processes; the result does not depend on their number. More than one needs the usual
+            `if __name__ == "__main__":` in the script that calls this.
+        kind: `matte` (default, or that of the set), `binary` (the truth is {g >= 0.5}) or `classes`.
+        figures: some of FIGURES[kind] instead of all; `conn` takes as long as the others together.
+        trimap_dir: folder of trimaps, whose unknown bands are judged separately; a set may bring its own.
+        classes: kind classes: their names, by id.
+        miou_protocol: `standard` or `ddpm-seg`, see PROTOCOL_DEFINITIONS.
+        match: how the labels of a clustering are assigned to classes: None (they are classes), `image` or `dataset`.
+        void: the value in class maps that means no class.
+        compare: folder of a second method, which is compared with the first picture by picture.
+        resize: resize predictions to the size of their truth; without it, different sizes are an error.
+        confidence, resamples, seed: of the bootstrap over pictures (`metrics.confidence_interval`).
 
-    `kind`: `matte` (default, or the set's own), `binary` (the truth is {g ≥ 0.5}) or `classes`.
-    `figures`: some of FIGURES[kind] instead of all (`conn` takes as long as the others together).
-    `trimap_dir`: folder of trimaps, whose unknown bands are judged apart; a set's own are found without.
-    `classes`, `miou_protocol`, `match`, `void`: names of the classes, `standard` or `ddpm-seg`, None or
-    `image` or `dataset` for labels that are no classes yet, and the value in class maps that means none.
-    `compare`: a second method's folder, judged too and set against the first, picture by picture.
-    `resize`: bring predictions to the truth's size, where unequal sizes are an error otherwise.
-    `confidence`, `resamples`, `seed`: the bootstrap over pictures (`metrics.confidence_interval`).
-    `workers`: processes; any number gives the same result. (More than one needs Python's usual
-    `if __name__ == "__main__":` in the script that calls this.)
+    Returns:
+        The content of metrics.json: `protocol`; `mean` (over pictures, with their `count`; for kind classes `set` and
+        `classes` instead); `bands` (mattes: means over parts); `uncertainty` (means and calibration; None where no
+        prediction has any); `intervals`; `comparison` (or None); `unused_predictions` (names without truth); `images`
+        (one entry for each picture, in order of name).
 
-    Keys: `protocol`; `mean` (over pictures, with their `count`; for classes `set` and `classes` in its place);
-    `bands` (mattes: means over parts); `uncertainty` (means, and the calibration; None where no prediction
-    has any); `intervals`; `comparison` (or None); `unused_predictions` (names without truth); `images` (one
-    entry a picture, in order of name).
-
-    Raises UserError where a truth has no prediction, ImageError for pictures that are unreadable, of
-    unequal size or of the wrong kind, UserError for settings that do not go together.
+    Raises:
+        UserError: a truth without prediction, or settings that exclude each other.
+        ImageError: a picture that is unreadable, of another size than its truth or of the wrong kind.
     """
     return judge(open_evaluation(prediction, ground_truth, **settings), workers)
 
 
 def judge(evaluation: Evaluation, workers: int = 1) -> dict:
-    """Carries an evaluation out; see `evaluate_folder`."""
+    """Runs an evaluation; returns what `evaluate_folder` returns."""
     from sdseg.evaluation.metrics import calibration_scale
 
     folders = [evaluation.predictions] + ([evaluation.compared] if evaluation.compared is not None else [])
@@ -197,7 +199,7 @@ def judge(evaluation: Evaluation, workers: int = 1) -> dict:
 
 
 def protocol(evaluation: Evaluation, images: list[dict]) -> dict:
-    """What has to stand beside the figures for others to compare with them."""
+    """What readers need to know to compare other figures with these; `protocol` of metrics.json."""
     import cv2
     import scipy
 
@@ -206,25 +208,25 @@ def protocol(evaluation: Evaluation, images: list[dict]) -> dict:
     sizes = sorted({tuple(entry["size"]) for entry in images})  # (W, H)
     unequal = sum("resized_from" in entry for entry in images)
     values = "class maps" if evaluation.kind == "classes" else "alpha in [0, 1]"
-    told = {
+    record = {
         "kind": evaluation.kind,
         "dataset": None if evaluation.dataset is None else evaluation.truths.name,
         "split": None if evaluation.dataset is None else evaluation.truths.split,
         "resolution": f"each picture at its ground truth's own size, whole picture, {values}",
         "sizes": [f"{width}x{height}" for width, height in sizes],
         "resize": (
-            f"{unequal} of {len(images)} predictions were brought to their truth's size: Pillow, "
+            f"{unequal} of {len(images)} predictions were resized to the size of their truth: Pillow, "
             + ("nearest" if evaluation.kind == "classes" else "bilinear with antialiasing")
         )
         if evaluation.resize
         else None,
-        "average": "figures a picture, then the mean over pictures",
+        "average": "figures of each picture, then the mean over pictures",
         "definitions": {name: DEFINITIONS[evaluation.kind][name] for name in evaluation.figures},
     }
     if evaluation.kind == "matte":
-        told["bands"] = BAND_DEFINITIONS
+        record["bands"] = BAND_DEFINITIONS
     if evaluation.kind == "classes":
-        told |= {
+        record |= {
             "average": "pixels of all pictures together; a picture's own figures by the standard protocol",
             "num_classes": len(evaluation.classes),
             "void": evaluation.void,
@@ -232,17 +234,17 @@ def protocol(evaluation: Evaluation, images: list[dict]) -> dict:
             "match": f"{evaluation.match or 'none'}: {MATCH_DEFINITIONS[evaluation.match]}",
         }
     else:
-        told["definitions"] |= UNCERTAINTY_DEFINITIONS
-    told["intervals"] = "percentile bootstrap over pictures"
+        record["definitions"] |= UNCERTAINTY_DEFINITIONS
+    record["intervals"] = "percentile bootstrap over pictures"
     versions = {"sdseg": __version__, "numpy": np.__version__, "scipy": scipy.__version__, "opencv": cv2.__version__}
-    return told | {"versions": versions}
+    return record | {"versions": versions}
 
 
 # ----------------------------------------------------------------------------------------------------- pairing
 
 
 def _truths(ground_truth, dataset, data_dir, split, kind, images, trimap_dir, void) -> "BenchmarkSet":
-    """The truth side of `open_evaluation` as a benchmark set, of the kind that is asked for."""
+    """The truths of `open_evaluation` as a benchmark set of the requested kind."""
     if kind is not None and kind not in FIGURES:
         raise UserError(f"--kind {kind}: use {', '.join(FIGURES)}")
     if (ground_truth is None) == (dataset is None):
@@ -255,7 +257,7 @@ def _truths(ground_truth, dataset, data_dir, split, kind, images, trimap_dir, vo
         from sdseg.evaluation.benchmark_sets import open_set
 
         if data_dir is None:
-            raise UserError(f"--dataset {dataset} needs --data_dir, the folder where it lies; nothing is downloaded")
+            raise UserError(f"--dataset {dataset} needs --data_dir, the folder that holds it; nothing is downloaded")
         truths = open_set(dataset, Path(data_dir), split)
         if kind is not None and kind != truths.kind and "classes" in (kind, truths.kind):
             raise UserError(f"--kind {kind}: {dataset} is of kind {truths.kind}; leave --kind out")
@@ -268,7 +270,7 @@ def _truths(ground_truth, dataset, data_dir, split, kind, images, trimap_dir, vo
             files = _by_name(Path(folder))
             if missing := [item.name for item in items if item.name not in files]:
                 raise MissingFile(
-                    f"{folder}: {len(missing)} of {len(items)} truths have no {what}: {listed(missing)}; add these"
+                    f"{folder}: {len(missing)} of {len(items)} truths have no {what}: {listed(missing)}; add them"
                 )
             items = [dataclasses.replace(item, **{field: files[item.name]}) for item in items]
     return dataclasses.replace(truths, items=items)
@@ -292,21 +294,21 @@ def _by_name(folder: Path) -> dict[str, Path]:
 
 
 def pair_predictions(prediction: Path, truths: "BenchmarkSet") -> tuple[dict[str, Path], list[str]]:
-    """-> (prediction of each item by its name, names of predictions without a truth)."""
+    """(prediction of each item by the item's name, names of predictions without a truth)."""
     if prediction.is_file():
         raise NotAFolder(f"{prediction}: is a file; name the folder that holds the predictions")
-    found = {
+    names = {
         path.relative_to(prediction).as_posix().removesuffix(ALPHA_SUFFIX)
         for path in list_images(prediction)
         if path.name.endswith(ALPHA_SUFFIX) and not path.name.endswith(SIDE_SUFFIXES)
     }
-    names = [item.name for item in truths.items]
-    if missing := [name for name in names if name not in found]:
+    wanted = [item.name for item in truths.items]
+    if missing := [name for name in wanted if name not in names]:
         raise MissingFile(
-            f"{prediction}: {len(missing)} of {len(names)} truths have no prediction: {listed(missing)}; predict "
-            "these too, or leave their truth out"
+            f"{prediction}: {len(missing)} of {len(wanted)} truths have no prediction: {listed(missing)}; predict "
+            "these too, or leave out their truth"
         )
-    return {name: output_file(prediction, PurePath(name)) for name in names}, sorted(found.difference(names))
+    return {name: output_file(prediction, PurePath(name)) for name in wanted}, sorted(names.difference(wanted))
 
 
 def listed(names: list[str]) -> str:
@@ -317,8 +319,8 @@ def listed(names: list[str]) -> str:
 
 # --------------------------------------------------------------------------------------------------- processes
 
-# glibc hands arrays of megabytes back to the system at once and gets them anew, cleared page by page; a worker
-# that keeps them takes half the time. Elsewhere these mean nothing.
+# glibc returns arrays of megabytes to the system at once, and the next one is cleared page by page; a worker that
+# keeps them takes half the time. Other C libraries ignore these variables.
 KEEP_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(2**25), "MALLOC_TRIM_THRESHOLD_": str(2**29)}
 _evaluation: Evaluation | None = None  # of a worker process
 
@@ -329,7 +331,7 @@ def _begin(evaluation: Evaluation) -> None:
     import cv2
 
     cv2.setNumThreads(1)  # the workers are the parallelism
-    if evaluation.dataset is not None:  # a set's readers do not travel between processes
+    if evaluation.dataset is not None:  # the readers of a set cannot be pickled
         from sdseg.evaluation.benchmark_sets import open_set
 
         truths = dataclasses.replace(open_set(*evaluation.dataset), kind=evaluation.kind, items=[])
@@ -343,10 +345,10 @@ def _in_worker(function: Callable, task: tuple):
 
 @contextmanager
 def _mapping(evaluation: Evaluation, workers: int, pictures: int) -> Iterator[Callable]:
-    """Gives `mapped(function, tasks)`, which yields function(evaluation, *task) in the tasks' order."""
+    """Yields `mapped(function, tasks)`, which yields function(evaluation, *task) in the order of the tasks."""
     if workers < 1:
         raise UserError(f"--workers {workers}: give at least 1")
-    workers = min(workers, pictures // PICTURES_A_WORKER)
+    workers = min(workers, pictures // PICTURES_PER_WORKER)
     if workers <= 1:
         yield lambda function, tasks: (function(evaluation, *task) for task in tasks)
         return
@@ -361,16 +363,14 @@ def _mapping(evaluation: Evaluation, workers: int, pictures: int) -> Iterator[Ca
         with _environment(KEEP_MEMORY):
             yield lambda function, tasks: pool.map(partial(_in_worker, function), tasks, chunksize=2)
     except BrokenProcessPool as error:
-        raise UserError(
-            "a worker process was ended from outside, perhaps for want of memory; use fewer --workers"
-        ) from error
+        raise UserError("a worker process was killed, perhaps for lack of memory; use fewer --workers") from error
     finally:
         pool.shutdown(cancel_futures=True)
 
 
 @contextmanager
 def _environment(variables: dict[str, str]) -> Iterator[None]:
-    """Sets variables for the processes that are started inside, unless they are set already."""
+    """Sets environment variables for processes started inside, unless they are set already."""
     added = {name: value for name, value in variables.items() if name not in os.environ}
     os.environ.update(added)
     try:

@@ -1,4 +1,4 @@
-"""From pictures to sets: means, bootstrap intervals, and two methods set against each other."""
+"""Figures of a set from those of its pictures: means, bootstrap intervals, comparison of two methods."""
 
 import math
 from collections.abc import Callable
@@ -8,50 +8,52 @@ import numpy as np
 from sdseg.evaluation.judging import BAND_DEFINITIONS, Evaluation, Judged, class_figures, flat_figures, or_none
 
 LOWER_IS_BETTER = {"sad", "mad", "mse", "grad", "conn", "mae", "ause"}
-UNDIRECTED = ("within_1_std", "within_2_std", "within_3_std")  # closer to a normal law is better, not larger
+UNDIRECTED = ("within_1_std", "within_2_std", "within_3_std")  # better the closer to a normal distribution
 DRAWS_AT_ONCE = 200
 
 
 def means(entries: list[dict]) -> dict[str, float | None]:
-    """Mean of every figure over the entries that have it (None where none has)."""
-    values = {key: [entry[key] for entry in entries if entry[key] is not None] for key in entries[0]}
-    return {key: sum(found) / len(found) if found else None for key, found in values.items()}
+    """Mean of every figure over the entries that have it; None where none has."""
+    columns = {key: [entry[key] for entry in entries if entry[key] is not None] for key in entries[0]}
+    return {key: sum(values) / len(values) if values else None for key, values in columns.items()}
 
 
 def band_means(images: list[dict]) -> dict[str, dict]:
-    """Means over the pictures that have a band, with their count, by band."""
+    """For each band, its means over the pictures that have it, and their count."""
     names = dict.fromkeys(name for entry in images for name in entry["bands"])
     ordered = [name for name in BAND_DEFINITIONS if name in names]
-    found = {name: [entry["bands"][name] for entry in images if entry["bands"].get(name)] for name in ordered}
-    return {name: {"count": len(entries), **(means(entries) if entries else {})} for name, entries in found.items()}
+    bands = {name: [entry["bands"][name] for entry in images if entry["bands"].get(name)] for name in ordered}
+    return {name: {"count": len(entries), **(means(entries) if entries else {})} for name, entries in bands.items()}
 
 
 def intervals(pictures: list[Judged], evaluation: Evaluation) -> dict:
-    """Bootstrap intervals of the means, or for classes of the set's figures: `figures` {name: [low, high]}."""
+    """Bootstrap intervals of the means, for kind classes of the figures of the set: `figures` {name: [low, high]}."""
     if evaluation.kind == "classes":
         statistic = _of_drawn(pictures, evaluation)
         low, high = _bootstrap_of_draws(len(pictures), statistic, evaluation)
-        found = dict(zip(evaluation.figures, zip(low, high, strict=True), strict=True))
+        ends = dict(zip(evaluation.figures, zip(low, high, strict=True), strict=True))
     else:
-        found = {}
+        ends = {}
         columns = [flat_figures(picture.entry) for picture in pictures]
         for keys, rows in _columns_by_pictures(columns).items():
             low, high = _bootstrap(np.array([[columns[row][key] for key in keys] for row in rows]), evaluation)
-            found |= dict(zip(keys, zip(low, high, strict=True), strict=True))
-        found = {key: found[key] for key in dict.fromkeys(key for column in columns for key in column) if key in found}
+            ends |= dict(zip(keys, zip(low, high, strict=True), strict=True))
+        ends = {key: ends[key] for key in dict.fromkeys(key for column in columns for key in column) if key in ends}
     return {
         "level": evaluation.confidence,
         "resamples": evaluation.resamples,
         "seed": evaluation.seed,
-        "figures": {key: _interval(*ends) for key, ends in found.items()},
+        "figures": {key: _interval(*pair) for key, pair in ends.items()},
     }
 
 
 def compare(first: list[Judged], second: list[Judged], evaluation: Evaluation) -> dict[str, dict]:
-    """Two methods on the same pictures: by figure `count`, `first`, `second`, `difference` (first − second), its
-    interval `low` and `high`, and the shares of pictures on which the first is better (`won`) or equal (`tied`).
+    """Compares two methods on the same pictures.
 
-    For classes `first`, `second` and `difference` are of the set, `won` and `tied` of its pictures.
+    Returns:
+        By figure: `count` of pictures, `first`, `second` and `difference` (first − second) of the means, `low` and
+        `high` of its interval, and the shares of pictures on which the first is better (`won`) or equal (`tied`). For
+        kind classes `first`, `second` and `difference` are those of the set, `won` and `tied` those of its pictures.
     """
     from sdseg.evaluation.metrics import paired_comparison
 
@@ -59,7 +61,7 @@ def compare(first: list[Judged], second: list[Judged], evaluation: Evaluation) -
         {key: (value, b[key]) for key, value in a.items() if value is not None and b.get(key) is not None}
         for a, b in ((flat_figures(x.entry), flat_figures(y.entry)) for x, y in zip(first, second, strict=True))
     ]
-    found = {}
+    rows = {}
     for key in dict.fromkeys(key for column in columns for key in column):
         figure = key.rpartition(".")[2]
         if figure in UNDIRECTED:
@@ -69,7 +71,7 @@ def compare(first: list[Judged], second: list[Judged], evaluation: Evaluation) -
         row = paired_comparison(
             one, other, generator, figure in LOWER_IS_BETTER, evaluation.confidence, evaluation.resamples
         )
-        found[key] = {"count": len(one), "first": float(one.mean()), "second": float(other.mean()), **row}
+        rows[key] = {"count": len(one), "first": float(one.mean()), "second": float(other.mean()), **row}
     if evaluation.kind == "classes":
         one, other = _of_drawn(first, evaluation), _of_drawn(second, evaluation)
         everything = np.ones((1, len(first)))
@@ -77,12 +79,12 @@ def compare(first: list[Judged], second: list[Judged], evaluation: Evaluation) -
         for number, key in enumerate(evaluation.figures):
             of_set = {"first": one(everything)[0, number], "second": other(everything)[0, number]}
             of_set |= {"difference": of_set["first"] - of_set["second"], "low": low[number], "high": high[number]}
-            found[key] = found.get(key, {}) | {name: or_none(float(value)) for name, value in of_set.items()}
-    return found
+            rows[key] = rows.get(key, {}) | {name: or_none(float(value)) for name, value in of_set.items()}
+    return rows
 
 
 def _columns_by_pictures(columns: list[dict]) -> dict[tuple[str, ...], list[int]]:
-    """{figures that the very same pictures have: those pictures' numbers}: such figures share their draws."""
+    """Groups figures that the same pictures have, which share their draws: {figures: indices of the pictures}."""
     rows = {}
     for number, column in enumerate(columns):
         for key, value in column.items():
@@ -95,8 +97,9 @@ def _columns_by_pictures(columns: list[dict]) -> dict[tuple[str, ...], list[int]
 
 
 def _bootstrap(values: np.ndarray, evaluation: Evaluation) -> tuple[np.ndarray, np.ndarray]:
-    """Interval of the mean of figures [n, k]. Each call begins at the seed, so that a figure's interval does not
-    depend on which others are asked for.
+    """Interval of the mean of figures [n, k].
+
+    Each call starts from the seed, so the interval of a figure does not depend on which others are computed.
     """
     from sdseg.evaluation.metrics import confidence_interval
 
@@ -105,8 +108,9 @@ def _bootstrap(values: np.ndarray, evaluation: Evaluation) -> tuple[np.ndarray, 
 
 
 def _bootstrap_of_draws(count: int, statistic: Callable, evaluation: Evaluation) -> tuple[np.ndarray, np.ndarray]:
-    """As `metrics.confidence_interval`, for a statistic of many draws at once: how often each of `count` pictures
-    was drawn, [draws, count] -> [draws, figures]. (One matrix product for many draws is ten times as fast.)
+    """As `metrics.confidence_interval`, for a statistic that takes many draws at once, which is ten times as fast.
+
+    `statistic` maps how often each of `count` pictures was drawn, [draws, count], to [draws, figures].
     """
     generator = np.random.default_rng(evaluation.seed)
     drawn = []
@@ -123,18 +127,18 @@ def _interval(low: float, high: float) -> list[float] | None:
 
 
 def _of_drawn(pictures: list[Judged], evaluation: Evaluation) -> Callable[[np.ndarray], np.ndarray]:
-    """How often each picture was drawn, [draws, n] -> the set's figures then, float64 [draws, figures]."""
+    """A function from how often each picture was drawn, [draws, n], to figures of the set, float64 [draws, figures]."""
     from sdseg.evaluation.segmentation_metrics import match_labels
 
     matrices = np.stack([picture.matrix for picture in pictures])  # [n, classes + 1, labels + 1]
-    flat = matrices.reshape(len(matrices), -1).astype(np.float64)  # counts stay exact, and the product is fast
+    flat = matrices.reshape(len(matrices), -1).astype(np.float64)  # exact for counts, with a fast product
 
     def statistic(times: np.ndarray) -> np.ndarray:
-        found = []
+        figures_of_draws = []
         for matrix in (times @ flat).reshape(-1, *matrices.shape[1:]):
             matrix = match_labels(matrix) if evaluation.match == "dataset" else matrix
             figures = class_figures(matrix, evaluation, evaluation.miou_protocol).values()
-            found.append([math.nan if figure is None else figure for figure in figures])
-        return np.array(found)
+            figures_of_draws.append([math.nan if figure is None else figure for figure in figures])
+        return np.array(figures_of_draws)
 
     return statistic

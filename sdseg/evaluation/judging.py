@@ -1,4 +1,4 @@
-"""One picture judged: what is read, and the figures that come of it."""
+"""Judges one picture: reads prediction and truth, and computes their figures."""
 
 import math
 from dataclasses import dataclass
@@ -41,7 +41,7 @@ BINARY_DEFINITIONS = {
 }
 CLASS_DEFINITIONS = {
     "accuracy": "share of the labelled pixels whose class is predicted",
-    "mean_accuracy": "mean over the classes in the truth of the share of their pixels that is found",
+    "mean_accuracy": "mean over the classes in the truth of the share of their pixels that is predicted",
     "mean_iou": "mean over classes of intersection over union, pixels summed over the set",
 }
 DEFINITIONS = {"matte": MATTE_DEFINITIONS, "binary": BINARY_DEFINITIONS, "classes": CLASS_DEFINITIONS}
@@ -50,7 +50,7 @@ UNCERTAINTY_DEFINITIONS = {
     "spearman": "rank correlation of uncertainty and |p - g| over pixels; null where one is constant",
     "within_1_std": "share of pixels with |p - g| <= 1 (2, 3) standard deviations; normal: .683 .954 .997",
     "calibration_scale": "s with s^2 = mean (p - g)^2 / mean variance over all pixels of the set",
-    "scaled": "the shares again with the uncertainty times calibration_scale, fitted on this very set",
+    "scaled": "the shares again with the uncertainty times calibration_scale, fitted on this same set",
 }
 BAND_DEFINITIONS = {
     "unknown": "the trimap's unknown band: all but its lowest and highest value",
@@ -59,31 +59,31 @@ BAND_DEFINITIONS = {
     "background": "g = 0 outside the transition; likewise",
 }
 PROTOCOL_DEFINITIONS = {
-    "standard": "over labelled pixels; a class that neither truth nor prediction has is left out",
-    "ddpm-seg": "predictions on ignored pixels count in the unions; a class absent everywhere has 0",
+    "standard": "over labelled pixels; a class in neither truth nor prediction is left out",
+    "ddpm-seg": "predictions on ignored pixels count in the unions; a class absent everywhere counts as 0",
 }
 MATCH_DEFINITIONS = {
     None: "labels are the classes",
-    "image": "labels are given classes in each picture anew, for the most pixels that agree (Hungarian)",
-    "dataset": "labels are given classes once for the set, for the most pixels that agree (Hungarian)",
+    "image": "labels are assigned to classes in each picture, so that most pixels agree (Hungarian)",
+    "dataset": "labels are assigned to classes once for the set, so that most pixels agree (Hungarian)",
 }
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What is judged against what, and how: made by `open_evaluation`, which checks it all."""
+    """Predictions, truths and settings of an evaluation; `open_evaluation` makes and checks it."""
 
     truths: "BenchmarkSet"
     predictions: dict[str, Path]
-    """prediction of each item of `truths`, by the item's name"""
+    """file of each item of `truths`, by the item's name"""
     unused: list[str]
     """names of predictions without truth"""
     kind: str
     figures: tuple[str, ...]
     dataset: tuple[str, Path, str | None] | None = None
-    """name, folder and split that `truths` was opened with, if it is a set by name"""
+    """name, folder and split of `truths`, if it is a benchmark set"""
     compared: dict[str, Path] | None = None
-    """the second method's predictions, likewise"""
+    """the same of the second method"""
     compared_name: str | None = None
     classes: tuple[str, ...] | None = None
     """kind classes: their names, "" where unnamed"""
@@ -99,10 +99,10 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Judged:
-    """What one picture gave."""
+    """The result of one picture."""
 
     entry: dict
-    """its part of the result"""
+    """its entry in `images` of metrics.json"""
     matrix: np.ndarray | None = None
     """kind classes: its confusion matrix"""
     squared_error: float = 0.0
@@ -114,10 +114,12 @@ class Judged:
 
 
 def read_case(evaluation: Evaluation, item: "Item", predicted: Path):
-    """Reads a picture: (prediction, truth, uncertainty or None, the prediction's own size (W, H)).
+    """Reads one picture: (prediction, truth, uncertainty or None, size (W, H) of the prediction's file).
 
-    Of one size [H, W]: float32 in [0, 1], or for classes int32 with -1 for none. Raises ImageError for unequal
-    sizes unless the evaluation resizes.
+    All three are [H, W], the size of the truth: float32 in [0, 1], or for kind classes int32, -1 for none.
+
+    Raises:
+        ImageError: sizes differ and the evaluation does not resize, or the truth is a mask of ids 0 and 1.
     """
     truth = evaluation.truths.read_truth(item)
     deviation = None
@@ -138,7 +140,7 @@ def read_case(evaluation: Evaluation, item: "Item", predicted: Path):
 
 
 def _fitting(values: np.ndarray, file: Path, truth: np.ndarray, item: "Item", resize: bool) -> np.ndarray:
-    """`values` at the truth's size, if they have it or may be resized."""
+    """`values` at the size of the truth. Raises ImageError where they have another and must not be resized."""
     if values.shape == truth.shape:
         return values
     if resize:
@@ -146,12 +148,12 @@ def _fitting(values: np.ndarray, file: Path, truth: np.ndarray, item: "Item", re
     (height, width), (true_height, true_width) = values.shape, truth.shape
     raise ImageError(
         f"{file} is {width}x{height}, but its ground truth {item.truth or item.name} is {true_width}x{true_height}; "
-        "predict at the picture's own size, or ask for --resize"
+        "predict at the picture's own size, or add --resize"
     )
 
 
 def resized(values: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-    """float32 [h, w] in [0, 1] or int32 [h, w] -> [H, W] of the same kind: bilinear with antialiasing, or nearest."""
+    """[h, w] -> [H, W]: float32 in [0, 1] bilinear with antialiasing, int32 labels by nearest neighbour."""
     from PIL import Image
 
     labels = values.dtype.kind == "i"
@@ -177,7 +179,7 @@ def read_true_labels(item: "Item", void: int) -> np.ndarray:
 
 
 def judge_picture(evaluation: Evaluation, item: "Item", predicted: Path) -> Judged:
-    """One picture's figures. For classes its confusion matrix alone: `with_class_figures` makes figures of it."""
+    """The figures of one picture, or its confusion matrix for kind classes (see `with_class_figures`)."""
     prediction, truth, deviation, size = read_case(evaluation, item, predicted)
     entry = {"name": item.name, "size": [truth.shape[1], truth.shape[0]]}
     if size != tuple(entry["size"]):
@@ -203,7 +205,7 @@ def judge_picture(evaluation: Evaluation, item: "Item", predicted: Path) -> Judg
 
 
 def matte_figures(evaluation: Evaluation, item: "Item", prediction: np.ndarray, truth: np.ndarray) -> dict:
-    """Figures of two mattes over the whole picture, and in `bands` over its parts (None where one is empty)."""
+    """Figures of two mattes over the whole picture, and in `bands` over its parts (None for an empty one)."""
     from sdseg.evaluation.metrics import matte_bands, metrics_of_parts, trimap_band
 
     bands = matte_bands(truth)
@@ -223,7 +225,7 @@ def matte_figures(evaluation: Evaluation, item: "Item", prediction: np.ndarray, 
 
 
 def uncertainty_metrics(error: np.ndarray, deviation: np.ndarray) -> dict:
-    """|p − g| and standard deviation, [H, W] each -> AUSE, Spearman's correlation and calibration shares."""
+    """AUSE, Spearman's correlation and calibration shares of |p − g| and standard deviation, [H, W] each."""
     from sdseg.evaluation.metrics import ause, spearman
 
     correlation = spearman(error, deviation)
@@ -243,22 +245,22 @@ def shares(error: np.ndarray, deviation: np.ndarray) -> dict[str, float]:
 
 
 def scaled_shares(evaluation: Evaluation, item: "Item", predicted: Path, scale: float) -> dict[str, float]:
-    """Calibration shares of a picture once its uncertainty is multiplied by `scale`.
+    """Calibration shares of a picture with its uncertainty multiplied by `scale`.
 
-    It is read again for that, since a whole set need not fit in memory.
+    The picture is read again, because a whole set need not fit in memory.
     """
     prediction, truth, deviation, _ = read_case(evaluation, item, predicted)
     return shares(abs(prediction - (truth if evaluation.kind == "matte" else truth >= 0.5)), deviation * scale)
 
 
 def matte_part(entry: dict) -> dict:
-    """The figures of an entry that compare the whole picture."""
+    """The figures of an entry over the whole picture, without uncertainty."""
     others = ("name", "size", "resized_from", "bands", "uncertainty", "labels")
     return {key: value for key, value in entry.items() if key not in others}
 
 
 def flat_figures(entry: dict) -> dict[str, float | None]:
-    """All figures of an entry, those of parts as `transition.sad`, those of the uncertainty as `uncertainty.ause`."""
+    """All figures of an entry; those of bands are named `transition.sad`, those of uncertainty `uncertainty.ause`."""
     flat = dict(matte_part(entry))
     for name, figures in (entry.get("bands") or {}).items():
         flat |= {f"{name}.{key}": value for key, value in (figures or {}).items()}
@@ -269,7 +271,7 @@ def flat_figures(entry: dict) -> dict[str, float | None]:
 
 
 def _matrix(evaluation: Evaluation, item: "Item", predicted: Path, prediction, truth) -> np.ndarray:
-    """Confusion matrix of a picture; labels that are no classes yet have a column each, up to the greatest."""
+    """Confusion matrix of a picture; the labels of a clustering have a column each, up to the largest."""
     from sdseg.evaluation.segmentation_metrics import confusion_matrix
 
     count = len(evaluation.classes)
@@ -285,8 +287,9 @@ def _matrix(evaluation: Evaluation, item: "Item", predicted: Path, prediction, t
 
 
 def with_class_figures(pictures: list[Judged], evaluation: Evaluation) -> list[Judged]:
-    """Kind classes: pictures whose matrices are [classes + 1, classes + 1] or, with match `dataset`, of one width,
-    and whose entries have figures. Other kinds come back as they are.
+    """Adds figures to the entries of kind classes; other kinds are returned unchanged.
+
+    The matrices of the result are [classes + 1, classes + 1], or with match `dataset` of one common width.
     """
     if evaluation.kind != "classes":
         return pictures
@@ -297,22 +300,22 @@ def with_class_figures(pictures: list[Judged], evaluation: Evaluation) -> list[J
         labels = [assign_labels(matrix) for matrix in matrices]
     elif evaluation.match == "dataset":
         width = max(matrix.shape[1] for matrix in matrices)
-        # the last column counts pixels without a prediction and stays the last
+        # the last column counts pixels without a prediction, so columns are inserted before it
         matrices = [np.insert(matrix, [-1] * (width - matrix.shape[1]), 0, axis=1) for matrix in matrices]
         labels = [assign_labels(sum(matrices))] * len(matrices)
-    found = []
+    results = []
     for number, (picture, matrix) in enumerate(zip(pictures, matrices, strict=True)):
         entry, own = dict(picture.entry), matrix
         if labels is not None:
             entry["labels"] = labels[number].tolist()
             own = match_labels(matrix, labels[number])
         entry |= class_figures(own, evaluation, "standard")
-        found.append(Judged(entry, own if evaluation.match == "image" else matrix))
-    return found
+        results.append(Judged(entry, own if evaluation.match == "image" else matrix))
+    return results
 
 
 def class_figures(matrix: np.ndarray, evaluation: Evaluation, miou_protocol: str) -> dict[str, float | None]:
-    """The chosen figures of a confusion matrix whose labels are classes; None where nothing is labelled."""
+    """The chosen figures of a confusion matrix of classes; None where no pixel is labelled."""
     from sdseg.evaluation.segmentation_metrics import accuracy, mean_accuracy, mean_iou
 
     measures = {
@@ -324,7 +327,7 @@ def class_figures(matrix: np.ndarray, evaluation: Evaluation, miou_protocol: str
 
 
 def class_summary(pictures: list[Judged], evaluation: Evaluation) -> dict:
-    """`set`: figures of the pixels of all pictures together; `classes`: one entry each."""
+    """`set`: figures over the pixels of all pictures together; `classes`: an entry for each class."""
     from sdseg.evaluation.segmentation_metrics import assign_labels, class_iou, match_labels
 
     matrix, labels = sum(picture.matrix for picture in pictures), None

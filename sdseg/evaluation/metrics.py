@@ -1,15 +1,14 @@
-"""How far a predicted matte is from the true one, how well an uncertainty map foretells it, how sure a mean is.
+"""Figures of mattes, of their uncertainty, and intervals of means.
 
-`prediction` and `truth` are alpha mattes [H, W] of one size with values in [0, 1], at whatever resolution
-the caller compares them (the sums SAD, Grad and Conn grow with it: state it beside the figure). Everything
-is computed in double precision. Public ports of Grad and Conn disagree with each other, so the definitions
-are written out here and pinned by hand-computed cases in the tests. Figures of hard masks and of classes
-are in `sdseg.evaluation.segmentation_metrics`.
+`prediction` and `truth` are alpha mattes [H, W] of one size with values in [0, 1]. The sums SAD, Grad and Conn grow
+with the resolution, so report it beside them. Everything is computed in double precision. Public ports of Grad and
+Conn disagree with each other, so the definitions are written out here and pinned by hand-computed cases in the tests.
+Figures of hard masks and of classes are in `sdseg.evaluation.segmentation_metrics`.
 
-`where`, bool [H, W], limits a figure to the pixels it is True at (a trimap's unknown band, say), None means
-all. What a pixel is given still comes from the whole picture (gradients and connected regions reach across
-the mask's edge, as in the benchmarks' own code); only the last sum or mean is limited, so the sums over
-parts of a picture add up to its own. A mask without pixels raises ValueError: it has no figure.
+`where`, bool [H, W], limits a figure to the pixels where it is True, for example a trimap's unknown band; None means
+all. Gradients and connected regions are still those of the whole picture, as in the benchmarks' own code; only the
+final sum or mean is limited, so the sums over the parts of a picture add up to its own. A mask without pixels has no
+figure and raises ValueError.
 """
 
 import math
@@ -23,8 +22,8 @@ BOUNDARY_TOLERANCE = 0.008  # of the picture's diagonal
 BAND_RADIUS = 10  # pixels
 
 
-# What a figure is over a part of the picture (flat indices of its pixels, None for all), once the costly work
-# on the whole picture is done.
+# The value of a figure over a part of the picture (flat indices of its pixels, None for all), after the costly work
+# on the whole picture has been done.
 Over = Callable[[np.ndarray | None], float]
 
 
@@ -49,7 +48,7 @@ def _mad_over(prediction, truth) -> Over:
 
 
 def mse(prediction: np.ndarray, truth: np.ndarray, where: np.ndarray | None = None) -> float:
-    """Mean squared error, mean (p − g)²; alpha units squared (papers print it times 1000)."""
+    """Mean squared error, mean (p − g)²; alpha units squared (often printed times 1000)."""
     return _figure(_mse_over, prediction, truth, where)
 
 
@@ -62,8 +61,7 @@ def grad(prediction: np.ndarray, truth: np.ndarray, where: np.ndarray | None = N
     """Gradient error, Σ(|∇p| − |∇g|)² / 1000 (Rhemann et al., A perceptually motivated benchmark, CVPR 2009).
 
     ∇ is the convolution with first Gaussian derivatives of σ = 1.4 pixels, each 9×9 kernel divided by its
-    own L2 norm, the border replicated. The mattes are not stretched to [0, 1] first, as the authors' code
-    does.
+    own L2 norm, the border replicated. Unlike in the authors' code, the mattes are not stretched to [0, 1] first.
     """
     return _figure(_grad_over, prediction, truth, where)
 
@@ -99,7 +97,7 @@ def _conn_over(prediction, truth) -> Over:
 
 
 def iou(prediction: np.ndarray, truth: np.ndarray, where: np.ndarray | None = None) -> float:
-    """Intersection over union of {α ≥ 0.5}, in [0, 1]; 1 where both are empty: they agree fully."""
+    """Intersection over union of {α ≥ 0.5}, in [0, 1]; 1 where both are empty."""
     return _figure(_iou_over, prediction, truth, where)
 
 
@@ -117,10 +115,10 @@ def boundary_f(prediction: np.ndarray, truth: np.ndarray, where: np.ndarray | No
     """Boundary F of {α ≥ 0.5}, 2PR / (P + R), in [0, 1] (Martin et al., PAMI 2004).
 
     P is the share of the prediction's boundary pixels that lie within ⌈0.008 · diagonal⌉ pixels of the
-    truth's boundary (the tolerance of Perazzi et al., CVPR 2016), R the same with the parts exchanged.
+    truth's boundary (the tolerance of Perazzi et al., CVPR 2016), R the same with the roles exchanged.
     Boundary pixels are those inside with a 4-neighbour outside; the picture's edge is no boundary. Where
-    one of the two has no boundary, 1 if they are equal, else 0. With `where` the boundary pixels in it are
-    counted, near to the other's boundary in the whole picture.
+    one of the two has no boundary, 1 if they are equal, else 0. With `where` only the boundary pixels inside it are
+    counted; the other boundary is that of the whole picture.
     """
     return _figure(_boundary_f_over, prediction, truth, where)
 
@@ -156,21 +154,22 @@ _MEASURES = {
 MATTE_FIGURES = tuple(_MEASURES)
 
 
-def matte_metrics(prediction: np.ndarray, truth: np.ndarray, where: np.ndarray | None = None) -> dict[str, float]:
-    """All figures that compare two mattes, by name."""
-    return metrics_of_parts(prediction, truth, [where])[0]
-
-
 def metrics_of_parts(
     prediction: np.ndarray,
     truth: np.ndarray,
     parts: Sequence[np.ndarray | None],
     figures: Sequence[str] = MATTE_FIGURES,
 ) -> list[dict[str, float]]:
-    """`matte_metrics` over each of several parts of a picture, for little more than the cost of one.
+    """All figures that compare two mattes, by name, over each of several parts of a picture.
 
-    `parts`: masks as `where` of the single figures, None for the whole picture. `figures` chooses among
-    MATTE_FIGURES. Raises as the single figures do.
+    Several parts take hardly more time than one.
+
+    Args:
+        parts: masks like `where` of the single figures, None for the whole picture.
+        figures: which of MATTE_FIGURES.
+
+    Raises:
+        ValueError: as the single figures.
     """
     prediction, truth = checked_pair(prediction, truth)
     chosen = [_part(where, truth) for where in parts]
@@ -185,7 +184,7 @@ def trimap_band(trimap: np.ndarray) -> np.ndarray:
     """A trimap [H, W] -> its unknown band, bool [H, W]: everything but the lowest and the highest value.
 
     `trimap` is float in [0, 1], or of an unsigned integer type whose greatest value means foreground; any
-    value between is unknown (files hold 127, 128 or others). Raises ValueError for anything else.
+    value between is unknown (files hold 127, 128 or others). Raises ValueError for any other array.
     """
     if trimap.ndim != 2 or not (trimap.dtype.kind == "f" or trimap.dtype in (np.uint8, np.uint16)):
         raise ValueError(f"a trimap must be float, uint8 or uint16 [H, W], got {trimap.dtype} {trimap.shape}")
@@ -216,12 +215,11 @@ def matte_bands(truth: np.ndarray, radius: float = BAND_RADIUS) -> dict[str, np.
 
 
 def sparsification(error: np.ndarray, uncertainty: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """What the mean error becomes as the most uncertain pixels are taken away (Ilg et al., ECCV 2018).
+    """The mean error as the most uncertain pixels are removed (Ilg et al., ECCV 2018).
 
-    `error`: |p − g|, `uncertainty`: of the same shape, n values each. Returns (curve, oracle), float64 [n]:
-    entry k is the mean error of the n − k pixels that are left, in alpha units; the oracle takes away by
-    the error itself. Pixels of equal uncertainty leave in random order, and the curve is the expectation
-    over all orders.
+    `error`: |p − g|, `uncertainty`: of the same shape, n values each. Returns (curve, oracle), float64 [n]: entry k is
+    the mean error of the n − k pixels that remain, in alpha units; the oracle removes pixels by the error itself.
+    Pixels of equal uncertainty are removed in random order, and the curve is the expectation over all orders.
     """
     error, uncertainty = np.ravel(error).astype(np.float64), np.ravel(uncertainty)
     assert error.shape == uncertainty.shape, (error.shape, uncertainty.shape)
@@ -233,7 +231,7 @@ def sparsification(error: np.ndarray, uncertainty: np.ndarray) -> tuple[np.ndarr
 def ause(error: np.ndarray, uncertainty: np.ndarray) -> float:
     """Area between the sparsification curve and its oracle, over the share removed in [0, 1); alpha units.
 
-    0 for an uncertainty that sorts pixels as their errors do. Not divided by the error of the whole picture.
+    0 for an uncertainty that orders pixels as their errors do. Not normalised by the error of the whole picture.
     """
     curve, oracle = sparsification(error, uncertainty)
     return float((curve - oracle).mean())
@@ -242,7 +240,7 @@ def ause(error: np.ndarray, uncertainty: np.ndarray) -> float:
 def spearman(error: np.ndarray, uncertainty: np.ndarray) -> float:
     """Spearman's rank correlation of uncertainty and |error| over pixels, in [−1, 1].
 
-    NaN where either is constant: there is nothing to rank.
+    NaN where either is constant.
     """
     error, uncertainty = np.ravel(error), np.ravel(uncertainty)
     if np.ptp(error) == 0 or np.ptp(uncertainty) == 0:
@@ -255,17 +253,16 @@ def spearman(error: np.ndarray, uncertainty: np.ndarray) -> float:
 def calibration_shares(error: np.ndarray, uncertainty: np.ndarray) -> tuple[float, float, float]:
     """Shares of pixels whose |error| is at most 1, 2 and 3 standard deviations.
 
-    Of normally distributed errors with these deviations .683, .954 and .997 would be.
+    For normally distributed errors with these deviations they would be .683, .954 and .997.
     """
     return tuple(float((error <= count * uncertainty).mean()) for count in (1, 2, 3))
 
 
 def calibration_scale(squared_error: float, variance: float) -> float:
-    """The factor s that makes standard deviations as large as errors: s² = mean error² / mean variance.
+    """The factor s that brings standard deviations to the size of the errors: s² = mean error² / mean variance.
 
-    Both means run over the pixels of the whole set that s is fitted on. (Fitting a quantile of |error| /
-    deviation instead would let the many pixels where both are almost 0 decide.) Raises ValueError where no
-    pixel has any variance.
+    Both means run over all pixels of the set that s is fitted on. (A quantile of |error| / deviation would be decided
+    by the many pixels where both are almost 0.) Raises ValueError where every variance is 0.
     """
     if not variance > 0:
         raise ValueError("the uncertainty is 0 everywhere, so no scale can fit it; use more samples or steps")
@@ -288,15 +285,20 @@ def confidence_interval(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Percentile bootstrap over pictures (Efron, Bootstrap methods, Annals of Statistics 1979).
 
-    `values` [n, ...] holds one figure, or an array of them, a picture; `statistic` maps such an array, drawn
-    again with replacement along its first axis, to what is reported (default: the mean over pictures; for
-    mIoU give confusion matrices and `lambda drawn: mean_iou(drawn.sum(axis=0))`). Returns (low, high), the
-    (1 ∓ level) / 2 quantiles over `resamples` draws, of the statistic's shape. Columns of one array share
-    their draws. Raises ValueError for no pictures, for values that are not finite, and a level outside (0, 1).
+    Args:
+        values: [n, ...], one figure or an array of figures for each picture; the columns share their draws.
+        statistic: maps such an array, resampled with replacement along its first axis, to what is reported (default:
+            the mean over pictures; for mIoU, confusion matrices and `lambda drawn: mean_iou(drawn.sum(axis=0))`).
+
+    Returns:
+        (low, high), the (1 ∓ level) / 2 quantiles over `resamples` draws, of the statistic's shape.
+
+    Raises:
+        ValueError: no pictures, values that are not finite, or a level outside (0, 1).
     """
     values = np.asarray(values)
     if len(values) == 0 or not np.isfinite(values).all():
-        raise ValueError("a confidence interval needs at least one picture and finite figures; leave out the others")
+        raise ValueError("a confidence interval needs at least one picture and finite figures; leave the others out")
     if not 0 < level < 1:
         raise ValueError(f"level must be between 0 and 1, got {level}; 0.95 is usual")
     count = len(values)
@@ -313,11 +315,14 @@ def paired_comparison(
     level: float = 0.95,
     resamples: int = 10_000,
 ) -> dict[str, float]:
-    """Two methods on the same n pictures, figures [n] each.
+    """Compares the figures [n] of two methods on the same n pictures.
 
-    Returns `difference` (mean of first − second), `low` and `high` (its percentile bootstrap interval, each
-    draw taking both figures of a picture), `won` and `tied`: the shares of pictures on which the first is
-    better, and on which both are equal. Raises ValueError as `confidence_interval`, and for unequal lengths.
+    Returns:
+        `difference` (mean of first − second), `low` and `high` (its percentile bootstrap interval; each draw takes
+        both figures of a picture), `won` and `tied` (the shares of pictures on which the first is better, or equal).
+
+    Raises:
+        ValueError: as `confidence_interval`, and for different lengths.
     """
     first, second = np.asarray(first, np.float64), np.asarray(second, np.float64)
     if first.shape != second.shape or first.ndim != 1:
@@ -385,8 +390,8 @@ def _within(mask: np.ndarray, radius: float) -> np.ndarray:
     import cv2  # exact as scipy's, and four times as fast
 
     distance = cv2.distanceTransform((~mask).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
-    # Squared distances are whole numbers. Halfway between two of them the last bits of OpenCV's square root,
-    # which change with its number of threads, decide nothing.
+    # Squared distances are whole numbers; a limit halfway between two of them does not depend on the last bits of
+    # OpenCV's square root, which change with its number of threads.
     return distance <= math.sqrt(math.floor(radius**2) + 0.5)
 
 
@@ -425,10 +430,13 @@ def _connectedness(distance: np.ndarray) -> np.ndarray:
 
 
 def _in_order(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """n values, not negative -> (indices that sort them; of each in that order, which group of equals it is in,
-    from 0; the size of each group). Equals stay in the order they have.
+    """Sorts n values that are not negative; ties keep their order.
+
+    Returns:
+        The indices that sort them; for each value in that order the number of its group of ties, from 0; the size of
+        each group.
     """
-    if values.dtype == np.float32:  # bits in the order of the values, places below them: twice as fast as argsort
+    if values.dtype == np.float32:  # bits of the value above its index: sorts twice as fast as argsort
         key = (values + np.float32(0)).view(np.uint32).astype(np.uint64) << np.uint64(32)  # -0 + 0 = 0
         key |= np.arange(len(values), dtype=np.uint64)
         key.sort()
@@ -449,6 +457,6 @@ def _ranks(values: np.ndarray) -> np.ndarray:
 
 
 def _mean_of_the_rest(sorted_error: np.ndarray) -> np.ndarray:
-    """Errors [n], those kept longest first -> mean of the first n − k for k = 0 … n − 1, [n]."""
+    """Errors [n], the last removed first -> mean of the first n − k for k = 0 … n − 1, [n]."""
     count = np.arange(1, len(sorted_error) + 1)
     return (np.cumsum(sorted_error) / count)[::-1]

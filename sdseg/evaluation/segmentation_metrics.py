@@ -1,26 +1,25 @@
-"""How far hard masks and class maps are from the true ones.
+"""Figures that compare hard masks and class maps with the true ones.
 
-Binary figures take what `sdseg.evaluation.metrics` takes: `prediction` and `truth` [H, W] of one size in [0, 1]. The
-truth's foreground is {g ≥ 0.5}; the prediction stays as it is where a definition uses its values (MAE,
-S-measure, weighted F). It is not stretched to [0, 1] first, as the authors' scripts do: an empty picture
-would grow a subject. Where truth and prediction are both empty each figure is 1 (an error is 0).
+Binary figures take `prediction` and `truth` [H, W] of one size with values in [0, 1], as `sdseg.evaluation.metrics`.
+The truth's foreground is {g ≥ 0.5}; the prediction is used unchanged where a definition uses its values (MAE,
+S-measure, weighted F). Unlike in the authors' scripts it is not stretched to [0, 1] first, which would make a subject
+out of an empty picture. Where truth and prediction are both empty, scores are 1 and errors 0.
 
-Multi-class figures take class maps, integers [H, W], through a confusion matrix that pictures can be summed
-in. All shares are in [0, 1].
+Figures of classes are computed from a confusion matrix of class maps, integers [H, W]; the matrices of several
+pictures are summed. All shares are in [0, 1].
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
 
 from sdseg.evaluation.metrics import boundary_f, checked_pair, iou
 
-BETA_SQUARED = 0.3  # of the F-measure in the literature on salient objects, which favours precision
+BETA_SQUARED = 0.3  # usual for salient objects; favours precision
 Threshold = float | Literal["adaptive", "mean", "max"]
 Protocol = Literal["standard", "ddpm-seg"]
-Match = Literal["image", "dataset"]
 
 
 # -------------------------------------------------------------------------------------------------- binary
@@ -37,7 +36,7 @@ def f_measure(
 ) -> float:
     """F = (1 + β²) P R / (β² P + R) of {p ≥ t} (Achanta et al., Frequency-tuned saliency, CVPR 2009).
 
-    P is the share of {p ≥ t} that is true, R the share of the truth that is found. `threshold` is t, or
+    P is the share of {p ≥ t} that is true, R the share of the truth that is predicted. `threshold` is t, or
     `adaptive` (t = min(2 · mean p, 1)), or `mean` or `max` over t = 0, 1/255 … 1. With counts, since P and R
     can be undefined: (1 + β²) |both| / (β² |truth| + |predicted|), and 1 where both are empty.
     """
@@ -103,10 +102,10 @@ def weighted_f(prediction: np.ndarray, truth: np.ndarray) -> float:
     around = cv2.sepFilter2D(error[row, column], cv2.CV_64F, window, window, borderType=cv2.BORDER_CONSTANT)
     missed = np.minimum(error, around)[inside]
     surplus = (error * (2 - np.exp2(-distance / 5)))[~inside].sum()
-    found = (1 - missed).sum()
-    if found == 0:
+    correct = (1 - missed).sum()
+    if correct == 0:
         return 0.0
-    precision, recall = found / (found + surplus), 1 - missed.mean()
+    precision, recall = correct / (correct + surplus), 1 - missed.mean()
     return float(2 * precision * recall / (precision + recall))
 
 
@@ -142,9 +141,11 @@ def confusion_matrix(
     """Pixels by (true class, predicted class), int64 [classes + 1, predicted_classes + 1].
 
     Class maps are integers [H, W]: `truth` 0 … classes − 1, `prediction` 0 … predicted_classes − 1 (default:
-    `classes`; a clustering may use any number), or `ignore` for none. The last row counts predictions on
-    ignored pixels, the last column pixels without a prediction. Raises ValueError for other values and
-    unequal sizes.
+    `classes`; a clustering may use any number), or `ignore` for none. The last row counts predictions on ignored
+    pixels, the last column pixels without a prediction.
+
+    Raises:
+        ValueError: other values, or different sizes.
     """
     predicted_classes = classes if predicted_classes is None else predicted_classes
     if prediction.shape != truth.shape or truth.ndim != 2:
@@ -162,10 +163,13 @@ def confusion_matrix(
 
 
 def assign_labels(matrix: np.ndarray) -> np.ndarray:
-    """Gives each class at most one predicted label, so that as many pixels as possible agree (Kuhn 1955).
+    """Assigns at most one predicted label to each class, so that as many pixels as possible agree (Kuhn 1955).
 
-    A `confusion_matrix` with any number of predicted labels -> the label of each class, int64 [classes], -1 for
-    none. Of several equally good assignments, scipy's.
+    Args:
+        matrix: a `confusion_matrix` with any number of predicted labels.
+
+    Returns:
+        The label of each class, int64 [classes], -1 for none; of several optimal assignments, the one scipy finds.
     """
     from scipy.optimize import linear_sum_assignment
 
@@ -176,16 +180,16 @@ def assign_labels(matrix: np.ndarray) -> np.ndarray:
 
 
 def match_labels(matrix: np.ndarray, labels: np.ndarray | None = None) -> np.ndarray:
-    """Renames predicted labels to the classes they are given: a `confusion_matrix` -> one [classes + 1, classes + 1].
+    """Renames predicted labels to the classes they are assigned to: a `confusion_matrix` [classes + 1, classes + 1].
 
-    `labels`: what `assign_labels` returned, for this matrix (None) or for another. Labels that no class is left for
-    count as no prediction.
+    `labels`: what `assign_labels` returned, for this matrix (None) or for another. Labels without a class count as no
+    prediction.
     """
     labels = assign_labels(matrix) if labels is None else labels
     classes = len(matrix) - 1
     matched = np.zeros((classes + 1, classes + 1), matrix.dtype)
-    given = np.flatnonzero(labels >= 0)
-    matched[:, given] = matrix[:, labels[given]]
+    assigned = np.flatnonzero(labels >= 0)
+    matched[:, assigned] = matrix[:, labels[assigned]]
     matched[:, -1] = matrix.sum(axis=1) - matched.sum(axis=1)
     return matched
 
@@ -197,10 +201,10 @@ def accuracy(matrix: np.ndarray) -> float:
 
 
 def mean_accuracy(matrix: np.ndarray) -> float:
-    """Mean over the classes in the truth of the share of their pixels that is found; NaN where there is none."""
-    found, wanted = np.diag(matrix[:-1, :-1]), matrix[:-1].sum(axis=1)
+    """Mean over the classes in the truth of the share of their pixels that is predicted; NaN without such classes."""
+    correct, wanted = np.diag(matrix[:-1, :-1]), matrix[:-1].sum(axis=1)
     present = wanted > 0
-    return float((found[present] / wanted[present]).mean()) if present.any() else math.nan
+    return float((correct[present] / wanted[present]).mean()) if present.any() else math.nan
 
 
 def class_iou(matrix: np.ndarray, protocol: Protocol = "standard") -> np.ndarray:
@@ -224,37 +228,6 @@ def mean_iou(matrix: np.ndarray, protocol: Protocol = "standard") -> float:
     figures = class_iou(matrix, protocol)
     figures = figures[~np.isnan(figures)]
     return float(figures.mean()) if figures.size else math.nan
-
-
-def multiclass_metrics(
-    matrices: Iterable[np.ndarray], protocol: Protocol = "standard", match: Match | None = None
-) -> dict[str, float | list[float]]:
-    """Confusion matrices, one a picture -> `accuracy`, `mean_accuracy`, `mean_iou` and `class_iou` of the set.
-
-    `match` gives the labels of a clustering their classes (`match_labels`): in every picture anew (`image`,
-    as DiffSeg does) or once for the set (`dataset`, as PiCIE and STEGO do), whose labels must then mean the
-    same in every picture. Raises ValueError for an unknown name, no pictures, or, without `match`, labels
-    that are not classes.
-    """
-    if match not in (None, "image", "dataset"):
-        raise ValueError(f"unknown match {match!r}; use 'image', 'dataset' or None")
-    matrices = [match_labels(matrix) if match == "image" else matrix for matrix in matrices]
-    if not matrices:
-        raise ValueError("no pictures to take figures of")
-    matrix = sum(matrices)
-    if match == "dataset":
-        matrix = match_labels(matrix)
-    if matrix.shape[0] != matrix.shape[1]:
-        raise ValueError(
-            f"{matrix.shape[1] - 1} predicted labels are not {matrix.shape[0] - 1} classes; "
-            "use match='image' or match='dataset'"
-        )
-    return {
-        "accuracy": accuracy(matrix),
-        "mean_accuracy": mean_accuracy(matrix),
-        "mean_iou": mean_iou(matrix, protocol),
-        "class_iou": class_iou(matrix, protocol).tolist(),
-    }
 
 
 # --------------------------------------------------------------------------------------------------- parts

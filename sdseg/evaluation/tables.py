@@ -1,34 +1,27 @@
-"""The result of an evaluation for readers: tables as text, Markdown, CSV and HTML, and a sheet of the worst cases."""
+"""The result of an evaluation to read: tables as text, Markdown, CSV and HTML, and a sheet of the worst pictures."""
 
 import csv
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from sdseg.errors import NotAFolder, UserError
 from sdseg.evaluation.intervals import LOWER_IS_BETTER
 from sdseg.evaluation.judging import WORST_BY, Evaluation, flat_figures, read_case
+from sdseg.evaluation.page import data_uri, html_page, html_table, label, markdown_table, number, write_text
 from sdseg.imaging import replacing, write_image
 from sdseg.outputs import write_json
-
-if TYPE_CHECKING:
-    from PIL import Image, ImageFont
+from synth_data.drawing import NO_CLASS_GREY, class_colours, grey, heat, scale_end, sheet, shrunk
 
 NAMES = {".json": "metrics.json", ".csv": "per_picture.csv", ".md": "metrics.md", ".html": "metrics.html"}
 NAMES[".png"] = "worst.png"
 WORST_LISTED = 5  # in text and Markdown
 TILE = 256  # pixels, on the sheet
-GAP = 8
-OTHERS_TOLD = 4  # figures of a picture on the sheet, beside the one that put it there
-LABELS = {
-    "iou": "IoU", "boundary_f": "Boundary F", "grad": "Grad", "conn": "Conn", "f1": "F1", "f_beta": "F 0.3",
-    "s_measure": "S-measure", "e_measure": "E-measure", "weighted_f": "weighted F", "mean_iou": "mIoU",
-    "accuracy": "accuracy", "mean_accuracy": "mean accuracy", "spearman": "Spearman",
-}  # fmt: skip
-VOID_GREY, RIGHT_GREY, WRONG_RED = (128, 128, 128), (235, 235, 235), (214, 39, 40)
+GAP = 8  # pixels between them
+OTHER_FIGURES = 4  # of a picture on the sheet, after the one it is ranked by
+RIGHT_GREY, WRONG_RED = (235, 235, 235), (214, 39, 40)
 
 
 # ------------------------------------------------------------------------------------------------------ tables
@@ -36,53 +29,41 @@ VOID_GREY, RIGHT_GREY, WRONG_RED = (128, 128, 128), (235, 235, 235), (214, 39, 4
 
 @dataclass(frozen=True)
 class Table:
-    """Cells as text; the first column is a name, the others are figures."""
+    """Cells as text; the first column holds names, the others figures."""
 
     title: str
     head: list[str]
     rows: list[list[str]]
 
 
-def label(figure: str) -> str:
-    """`transition.sad` -> `transition SAD`."""
-    part, _, name = figure.rpartition(".")
-    return f"{part} {LABELS.get(name, name.upper() if len(name) <= 4 else name.replace('_', ' '))}".strip()
-
-
-def number(value: float | int | None) -> str:
-    if value is None:
-        return "–"
-    return str(value) if isinstance(value, int) else f"{value:.4f}"
-
-
 def worst_first(result: dict) -> list[dict]:
-    """Entries, the worst first; those without the figure last. Equals stay in the order of their names."""
+    """Entries of the pictures, worst first, those without the figure last; ties stay in order of name."""
     key = worst_key(result)
     sign = -1 if key in LOWER_IS_BETTER else 1
     return sorted(result["images"], key=lambda entry: (entry[key] is None, sign * (entry[key] or 0)))
 
 
 def worst_key(result: dict) -> str:
-    """The figure that says which pictures are worst: MAD, MAE or mIoU, or the first there is."""
+    """The figure that pictures are ranked by: MAD, MAE or mIoU, or the first one computed."""
     usual = WORST_BY[result["protocol"]["kind"]]
     figures = list(result["protocol"]["definitions"])
     return usual if usual in figures else figures[0]
 
 
 def main_figures(result: dict) -> dict:
-    """Means over pictures, or for classes the set's figures, with `count`."""
+    """Means over pictures, or the figures of the whole set for kind classes, with `count`."""
     return result["set"] if result["protocol"]["kind"] == "classes" else result["mean"]
 
 
 def summary_tables(result: dict) -> list[Table]:
-    """The tables that sum a result up, without those of single pictures."""
-    spread = result["intervals"]["figures"]
-    level = f"{100 * result['intervals']['level']:g} %"
+    """The tables of the whole set."""
+    intervals = result["intervals"]["figures"]
+    level = _level(result)
 
     def cells(figures: dict, prefix: str = "") -> list[str]:
         shown = []
         for key, value in figures.items():
-            ends = spread.get(prefix + key)
+            ends = intervals.get(prefix + key)
             shown.append(number(value) + (f" [{number(ends[0])}, {number(ends[1])}]" if ends else ""))
         return shown
 
@@ -94,12 +75,16 @@ def summary_tables(result: dict) -> list[Table]:
     tables = [Table(f"Figures [{level} interval]", ["", "pictures", *map(label, figures)], rows)]
     if uncertainty := result["uncertainty"]:
         shown = {key: value for key, value in uncertainty.items() if key != "scaled"}
-        rows = [["as it is", *cells(shown, "uncertainty.")]]
+        rows = [["as predicted", *cells(shown, "uncertainty.")]]
         if scaled := uncertainty["scaled"]:
             rows.append(["times the scale", *(number(scaled[key]) if key in scaled else "" for key in shown)])
         heads = ["pictures" if key == "count" else label(key) for key in shown]
         tables.append(Table(f"Uncertainty [{level} interval]", ["", *heads], rows))
     return tables + [shown for shown in (_comparison_table(result), _class_table(result)) if shown]
+
+
+def _level(result: dict) -> str:
+    return f"{100 * result['intervals']['level']:g} %"
 
 
 def _comparison_table(result: dict, bands: bool = True) -> Table | None:
@@ -112,8 +97,7 @@ def _comparison_table(result: dict, bands: bool = True) -> Table | None:
         for key, row in comparison["figures"].items()
         if bands or key.partition(".")[0] not in result.get("bands", {})
     ]
-    level = f"{100 * result['intervals']['level']:g} %"
-    head = ["", "pictures", "first", "second", "difference", level, "first better", "equal"]
+    head = ["", "pictures", "first", "second", "difference", _level(result), "first better", "equal"]
     return Table(f"First against second ({comparison['prediction']})", head, rows)
 
 
@@ -137,7 +121,7 @@ def picture_table(result: dict, count: int | None = None) -> Table:
 
 
 def protocol_lines(result: dict) -> list[str]:
-    """The protocol, a line each."""
+    """The protocol, one line for each of its entries."""
     lines = []
     for key, value in result["protocol"].items():
         if isinstance(value, dict):
@@ -146,26 +130,27 @@ def protocol_lines(result: dict) -> list[str]:
             ]  # fmt: skip
         elif value is not None:
             lines.append(f"{key.replace('_', ' ')}: {', '.join(value) if isinstance(value, list) else value}")
-    drawn = result["intervals"]
-    return [*lines, f"{drawn['resamples']} draws of the bootstrap, seed {drawn['seed']}"]
+    intervals = result["intervals"]
+    return [*lines, f"{intervals['resamples']} draws of the bootstrap, seed {intervals['seed']}"]
 
 
 def table(result: dict) -> str:
-    """The pictures that are worst, the means and their intervals, as lines of text."""
+    """The worst pictures, the means and their intervals, as text for a terminal."""
     worst, whole = picture_table(result, WORST_LISTED), main_figures(result)
-    spread, level = result["intervals"]["figures"], f"{100 * result['intervals']['level']:g} %"
+    intervals = result["intervals"]["figures"]
     name = "set" if result["protocol"]["kind"] == "classes" else "mean"
     figures = [key for key in whole if key != "count"]
     lines = [[f"worst by {label(worst_key(result))}", *worst.head[1:]], *worst.rows]
     lines.append([f"{name} of {whole['count']}", *(number(whole[key]) for key in figures)])
     for end, word in enumerate(("from", "to")):
-        lines.append([f"  {level} {word}", *(number(spread[key][end] if spread.get(key) else None) for key in figures)])
+        ends = [intervals[key][end] if intervals.get(key) else None for key in figures]
+        lines.append([f"  {_level(result)} {word}", *map(number, ends)])
     for band, means in result.get("bands", {}).items():
         lines.append([f"{band} of {means['count']}", *(number(means.get(key)) for key in figures)])
     text = [_aligned(lines)]
     if uncertainty := result["uncertainty"]:
-        found = {key: value for key, value in uncertainty.items() if isinstance(value, float)}
-        text.append("uncertainty: " + ", ".join(f"{key} {value:.4f}" for key, value in found.items()))
+        values = {key: value for key, value in uncertainty.items() if isinstance(value, float)}
+        text.append("uncertainty: " + ", ".join(f"{key} {value:.4f}" for key, value in values.items()))
     for shown in (_comparison_table(result, bands=False), _class_table(result)):
         if shown:
             text.append(f"\n{shown.title}\n" + _aligned([shown.head, *shown.rows]))
@@ -185,10 +170,14 @@ def _aligned(lines: list[list[str]]) -> str:
 
 
 def check_outputs(files: list[Path], folder: Path | None, worst: int) -> list[Path]:
-    """All files that are to be written. Raises UserError for suffixes that mean nothing and folders that are files."""
+    """The files to write.
+
+    Raises:
+        UserError: a file's suffix is unknown, a file is a folder or the folder a file, or `worst` is below 1.
+    """
     for file in files:
         if file.suffix.lower() not in NAMES:
-            raise UserError(f"--output {file}: the suffix says what to write; use {', '.join(NAMES)}")
+            raise UserError(f"--output {file}: the suffix decides what is written; use {', '.join(NAMES)}")
         if file.is_dir():
             raise UserError(f"--output {file}: is a folder; name a file, or use --output_dir")
     if folder is not None and folder.exists() and not folder.is_dir():
@@ -199,9 +188,9 @@ def check_outputs(files: list[Path], folder: Path | None, worst: int) -> list[Pa
 
 
 def write_outputs(outputs: list[Path], result: dict, evaluation: Evaluation, worst: int) -> None:
-    """Writes each file as its suffix says."""
+    """Writes each file in the format of its suffix."""
     suffixes = {file.suffix.lower() for file in outputs}
-    sheet = worst_sheet(result, evaluation, worst) if suffixes & {".html", ".png"} else None
+    pictures = worst_sheet(result, evaluation, worst) if suffixes & {".html", ".png"} else None
     for file in outputs:
         match file.suffix.lower():
             case ".json":
@@ -209,28 +198,24 @@ def write_outputs(outputs: list[Path], result: dict, evaluation: Evaluation, wor
             case ".csv":
                 write_csv(file, result)
             case ".md":
-                _write_text(file, markdown(result))
+                write_text(file, markdown(result))
             case ".html":
-                _write_text(file, html(result, sheet))
+                write_text(file, html(result, pictures))
             case ".png":
-                write_image(file, sheet)
-
-
-def _write_text(file: Path, text: str) -> None:
-    with replacing(file) as temporary:
-        temporary.write_text(text, "utf-8", errors="replace")
+                write_image(file, pictures)
 
 
 def write_csv(file: Path, result: dict) -> None:
-    """A line a picture, in order of name: `name`, `width`, `height`, figures at full precision, and with a comparison
-    the second method's as `second.<figure>`. What a picture does not have is left empty.
+    """Writes a line for each picture, in order of name: `name`, `width`, `height` and its figures at full precision.
+
+    With a comparison the second method's figures follow as `second.<figure>`. A figure that a picture lacks is empty.
     """
     lines = []
     seconds = result["comparison"]["images"] if result["comparison"] else [{}] * len(result["images"])
     for entry, second in zip(result["images"], seconds, strict=True):
         line = {"name": entry["name"], "width": entry["size"][0], "height": entry["size"][1], **flat_figures(entry)}
         lines.append(line | {f"second.{key}": value for key, value in flat_figures(second).items()})
-    longest = max(lines, key=len)  # its order of bands is every other's
+    longest = max(lines, key=len)  # has all bands, in their order
     fields = dict.fromkeys([*longest, *(key for line in lines for key in line)])
     with (
         replacing(file) as temporary,
@@ -242,36 +227,27 @@ def write_csv(file: Path, result: dict) -> None:
 
 
 def markdown(result: dict) -> str:
-    """Tables and protocol."""
-    tables = [*summary_tables(result), picture_table(result, WORST_LISTED)]
+    """The tables and the protocol."""
     parts = ["# " + _title(result)]
-    for shown in tables:
-        rows = [[cell.replace("|", "\\|").replace("\n", " ") for cell in row] for row in [shown.head, *shown.rows]]
-        rows.insert(1, ["---", *["---:"] * (len(shown.head) - 1)])
-        parts.append(f"## {shown.title}\n\n" + "\n".join(f"| {' | '.join(row)} |" for row in rows))
+    for shown in [*summary_tables(result), picture_table(result, WORST_LISTED)]:
+        parts.append(f"## {shown.title}\n\n{markdown_table(shown.head, shown.rows, figures=True)}")
     parts.append("## Protocol\n\n" + "\n".join(f"- {line}" for line in protocol_lines(result)))
     return "\n\n".join(parts) + "\n"
 
 
-def html(result: dict, sheet: np.ndarray) -> str:
-    """One page that needs nothing else: the tables, the sheet of the worst, every picture's figures."""
-    from sdseg.evaluation.report import PAGE, data_uri
+def html(result: dict, worst: np.ndarray) -> str:
+    """A self-contained page: the tables, the sheet of the worst pictures (uint8 [H, W, 3]), each picture's figures."""
 
-    parts = [f"<h1>{escape(_title(result))}</h1>"]
-    parts += [f"<h2>{escape(shown.title)}</h2>{_html_table(shown)}" for shown in summary_tables(result)]
-    picture = f'<img style="max-width:100%;height:auto" alt="the worst pictures" src="{data_uri(sheet)}">'
+    def section(shown: Table) -> str:
+        return f"<h2>{escape(shown.title)}</h2>{html_table(shown.head, shown.rows)}"
+
+    parts = [section(shown) for shown in summary_tables(result)]
+    picture = f'<img style="max-width:100%;height:auto" alt="the worst pictures" src="{data_uri(worst)}">'
     parts.append(f"<h2>Worst by {escape(label(worst_key(result)))}</h2>{picture}")
-    shown = picture_table(result)
-    parts.append(f"<h2>{escape(shown.title)}</h2>{_html_table(shown)}")
+    parts.append(section(picture_table(result)))
     lines = "".join(f"<li>{escape(line)}</li>" for line in protocol_lines(result))
     parts.append(f"<h2>Protocol</h2><ul>{lines}</ul>")
-    return PAGE.format(title=escape(_title(result)), body="\n".join(parts))
-
-
-def _html_table(shown: Table) -> str:
-    head = "".join(f"<th>{escape(cell)}</th>" for cell in shown.head)
-    rows = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in shown.rows)
-    return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>'
+    return html_page(_title(result), parts)
 
 
 def _title(result: dict) -> str:
@@ -283,10 +259,10 @@ def _title(result: dict) -> str:
 
 
 def worst_sheet(result: dict, evaluation: Evaluation, count: int) -> np.ndarray:
-    """The `count` worst pictures, one a row: photo (where there is one), truth, prediction, error; uint8 [H, W, 3].
+    """The `count` worst pictures, one in each row: photo (if known), truth, prediction and error; uint8 [H, W, 3].
 
-    Errors of mattes and masks share one scale of colours, which the sheet names; of class maps what is wrong is red
-    and what nobody labelled dark grey.
+    The errors of mattes and masks share one colour scale, named on the sheet; in class maps wrong pixels are red and
+    unlabelled ones dark grey.
     """
     entries = worst_first(result)[:count]
     items = {item.name: item for item in evaluation.truths.items}
@@ -296,33 +272,33 @@ def worst_sheet(result: dict, evaluation: Evaluation, count: int) -> np.ndarray:
     if len(rows[0]) == 4:
         captions.insert(0, "photo")
     key = worst_key(result)
-    titles = [f"{place}. {entry['name']}   {_told(entry, key, result)}" for place, entry in enumerate(entries, start=1)]
-    return _laid_out(captions, titles, rows)
+    titles = [f"{rank}. {entry['name']}   {_figures(entry, key, result)}" for rank, entry in enumerate(entries, 1)]
+    return sheet(rows, GAP, TILE, captions, titles)
 
 
-def _told(entry: dict, key: str, result: dict) -> str:
-    """The figure that put a picture here, then the others."""
-    figures = [name for name in main_figures(result) if name not in ("count", key)][:OTHERS_TOLD]
+def _figures(entry: dict, key: str, result: dict) -> str:
+    """The figure that a picture is ranked by, then some others."""
+    figures = [name for name in main_figures(result) if name not in ("count", key)][:OTHER_FIGURES]
     return "   ".join(f"{label(name)} {number(entry[name])}" for name in [key, *figures])
 
 
 def _matte_rows(evaluation: Evaluation, cases) -> tuple[list[list[np.ndarray]], str]:
-    from sdseg.evaluation.report import coloured, grey, scale_top, shrink
-
-    read = []
+    """Rows for `sheet`, and what the column of errors shows."""
+    maps = []
     for entry, item in cases:
         prediction, truth, _, _ = read_case(evaluation, item, evaluation.predictions[entry["name"]])
         truth = truth if evaluation.kind == "matte" else (truth >= 0.5).astype(np.float32)
-        read.append([shrink(values) for values in (truth, prediction, abs(prediction - truth))])
-    top = scale_top([error for _, _, error in read])
+        maps.append([shrunk(values, 2 * TILE) for values in (truth, prediction, abs(prediction - truth))])
+    end = scale_end([error for _, _, error in maps])
     rows = [
-        [*_photo(evaluation, item), grey(truth), grey(prediction), coloured(error / top, "error")]
-        for (_, item), (truth, prediction, error) in zip(cases, read, strict=True)
+        [*_photo(evaluation, item), grey(truth), grey(prediction), heat(error / end, "error")]
+        for (_, item), (truth, prediction, error) in zip(cases, maps, strict=True)
     ]
-    return rows, f"|error|, black 0 to yellow {top:g}" + (" and more" if top < 1 else "")
+    return rows, f"|error|, black 0 to yellow {end:g}" + (" and more" if end < 1 else "")
 
 
 def _class_rows(evaluation: Evaluation, cases) -> tuple[list[list[np.ndarray]], str]:
+    """As `_matte_rows`, of class maps."""
     rows = []
     for entry, item in cases:
         prediction, truth, _, _ = read_case(evaluation, item, evaluation.predictions[entry["name"]])
@@ -330,75 +306,21 @@ def _class_rows(evaluation: Evaluation, cases) -> tuple[list[list[np.ndarray]], 
             prediction = _as_classes(prediction, entry["labels"])
         error = np.full((*truth.shape, 3), RIGHT_GREY, np.uint8)
         error[prediction != truth] = WRONG_RED
-        error[truth < 0] = VOID_GREY
+        error[truth < 0] = NO_CLASS_GREY
         rows.append([*_photo(evaluation, item), class_colours(truth), class_colours(prediction), error])
     return rows, "wrong red, void grey"
 
 
-def class_colours(labels: np.ndarray) -> np.ndarray:
-    """Class ids [H, W], -1 for none -> uint8 [H, W, 3]: VOC's palette (bits of the id, spread over the channels)."""
-    colours = np.zeros((*labels.shape, 3), np.uint8)
-    for bit in range(8):
-        for channel in range(3):
-            colours[..., channel] |= ((((labels >> (3 * bit)) >> channel) & 1) << (7 - bit)).astype(np.uint8)
-    colours[labels < 0] = VOID_GREY
-    return colours
-
-
 def _as_classes(labels: np.ndarray, label_of_class: list[int]) -> np.ndarray:
-    """Labels of a clustering [H, W] -> the classes they were given, -1 for none."""
+    """Labels of a clustering, int [H, W] -> the classes assigned to them, -1 for none."""
     classes = np.full(labels.shape, -1)
-    for number, given in enumerate(label_of_class):
-        if given >= 0:
-            classes[labels == given] = number
+    for class_id, assigned in enumerate(label_of_class):
+        if assigned >= 0:
+            classes[labels == assigned] = class_id
     return classes
 
 
 def _photo(evaluation: Evaluation, item) -> list[np.ndarray]:
-    """The picture that was matted, where the evaluation knows it."""
+    """[the photo that was matted], or [] where the evaluation does not know it."""
     known = item.image is not None or evaluation.dataset is not None
     return [evaluation.truths.read_image(item)] if known else []
-
-
-def _laid_out(captions: list[str], titles: list[str], rows: list[list[np.ndarray]]) -> np.ndarray:
-    """Rows of pictures [h, w] or [h, w, 3], each beneath its title, columns named at the top; uint8 [H, W, 3]."""
-    from PIL import Image, ImageDraw, ImageFont
-
-    font = ImageFont.load_default(13)
-    line = 20
-    tiles = [[_tile(pixels) for pixels in row] for row in rows]
-    heights = [max(tile.height for tile in row) for row in tiles]
-    width = max(max(sum(tile.width + GAP for tile in row) for row in tiles), len(captions) * (TILE + GAP)) + GAP
-    sheet = Image.new("RGB", (width, GAP + line + sum(height + line + 2 * GAP for height in heights)), "white")
-    draw = ImageDraw.Draw(sheet)
-    for column, caption in enumerate(captions):
-        draw.text((GAP + column * (TILE + GAP), GAP), caption, fill="#555", font=font)
-    top = GAP + line
-    for title, row, height in zip(titles, tiles, heights, strict=True):
-        draw.text((GAP, top + 2), _fitting_text(title, width - 2 * GAP, font), fill="black", font=font)
-        for column, tile in enumerate(row):
-            left = GAP + column * (TILE + GAP)
-            sheet.paste(tile, (left, top + line))
-            draw.rectangle((left - 1, top + line - 1, left + tile.width, top + line + tile.height), outline="#bbb")
-        top += height + line + 2 * GAP
-    return np.asarray(sheet)
-
-
-def _tile(pixels: np.ndarray) -> "Image.Image":
-    """A picture at the greatest size that fits the tile; small ones are enlarged by a whole factor."""
-    from PIL import Image
-
-    image = Image.fromarray(pixels).convert("RGB")
-    factor = TILE / max(image.size)
-    if factor >= 1:
-        size = tuple(side * int(factor) for side in image.size)
-        return image.resize(size, Image.Resampling.NEAREST)
-    return image.resize([max(1, round(side * factor)) for side in image.size], Image.Resampling.BOX)
-
-
-def _fitting_text(text: str, width: int, font: "ImageFont.ImageFont") -> str:
-    """The text, cut at its end to fit `width` pixels; characters that a font cannot have become question marks."""
-    text = text.encode("utf-8", "replace").decode("utf-8").replace("\n", " ")
-    while font.getlength(text) > width:
-        text = text[:-2] + "…"
-    return text

@@ -38,12 +38,12 @@ def validate(
     The main process writes validation/step-<step>.png and shows the same grid in TensorBoard: photo, truth,
     prediction, uncertainty (black 0, white 0.5 of alpha or an entropy of 1) of the first few.
     """
-    import numpy as np
     import torch
 
     from sdseg.imaging import write_image
     from sdseg.inference.pipeline import MattingPipeline
     from sdseg.model import inference_scheduler
+    from synth_data.drawing import sheet
 
     network = accelerator.unwrap_model(unet)
     network.eval()
@@ -72,12 +72,10 @@ def validate(
         uncertainty = None if result.uncertainty is None else result.uncertainty[0]
         scores.add(result.prediction[0], truth, uncertainty)
         if len(rows) < GRID_ROWS:
-            rows.append(
-                picture_row([image, *scores.shown(result.prediction[0], truth, uncertainty)], config.resolution)
-            )
+            rows.append([image, *scores.shown(result.prediction[0], truth, uncertainty)])
     network.train()
     if accelerator.is_main_process:
-        grid = np.concatenate(rows)
+        grid = sheet(rows, gap=0, side=config.resolution)
         write_image(output / "validation" / f"step-{step:06d}.png", grid)
         for tracker in accelerator.trackers:
             if tracker.name == "tensorboard":
@@ -106,7 +104,7 @@ class MatteScores:
             self.variance += float(np.square(deviation, dtype=np.float64).sum())
 
     def shown(self, matte: np.ndarray, truth: np.ndarray, deviation: np.ndarray | None) -> list[np.ndarray]:
-        """Truth, matte and twice the deviation, for `picture_row`."""
+        """Truth, matte and twice the deviation, for a row of the grid."""
         return [truth, matte] + ([] if deviation is None else [(deviation * 2).clip(0, 1)])
 
     def figures(self) -> dict[str, float]:
@@ -135,7 +133,7 @@ class ClassScores:
         self.matrix = self.matrix + confusion_matrix(ids.astype(np.int32), truth, len(self.colours), ignore=NO_CLASS)
 
     def shown(self, ids: np.ndarray, truth: np.ndarray, entropy: np.ndarray | None) -> list[np.ndarray]:
-        """Both in their colours, void grey, and the entropy, for `picture_row`."""
+        """Both in their colours, void grey, and the entropy, for a row of the grid."""
         import numpy as np
 
         colours = np.concatenate([self.colours, np.full((1, 3), 127, np.uint8)])
@@ -145,15 +143,3 @@ class ClassScores:
         from sdseg.evaluation.segmentation_metrics import accuracy, mean_iou
 
         return {"accuracy": float(accuracy(self.matrix)), "mean_iou": float(mean_iou(self.matrix))}
-
-
-def picture_row(pictures: list[np.ndarray], side: int) -> np.ndarray:
-    """Pictures uint8 [H, W, 3] and maps float [H, W] in [0, 1] in one row of squares, uint8 [side, n·side, 3]."""
-    import numpy as np
-    from PIL import Image, ImageOps
-
-    tiles = [
-        one if one.dtype == np.uint8 else np.round(one * 255).astype(np.uint8)[..., None].repeat(3, -1)
-        for one in pictures
-    ]
-    return np.concatenate([np.asarray(ImageOps.pad(Image.fromarray(tile), (side, side))) for tile in tiles], axis=1)

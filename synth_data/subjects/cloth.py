@@ -1,4 +1,4 @@
-"""Cloth: sheets that hang, fly, lie over things, are crumpled, folded or worn, with their edges and weaves."""
+"""Cloth: hanging, flying, draped, crumpled, folded and worn sheets, with various edges and weaves."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -30,40 +30,40 @@ POINTS = 96  # along the shorter side of a sheet
 
 @dataclass(frozen=True)
 class Factors:
-    """What a piece of cloth varies in. Lengths are in subject radii."""
+    """Variation of a piece of cloth. Lengths are in subject radii."""
 
     form: tuple = shares(
         curtain=1, flag=1, hung=1, draped=1.2, crumpled=0.8, folded=0.6, scarf=1, ribbon=0.7, shirt=0.9, dress=1
     )
-    """how it hangs, lies or is cut"""
+    """how the cloth hangs, lies or is cut"""
     folds: tuple = count(3, 11, least=1, most=60)
-    """number of folds across it"""
+    """number of folds across the cloth"""
     depth: tuple = span(0.3, 1.2, least=0.0, most=1.5)
     """steepest angle of the folds, in radians from the sheet's plane"""
     wrinkles: tuple = span(0.0, 0.012, most=0.2)
     """height of the small creases"""
     edge: tuple = shares(straight=1.5, scalloped=0.5, ragged=0.6, fringe=0.8, frayed=0.6)
-    """how it ends: cut, in bows, torn, with tassels, or with loose threads all around"""
+    """edges: cut, scalloped, torn, with tassels, or with loose threads all around"""
     fringe: tuple = span(0.04, 0.25, least=0.005, most=1, log=True)
-    """length of tassels; loose threads have half"""
+    """length of tassels; loose threads are half as long"""
     threads: tuple = count(60, 400, least=1, most=20_000)
     """number of tassels or loose threads along each such edge"""
     thread_radius: tuple = span(0.0015, 0.004, least=0.0002, most=0.05, log=True)
-    """their radius"""
+    """radius of tassels and threads"""
     sheer: float = chance(0.3)
-    """whether the background is seen through the cloth"""
+    """whether the cloth is sheer, so that the background is seen through it"""
     cover: tuple = span(0.15, 0.75, least=0.01, most=1)
     """share of a sheer cloth's area that is thread"""
     weave: tuple = shares(even=1, gauze=1, devore=0.7, stripes=0.5)
-    """what is sheer: all of it, gaps between threads, all but dense patches, every second band"""
+    """what is sheer: all of it, the gaps between threads, all but dense patches, or every second band"""
     holes: tuple = count(0, 0, most=100)
     """number of moth holes"""
     pattern: tuple = shares(plain=1.5, stripes=0.7, checks=0.5, tartan=0.5, dots=0.5, print=0.8)
-    """colours woven or printed"""
+    """woven or printed pattern"""
     pattern_cells: tuple = count(3, 18, least=1, most=256)
     """repeats of the pattern across the sheet"""
     stuff: tuple = shares(cotton=1.5, satin=0.7, felt=0.5, thin=0.8)
-    """what it is made of: matt, shining, matt with grain, or letting light through"""
+    """fabric: matt, shiny, matt with grain, or translucent"""
     tone: tuple = shares(black=0.8, white=1.4, grey=0.8, brown=0.7, tan=0.8, bright=2, pastel=1.2)
     """colour of the cloth"""
 
@@ -104,7 +104,7 @@ def _rippling(rng: np.random.Generator, s: np.ndarray, folds: int) -> np.ndarray
 
 
 def _curtain(rng: np.random.Generator, f: dict[str, Any]) -> _Piece:
-    """Hangs from a rod, its folds opening downwards; gathered by a band at times."""
+    """Hangs from a rod with folds that open downwards; sometimes gathered by a band."""
     width, height = rng.uniform(1.2, 3.0), rng.uniform(1.3, 1.8)
     t, s = np.linspace(0, 1, POINTS)[:, None], np.linspace(0, 1, 2 * POINTS)[None]
     angle = f["depth"] * (0.75 + 0.25 * t) * _rippling(rng, s, f["folds"])
@@ -150,7 +150,7 @@ def _flag(rng: np.random.Generator, f: dict[str, Any]) -> _Piece:
 
 
 def _resampled(sheet: np.ndarray, ends: np.ndarray) -> np.ndarray:
-    """A sheet cut off at the share `ends` [U] in (0, 1] of every row."""
+    """A sheet whose rows are cut off at the fractions `ends` [U] in (0, 1]."""
     rows, columns = sheet.shape[:2]
     at = ends[:, None] * np.arange(columns)[None]
     k = np.minimum(at.astype(int), columns - 2)
@@ -202,7 +202,7 @@ def relaxed(
                 push[two] -= d
             p = p + free * push
         out = np.where(fixed[..., None], p, outside(p))
-        old = np.where(out == p, old, out)  # what touches comes to rest
+        old = np.where(out == p, old, out)  # points in contact come to rest
         p = out
     return p
 
@@ -217,7 +217,7 @@ def _fallen(
     """A sheet of `size` (height, width) let fall from [U, V, 3], first on a coarse grid; `pinned(t, s)` says where."""
     from scipy.interpolate import CubicSpline
 
-    # the last passes, without gravity, take out most of the stretch
+    # the last passes, without gravity, remove most of the stretch
     for number, steps, fall, passes in ((14, 100, 0.0012, 4), (27, 30, 0.0004, 4), (27, 4, 0.0, 24)):
         shape = [max(round(number * side / min(size)), 4) for side in size]
         for axis in (0, 1):
@@ -241,7 +241,7 @@ def _nothing(points: np.ndarray) -> np.ndarray:
 
 
 def _hung(rng: np.random.Generator, f: dict[str, Any]) -> _Piece:
-    """A towel or sheet that hangs from two to five pins closer together than it is wide."""
+    """A towel or sheet that hangs from two to five pins, which are closer together than it is wide."""
     size = (rng.uniform(0.8, 1.4), rng.uniform(1.0, 1.8))
     pins, close = int(rng.integers(2, 6)), rng.uniform(0.65, 0.93)
     at = np.linspace(0, 1, pins)
@@ -291,7 +291,7 @@ def _draped(rng: np.random.Generator, f: dict[str, Any]) -> _Piece:
     t, s = np.meshgrid(np.linspace(-0.5, 0.5, 14), np.linspace(-0.5, 0.5, 14), indexing="ij")
     top = (half[0], half[2], 0.15, 0.1)[kind] + skin
     off = rng.uniform(-0.12, 0.12, 2) * (kind < 2)
-    # starts as a low tent, so that it folds the right way
+    # starts as a low tent, so that it folds in the right direction
     high = top - 0.3 * np.maximum(np.hypot(t, s) - 0.2, 0) ** 1.2
     turn = rng.uniform(0, np.pi / 2)
     x, y = size[1] * s + off[0], -size[0] * t + off[1]
@@ -299,7 +299,7 @@ def _draped(rng: np.random.Generator, f: dict[str, Any]) -> _Piece:
 
     def pinned(t: np.ndarray, s: np.ndarray) -> np.ndarray:
         far = np.hypot(t - 0.5, s - 0.5)
-        return far == far.min()  # so that it does not slide off
+        return far == far.min()  # pinned, so that it does not slide off
 
     sheet = _fallen(rng, sheet, pinned, outside, size)
     low = float(sheet[..., 2].min()) - 0.1
@@ -313,7 +313,7 @@ def _draped(rng: np.random.Generator, f: dict[str, Any]) -> _Piece:
 
 
 def _crumpled(rng: np.random.Generator, f: dict[str, Any]) -> _Piece:
-    """A sheet crushed between random mirrors."""
+    """A sheet crumpled by random reflections; see `folded`."""
     t, s = np.meshgrid(np.linspace(-1, 1, 150), np.linspace(-1, 1, 150), indexing="ij")
     flat = np.stack([s * rng.uniform(0.9, 1.4), t, 0 * t], -1) @ random_rotation(rng).T
     sheet = folded(rng, flat + rng.uniform(-0.2, 0.2, 3), rng.uniform(0.5, 0.9), int(rng.integers(6, 26)))
@@ -330,7 +330,7 @@ def _folded(rng: np.random.Generator, f: dict[str, Any]) -> _Piece:
         at = np.linspace(0, whole, 500)
         layer = np.minimum((at // (long + turn)).astype(int), layers - 1)
         part = np.clip((at - layer * (long + turn) - long) / turn, 0, 1)
-        angle = np.where(layer % 2, np.pi * (1 - part), np.pi * part)  # turns left and right in turn
+        angle = np.where(layer % 2, np.pi * (1 - part), np.pi * part)  # turns left and right alternately
     else:
         turns = rng.uniform(1.5, 4)
         a = np.linspace(0, 2 * np.pi * turns, 500)
@@ -429,7 +429,7 @@ def _worn(
 
 
 def _shirt(rng: np.random.Generator, f: dict[str, Any]) -> _Piece:
-    """A T-shirt, jumper or vest, on a hanger at times."""
+    """A T-shirt, jumper or vest, sometimes on a hanger."""
     wide, long = rng.uniform(0.34, 0.46), rng.uniform(0.95, 1.3)
     heights = np.array([0.62, 0.55, 0.4, 0.62 - 0.6 * long, 0.62 - long])
     widths = np.array([0.13, wide * 0.85, wide, wide * rng.uniform(0.9, 1.05), wide * rng.uniform(0.9, 1.1)])
@@ -454,7 +454,7 @@ def _shirt(rng: np.random.Generator, f: dict[str, Any]) -> _Piece:
 
 
 def _dress(rng: np.random.Generator, f: dict[str, Any]) -> _Piece:
-    """A dress or a skirt with a flared, folded hem, on a hanger at times."""
+    """A dress or a skirt with a flared, folded hem, sometimes on a hanger."""
     waist, hem = rng.uniform(0.16, 0.26), rng.uniform(0.35, 0.75)
     skirt = rng.random() < 0.35
     if skirt:
@@ -525,7 +525,7 @@ def _pattern(
         x = x + 0.5 * (np.floor(y) % 2)
         mix = (np.hypot(x % 1 - 0.5, y % 1 - 0.5) < rng.uniform(0.15, 0.4)).astype(np.float64)
         second = 0 * mix
-    else:  # print: blots and flowers
+    else:  # print: blobs and flowers
         p = np.stack([u, v, 0 * u], -1) * 2 * np.pi
         mix = (waves(rng, p, cells / 4) > rng.uniform(-0.3, 0.5)).astype(np.float64)
         second = (waves(rng, p, cells / 3) > 0.6).astype(np.float64)
@@ -534,14 +534,14 @@ def _pattern(
 
 
 def _cover(rng: np.random.Generator, f: dict[str, Any]) -> np.ndarray | None:
-    """The share of the sheet that is there, [512, 512] in [0, 1], or None for all of it."""
+    """Opacity of the sheet, [512, 512] in [0, 1]; None if it is opaque everywhere."""
     whole = np.ones((512, 512))
     u, v = _coordinates(512, 512)
     if f["sheer"]:
         if f["weave"] == "even":
             whole *= f["cover"]
         elif f["weave"] == "gauze":
-            # threads cover w of each cell both ways: 1 - (1 - w)^2 in all, the rest is open
+            # threads of width w in both directions cover 1 - (1 - w)^2 of each cell
             w = 1 - np.sqrt(1 - f["cover"])
             cells = int(rng.integers(24, 80))
             whole *= ((u * cells % 1 < w) | (v * cells % 1 < w)).astype(np.float64)
@@ -608,7 +608,7 @@ def _material(f: dict[str, Any], colour: np.ndarray, rng: np.random.Generator) -
 
 
 def build(rng: np.random.Generator, factors: dict[str, Any]) -> Subject:
-    """A piece of cloth from drawn `Factors`; its fall comes from `rng`. z is up where it hangs."""
+    """A piece of cloth from drawn `Factors`; the rest of its shape comes from `rng`."""
     f = factors
     piece = FORMS[f["form"]](rng, f)
     a, b, c = colour_of_tone(rng, f["tone"]), any_colour(rng), any_colour(rng)

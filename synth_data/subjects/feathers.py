@@ -10,16 +10,16 @@ from synth_data.factors import chance, count, shares, span
 from synth_data.subjects.meshes import Mesh, Strands, Subject, ball, placed, random_rotation, rotation, tube, waves
 from synth_data.subjects.strands import coiled, tapered, through, turned_to, with_length
 
-SAMPLES = 6  # of a barb
-SHAFT = 40  # places along a shaft that are computed
+SAMPLES = 6  # points along a barb
+SHAFT = 40  # points along a shaft
 
 
 @dataclass(frozen=True)
 class Factors:
-    """What feathers vary in. Lengths are in lengths of a feather, unless said otherwise."""
+    """Variation of feathers. Lengths are relative to a feather's, unless noted otherwise."""
 
     kind: tuple = shares(single=1.5, bundle=1, fan=1, wing=1, ball=0.8, boa=0.6)
-    """one feather, several from one hand, a flat fan, a small wing, a ball of down, a string of down"""
+    """one feather, a bunch, a flat fan, a small wing, a ball of down or a string of down"""
     barbs: tuple = count(5000, 11000, least=1, most=200_000)
     """number of barbs on all feathers together; one feather has at most 1800"""
     feathers: tuple = count(4, 14, least=1, most=400)
@@ -29,25 +29,25 @@ class Factors:
     asymmetry: tuple = span(0.0, 0.5, most=1)
     """how much narrower one side of the vane is"""
     angle: tuple = span(25, 55, least=5, most=90)
-    """between barbs and shaft, in degrees"""
+    """angle between barbs and shaft, in degrees"""
     bend: tuple = span(0.0, 0.6, most=3)
     """how far the shaft curves, in radians"""
     camber: tuple = span(0.0, 0.5, most=2)
     """how far the barbs curve out of the vane's plane, in their lengths"""
     splits: tuple = count(0, 5, most=50)
-    """number of gaps where the vane comes apart, on each side"""
+    """number of splits on each side of the vane"""
     ragged: tuple = span(0.01, 0.15, least=0.001, most=1, log=True)
-    """deviation of the barbs' direction and length, which neighbours mostly share"""
+    """random deviation of the barbs' direction and length, mostly shared by neighbours"""
     downy: tuple = span(0.08, 0.3, most=0.95)
     """share of the vane, from its base, that is loose down"""
     fluff: tuple = span(0.01, 0.5, least=0.001, most=1, log=True)
     """how loose the barbs of the whole vane are: 0 a flight feather, 1 an ostrich's"""
     coverage: tuple = span(0.7, 1.3, least=0.05, most=3)
-    """barb width over barb spacing: below 1 one sees through the vane"""
+    """barb width over barb spacing; below 1 the vane has gaps"""
     bands: tuple = span(0.0, 8.0, most=40)
     """number of dark bands across the vane"""
     eye: float = chance(0.15)
-    """whether the vane has an eye spot"""
+    """whether the vane has an eyespot"""
     tone: tuple = shares(black=0.8, white=1.5, grey=1, brown=1.2, tan=0.8, bright=1.5, pastel=0.8)
     """the vane's colour"""
     second_tone: tuple = shares(none=1, black=0.8, white=0.8, brown=0.5, bright=0.6)
@@ -68,7 +68,7 @@ class Feather:
 
 
 def _shaft(rng: np.random.Generator, bend: float) -> np.ndarray:
-    """A shaft [SHAFT, 3] of length 1 that bends `bend` radians in all, mostly in the vane's plane."""
+    """A shaft [SHAFT, 3] of length 1 that bends by `bend` radians in total, mostly in the vane's plane."""
     t = np.linspace(0, 1, SHAFT)
     angle, nod = bend * t**1.5 * rng.choice([-1, 1]), 0.5 * bend * rng.normal() * t
     step = np.stack([np.sin(angle), np.cos(angle), np.sin(nod)], 1)
@@ -77,12 +77,12 @@ def _shaft(rng: np.random.Generator, bend: float) -> np.ndarray:
 
 
 def _outline(t: np.ndarray, blunt: float) -> np.ndarray:
-    """Relative half width of the vane at t in [0, 1] of its length: wide soon, round or pointed at the tip."""
+    """Relative half width of the vane at t in [0, 1] of its length: widening quickly, with a round or pointed tip."""
     return np.minimum(1, (t / 0.25 + 0.15)) ** 0.7 * np.clip(1 - t ** (2 + 6 * blunt), 0, 1) ** 0.6
 
 
 def _groups(rng: np.random.Generator, t: np.ndarray, splits: int) -> np.ndarray:
-    """How far each barb at t [N] of the vane leans to the tip [N], in radians: the vane parts at `splits` places."""
+    """The lean of each barb at t [N] towards the tip [N], in radians; the vane is split at `splits` places."""
     if splits == 0:
         return np.zeros(len(t))
     edges = np.sort(rng.uniform(0.15, 0.95, splits))
@@ -91,7 +91,7 @@ def _groups(rng: np.random.Generator, t: np.ndarray, splits: int) -> np.ndarray:
     lean = lean - lean.mean()
     bounds = np.concatenate([[0], edges, [1]])
     within = (t - bounds[group]) / np.maximum(np.diff(bounds)[group], 1e-6)
-    # the edges of a gap curl away from it more than the middle of a group
+    # barbs at a gap curl away from it more than those in the middle of a group
     return np.clip(lean[group], -0.5, 0.5) + 0.12 * (0.5 - within)
 
 
@@ -120,7 +120,7 @@ def grow_feather(
     lean = np.where(side > 0, right, left)
     # towards the tip barbs lie closer to the shaft
     angle = np.deg2rad(f["angle"]) * (1 - 0.55 * t**3) + 0.7 * loose * (1 - t) - lean
-    # barbs hook into one another: what a vane does, its neighbours do
+    # barbs hook into one another, so neighbours move together
     shared = waves(rng, np.stack([t, 9 * side, 0 * t], 1), 12)
     angle = angle + f["ragged"] * shared + (0.15 * f["ragged"] + 0.5 * loose) * rng.normal(size=barbs)
     half = f["width"] * _outline(t, blunt) * narrow
@@ -141,7 +141,7 @@ def grow_feather(
     spacing = (1 - quill) / (barbs / 2)
     radius = 0.5 * f["coverage"] * spacing * np.sin(np.clip(angle, 0.35, 1.5)) * (1 - 0.55 * loose)
     radii = tapered(rng, np.clip(radius, 0.0008, 0.008), barbs, points.shape[1])
-    radii = 0.6 * radii[:, :1] + 0.4 * radii  # barbs end blunter than hairs
+    radii = 0.6 * radii[:, :1] + 0.4 * radii  # barbs have blunter tips than hairs
     main, other = colours
     segments = points.shape[1] - 3
     r = np.linspace(0, 1, segments)[None]

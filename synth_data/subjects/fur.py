@@ -26,12 +26,12 @@ from synth_data.subjects.meshes import (
 from synth_data.subjects.strands import clumped, coiled, nearest, samples_for, tapered, through, tinted, with_length
 
 CLUMP = 14  # strands in a clump
-PILE = {"strands": 4, "length": 0.15, "radius": 0.4}  # what short pile multiplies
+PILE = {"strands": 4, "length": 0.15, "radius": 0.4}  # factors of short pile
 
 
 @dataclass(frozen=True)
 class Factors:
-    """What a furry subject varies in. Lengths are in body radii."""
+    """Variation of a furry subject. Lengths are in body radii."""
 
     body: tuple = shares(ellipsoid=1, blobs=1, bumpy=1, animal=1.5)
     """the shape under the fur"""
@@ -50,11 +50,11 @@ class Factors:
     droop: tuple = span(0.0, 1.0, most=3)
     """how far gravity bends the strands down"""
     lean: tuple = span(0.0, 1.5, most=5)
-    """how far the coat is combed to one side, an animal's from nose to tail"""
+    """how far the coat is combed to one side (on animals from nose to tail)"""
     mess: tuple = span(0.05, 0.5, most=3)
     """random deviation of each strand's direction"""
     bald: float = chance(0.2)
-    """whether the coat is patchy and the skin shows"""
+    """whether the coat has bald patches"""
     tone: tuple = shares(black=1, white=1.3, grey=1, brown=1.3, tan=1.3, bright=1, pastel=0.6)
     """the coat's colour"""
     second_tone: tuple = shares(none=1.2, black=0.6, white=0.8, grey=0.3, brown=0.5, tan=0.5, bright=0.4)
@@ -64,11 +64,11 @@ class Factors:
     turns: tuple = span(0.6, 1.4, most=8)
     """turns of the helix over a strand; poodles and lambs have 2 to 4"""
     wave: tuple = span(0.0, 0.0, most=3)
-    """amplitude of plane waves that neighbours share, relative, in place of as much of the helix"""
+    """amplitude of plane waves shared by neighbouring strands, relative"""
     flyaways: tuple = span(0.0, 0.0, most=1)
-    """share of strands that stray: longer, out of every clump, in directions of their own"""
+    """share of stray strands: longer, outside clumps, in random directions"""
     short_pile: float = chance(0.0)
-    """whether the coat is velvet: 4 times as many strands of 0.15 the length and 0.4 the radius"""
+    """whether the coat is short pile: 4 times the strands, 0.15 of their length and 0.4 of their radius"""
     mane: float = chance(0.0)
     """whether an animal has a mane"""
     whiskers: float = chance(0.0)
@@ -77,10 +77,11 @@ class Factors:
 
 @dataclass(frozen=True)
 class Details:
-    """What goes with the furry parts of a body.
+    """Further properties of a body and its furry parts.
 
-    bare: [(mesh, colour, roughness)]. lengths: relative strand length on each furry part. mane: [furry parts] whether
-    a mane grows there. whiskers: [(point [3], direction [3])]. animal: whether it has a front (-y). drawn: record.
+    bare: [(mesh, colour, roughness)]. lengths: relative strand length on each furry part. mane: whether each
+    furry part has a mane. whiskers: [(point [3], direction [3])]. animal: whether it has a front (-y).
+    drawn: as in `Subject`.
     """
 
     bare: list[tuple[Mesh, np.ndarray, float]] = field(default_factory=list)
@@ -122,7 +123,7 @@ EARS = {  # kind: (radius at heights 0..1 of the ear, angle away from upright in
 
 
 def _ear(rng: np.random.Generator, kind: str, head: np.ndarray, size: float, side: int, bend: np.ndarray) -> Mesh:
-    """An ear at a head of radius `size`; `bend` [3] in [0, 1] picks tilt, length and width from the kind's ranges."""
+    """An ear on a head of radius `size`; `bend` [3] in [0, 1] picks tilt, length and width from the kind's ranges."""
     shape, *ranges = EARS[kind]
     tilt, tall, wide = (low + (high - low) * b for (low, high), b in zip(ranges, bend, strict=True))
     t = np.linspace(0, 1, 12)
@@ -254,7 +255,7 @@ def _animal(rng: np.random.Generator) -> tuple[list[Mesh], Details]:
 
 
 def _body(rng: np.random.Generator, kind: str) -> tuple[list[Mesh], Details]:
-    """The furry parts, closed and each a grid, and what goes with them."""
+    """The furry parts, each a closed grid, and their `Details`."""
     if kind == "animal":
         return _animal(rng)
     turn = random_rotation(rng)
@@ -284,20 +285,20 @@ def grow(
 ) -> np.ndarray:
     """Control points [N, K, 3] of the coat of drawn `Factors` f.
 
-    Strands stand on roots [N, 3] along normals [N, 3], have mean `lengths` [N] and lean towards `comb` [N, 3].
+    Strands grow from roots [N, 3] along normals [N, 3] with mean `lengths` [N] and lean towards `comb` [N, 3].
     """
     number = len(roots)
     strays = rng.random(number) < f["flyaways"]
     comb = comb - normals * (normals * comb).sum(1, keepdims=True)
     comb /= np.maximum(np.linalg.norm(comb, axis=1, keepdims=True), 0.3)
     jitter = f["length_jitter"] * np.clip(rng.normal(size=number), -2, 2) * 0.6
-    length = lengths * np.exp(jitter - (0.6 * f["length_jitter"]) ** 2 / 2)  # of mean one
+    length = lengths * np.exp(jitter - (0.6 * f["length_jitter"]) ** 2 / 2)  # mean one
     length = np.where(strays, length * rng.uniform(1.2, 2.2, number), length)
     s = np.linspace(0, 1, samples_for(f["turns"] if f["curl"] + f["wave"] > 0 else 0))[None, :, None]
     mess = np.where(strays, 0.3 + 2 * f["mess"], f["mess"])[:, None]
     way = normals + mess * rng.normal(size=(number, 3))
     inside = np.minimum((way * normals).sum(1, keepdims=True) - 0.15, 0)
-    way -= inside * normals  # never into the skin
+    way -= inside * normals  # not into the skin
     way /= np.linalg.norm(way, axis=1, keepdims=True)
     bend = 0.6 * f["lean"] * comb
     bend = bend[:, None] * (0.45 * s + 0.55 * s**2)
@@ -310,7 +311,7 @@ def grow(
     if f["wave"] > 0:
         samples = coiled(rng, samples, 0.1 * f["wave"] * length, f["turns"], lock, flat=1.0)
     if f["curl"] > 0:
-        # a strand of a strong clump is wound with its clump
+        # strands of a strong clump share its phase
         own = np.arange(number) if f["clumping"] < 0.5 else lock
         samples = coiled(rng, samples, 0.16 * f["curl"] * length / max(1.0, f["turns"]), f["turns"], own)
     gather = f["clumping"] * np.where(strays, 0.0, rng.uniform(0.7, 1.0, number))
@@ -320,7 +321,7 @@ def grow(
 def _paint(
     rng: np.random.Generator, parts: list[Mesh], first: np.ndarray, second: np.ndarray, details: Details
 ) -> tuple[Any, str]:
-    """(colour of places: (points [P, 3], relative strand length [P]) -> [P, 3], name of the pattern)."""
+    """(function (points [P, 3], relative strand length [P]) -> colours [P, 3], name of the pattern)."""
     names = ["spots", "bands", "belly"] + (["extremities"] if details.animal else [])
     pattern = str(rng.choice(names))
     k, phase = rng.normal(size=(3, 8)) * rng.uniform(1.5, 5), rng.uniform(0, 2 * np.pi, 8)
@@ -343,7 +344,7 @@ def _paint(
 
 
 def skin_texture(mesh: Mesh, colours: np.ndarray) -> np.ndarray:
-    """Colours [V, 3] of a grid mesh's vertices as the texture [h, w, 3] that its uv reads."""
+    """Colours [V, 3] of a grid mesh's vertices as a texture [h, w, 3] for its uv."""
     rows = len(np.unique(mesh.uv[:, 0]))
     return colours.reshape(rows, -1, 3).transpose(1, 0, 2)
 
@@ -405,6 +406,6 @@ def build(rng: np.random.Generator, factors: dict[str, Any]) -> Subject:
 
 
 def _part_of(parts: list[Mesh], places: np.ndarray) -> np.ndarray:
-    """The part [N] whose surface each place [N, 3] lies on, by its nearest vertex."""
+    """The index [N] of the part on whose surface each place [N, 3] lies, by the nearest vertex."""
     owner = np.repeat(np.arange(len(parts)), [len(p.vertices) for p in parts])
     return owner[nearest(places, np.concatenate([p.vertices for p in parts]))]

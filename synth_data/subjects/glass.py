@@ -1,7 +1,7 @@
-"""Glass and its kin: vessels with liquids, lenses, panes, beads, splashes, bubbles, plastic film and bags.
+"""Glass and similar materials: vessels with liquids, lenses, panes, beads, splashes, bubbles, plastic film and bags.
 
 Every refracting body is closed with its normals outwards; where three media meet (liquid in a glass), each piece
-of boundary is one mesh that names the index on both its sides. Walls can instead be sheets without refraction.
+of boundary is one mesh with the refractive indices of both sides. Walls can instead be sheets without refraction.
 """
 
 from collections.abc import Callable
@@ -32,7 +32,7 @@ from synth_data.subjects.meshes import (
 
 @dataclass(frozen=True)
 class Factors:
-    """What a glass subject varies in. Lengths are in subject radii."""
+    """Variation of a glass subject. Lengths are in subject radii."""
 
     object: tuple = shares(
         wine=1.2,
@@ -54,42 +54,42 @@ class Factors:
         film=1,
         bag=1,
     )
-    """what it is; the solid ones (magnifier, beads, sphere, block, splash) refract most"""
+    """kind of object; the solid ones (magnifier, beads, sphere, block, splash) refract most"""
     wall: tuple = shares(sheet=1, solid=1)
-    """hollow things: one sheet that does not bend light, or a wall with two faces that does"""
+    """walls of hollow objects: one sheet without refraction, or a solid wall with two faces that refracts"""
     thickness: tuple = span(0.008, 0.03, least=0.002, most=0.15, log=True)
-    """of solid walls; half that of lenses"""
+    """thickness of solid walls; half the thickness of lenses"""
     ior: tuple = span(1.45, 1.6, least=1.01, most=2.5)
     """index of refraction of glass"""
     tint: tuple = shares(clear=2.5, green=0.7, brown=0.6, blue=0.6, any=1)
     """colour of the glass"""
     tint_depth: tuple = span(0.1, 0.7, most=0.98)
-    """what tinted glass takes of its weakest channel in one crossing of a wall or body"""
+    """share of its weakest channel that tinted glass absorbs in one crossing of a wall or body"""
     frosted: tuple = chance(0.12)
-    """rough glass, for refracting bodies and solid walls"""
+    """whether refracting bodies and solid walls are frosted"""
     roughness: tuple = span(0.06, 0.35, least=0.02, most=0.8, log=True)
     """microfacet alpha of frosted glass"""
     liquid: tuple = chance(0.4)
-    """whether a vessel holds some"""
+    """whether a vessel holds a liquid"""
     liquid_ior: tuple = span(1.32, 1.42, least=1.01, most=2)
-    """its index of refraction; near 1 it tints and hardly bends light"""
+    """refractive index of the liquid; near 1 it tints but hardly refracts"""
     level: tuple = span(0.15, 0.85, least=0.05, most=0.95)
-    """filling height, in heights of the hollow"""
+    """filling height, relative to the cavity's height"""
     wrinkles: tuple = span(0.02, 0.1, most=0.4)
     """depth of creases in film and bags"""
     pieces: tuple = count(4, 16, least=1, most=200)
     """number of beads, bubbles or drops"""
     opaque: tuple = chance(0.6)
-    """caps, labels, lids, straws, flowers, contents"""
+    """whether there are opaque parts: caps, labels, lids, straws, flowers, contents"""
 
 
 CLEAR = np.array([0.97, 0.985, 0.98])  # ordinary glass, a little green
 COLUMNS = 65
-GAP = 0.004  # between bodies that only touch
+GAP = 0.004  # between touching bodies, which must not overlap
 
 
 def _tint(rng: np.random.Generator, kind: str, depth: float) -> np.ndarray:
-    """Transmittance [3] of one crossing."""
+    """Transmittance [3] of one crossing of a wall or body."""
     if kind == "clear":
         return CLEAR.copy()
     weak = {"green": (1.0, 0.25, 0.8), "brown": (0.25, 0.7, 1.0), "blue": (1.0, 0.5, 0.1), "any": rng.random(3)}[kind]
@@ -99,7 +99,7 @@ def _tint(rng: np.random.Generator, kind: str, depth: float) -> np.ndarray:
 
 
 def _liquid_tint(rng: np.random.Generator) -> tuple[str, np.ndarray]:
-    """A drink's name and its transmittance [3] in one way through the vessel."""
+    """A drink's name and its transmittance [3] across the vessel."""
     drinks = {
         "water": (0.96, 0.98, 0.985),
         "red wine": (0.25, 0.012, 0.02),
@@ -177,7 +177,7 @@ def _vessel(
     drink, drink_tint = _liquid_tint(rng)
     drawn = {"wall": f["wall"], "drink": drink if f["liquid"] else None}
     if f["wall"] == "sheet":
-        # a foot is a solid body of its own below the sheet
+        # the foot is a separate solid body below the sheet
         under = [] if base is None else [_closed(np.concatenate([base, [[0.0, base[-1, 1]]]]))]
         parts = [replace(m, material=_glass(f, tint)) for m in under]
         skin = np.concatenate([[[0.0, low]], bowl]) + (0, GAP)
@@ -198,7 +198,7 @@ def _vessel(
     wetted = _closed(wet[::-1])
     top = _closed(lid)
     liquid = {"kind": "glass", "colour": drink_tint, "ior": f["liquid_ior"]}
-    # the wetted wall carries half of both tints; bsdf takes the root once more
+    # the wetted wall has the square root of both tints; `bsdf` takes the root again
     return [
         replace(dry, material=_glass(f, tint)),
         replace(wetted, material=_glass(f, tint * drink_tint, exterior_ior=f["liquid_ior"])),
@@ -262,14 +262,14 @@ def _tumbler(rng: np.random.Generator, f: dict[str, Any], tint: np.ndarray) -> t
     parts, drawn = _vessel(rng, f, tint, bowl, floor=rng.choice([0.0, 0.03, 0.1]))
     if f["opaque"]:
         reach = 0.75 * taper * wide
-        for _ in range(int(rng.integers(1, 3))):  # straws lean on the rim; they stand clear of the walls
+        for _ in range(int(rng.integers(1, 3))):  # straws lean at the rim without touching the walls
             a = rng.uniform(0, 2 * np.pi)
             way = np.array([np.cos(a), np.sin(a), 0])
             side = np.array([-way[1], way[0], 0]) * rng.uniform(-0.15, 0.15)
             straw = rod(
                 -0.5 * reach * way + side + (0, 0, z + 0.18), reach * way + side + (0, 0, tall / 2 + 0.35), 0.025
             )
-            if f["liquid"]:  # a rod through the liquid's top would be inside two bodies: keep it above
+            if f["liquid"]:  # a rod through the liquid's surface would be in two bodies: it ends above
                 h = z + 0.2 + f["level"] * tall
                 straw = rod(
                     0.2 * reach * way + side + (0, 0, min(h + 0.06, tall / 2)),
@@ -507,7 +507,7 @@ def _beads(rng: np.random.Generator, f: dict[str, Any], tint: np.ndarray) -> tup
     for colour, chosen in ((tint, range(0, number, 2)), (second, range(1, number, 2))):
         shapes = [ball(radius[k], path[k], rows=20) for k in chosen]
         parts.append(replace(join(*shapes), material=_glass(f, colour)))
-    cord = []  # only between the beads: none runs through glass
+    cord = []  # between the beads only: no cord runs through glass
     for k in range(number):
         n = (k + 1) % number
         way = (path[n] - path[k]) / np.linalg.norm(path[n] - path[k])
@@ -521,7 +521,7 @@ def _beads(rng: np.random.Generator, f: dict[str, Any], tint: np.ndarray) -> tup
 
 
 def _sphere(rng: np.random.Generator, f: dict[str, Any], tint: np.ndarray) -> tuple[list[Mesh], dict[str, Any]]:
-    """One hollow globe (always where walls are sheets), or marbles side by side."""
+    """One hollow globe (always so if walls are sheets), or marbles side by side."""
     if f["wall"] == "sheet" or rng.random() < 0.25:
         if f["wall"] == "sheet":
             return [replace(ball(0.9, rows=40), material=_sheet(f, tint))], {"wall": "sheet"}
@@ -566,7 +566,7 @@ def _block(rng: np.random.Generator, f: dict[str, Any], tint: np.ndarray) -> tup
 
 
 def _pane(rng: np.random.Generator, f: dict[str, Any], tint: np.ndarray) -> tuple[list[Mesh], dict[str, Any]]:
-    """A framed window of several lights, sometimes leaded in colours, or a bare sheet."""
+    """A framed window of several panes, sometimes stained glass, or a bare sheet."""
     w, h = rng.uniform(0.5, 0.9, 2)
     columns, rows = int(rng.integers(1, 4)), int(rng.integers(1, 4))
     bar = rng.uniform(0.02, 0.06)
@@ -700,7 +700,7 @@ def _splash(rng: np.random.Generator, f: dict[str, Any], tint: np.ndarray) -> tu
 
 
 def _bubbles(rng: np.random.Generator, f: dict[str, Any], tint: np.ndarray) -> tuple[list[Mesh], dict[str, Any]]:
-    """Soap bubbles: thin films whose reflection takes on interference colours."""
+    """Soap bubbles: thin films with interference colours in their reflection."""
     parts: list[Mesh] = []
     spots: list[tuple[np.ndarray, float]] = []
     for _ in range(40 * f["pieces"]):
@@ -762,7 +762,7 @@ def _film(rng: np.random.Generator, f: dict[str, Any], tint: np.ndarray) -> tupl
 
 
 def _bag(rng: np.random.Generator, f: dict[str, Any], tint: np.ndarray) -> tuple[list[Mesh], dict[str, Any]]:
-    """A sealed bag: two creased sheets that meet at their edges, with or without things inside."""
+    """A sealed bag: two creased sheets that meet at their edges, with or without contents."""
     w, h, fat = rng.uniform(0.5, 0.7), rng.uniform(0.7, 0.95), rng.uniform(0.18, 0.35)
     u, v = np.meshgrid(np.linspace(-1, 1, 90), np.linspace(-1, 1, 90), indexing="ij")
     pillow = ((1 - np.abs(u) ** 2.5) * (1 - np.abs(v) ** 2.5)).clip(0) ** 0.5
@@ -813,7 +813,7 @@ OBJECTS: dict[str, Callable[[np.random.Generator, dict[str, Any], np.ndarray], t
 
 
 def build(rng: np.random.Generator, factors: dict[str, Any]) -> Subject:
-    """One thing of glass, liquid or clear plastic from drawn `Factors`; its proportions come from `rng`."""
+    """One object of glass, liquid or clear plastic from drawn `Factors`; its proportions come from `rng`."""
     f = factors
     parts, drawn = OBJECTS[f["object"]](rng, f, _tint(rng, f["tint"], f["tint_depth"]))
     points = np.concatenate([p.vertices for p in parts])

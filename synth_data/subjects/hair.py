@@ -33,33 +33,33 @@ from synth_data.subjects.strands import (
     with_length,
 )
 
-HEAD = np.array([0.0, 0.0, 0.36])  # its middle; the face looks along -y
-AXES = np.array([0.29, 0.36, 0.40])  # half sizes of the head: across, deep, high
+HEAD = np.array([0.0, 0.0, 0.36])  # its centre; the face looks along -y
+AXES = np.array([0.29, 0.36, 0.40])  # half width, depth and height of the head
 FLOOR = -0.72  # where the bust ends
-POINTS = 160_000  # most control points of a head of hair: strands with many turns are fewer
-GUIDES = 400  # strands whose fall is computed; the others follow the two nearest
+POINTS = 160_000  # most control points of a head of hair; with many turns there are fewer strands
+GUIDES = 400  # strands that are simulated; the others follow the two nearest
 STEPS = 28  # of a guide's fall
-TURNING = 6.5  # how far a weight of 1 turns a strand over a length of 1
+TURNING = 6.5  # how far a weight of 1 turns a strand of length 1
 
 
 @dataclass(frozen=True)
 class Factors:
-    """What a head of hair varies in. A head is about 0.8 high."""
+    """Variation of a head of hair. A head is 0.8 high."""
 
     style: tuple = shares(loose=3, bob=1, ponytail=1.2, bun=0.8, afro=1, crop=1, spiky=0.5)
-    """how the hair is worn: falling freely, cut at one height, tied, round, short, on end"""
+    """hairstyle: falling freely, cut at one height, tied, round, short or standing up"""
     strands: tuple = count(6000, 12000, least=1, most=200_000)
     """number of strands on the scalp; at most 160,000 control points"""
     length: tuple = span(0.25, 1.3, most=3, log=True)
-    """mean strand length of loose hair; other styles take a share of it"""
+    """mean strand length of loose hair; other styles use a share of it"""
     length_jitter: tuple = span(0.05, 0.35, most=1)
     """relative spread of the lengths"""
     radius: tuple = span(0.0016, 0.004, least=0.0002, most=0.05, log=True)
     """strand radius at the root; it tapers to a tenth"""
     texture: tuple = shares(straight=2, wavy=1.5, curly=1)
-    """whether the hair is straight, waves or curls; an afro always curls"""
+    """straight, wavy or curly hair; an afro is always curly"""
     wave: tuple = span(0.3, 1.0, most=3)
-    """amplitude of the plane waves of wavy hair, which a lock shares; 1 is 0.04"""
+    """amplitude of the plane waves of wavy hair, shared by the strands of a lock; 1 is 0.04"""
     curl: tuple = span(0.3, 1.0, most=3)
     """radius of the helix of curly hair; 1 is 0.035"""
     turns: tuple = span(0.8, 4.0, most=12)
@@ -67,7 +67,7 @@ class Factors:
     clumping: tuple = span(0.1, 0.8, most=1)
     """how far tips gather into locks"""
     volume: tuple = span(0.0, 0.12, most=1)
-    """how far the hair stands off the scalp"""
+    """distance of the hair from the scalp"""
     weight: tuple = span(0.4, 1.6, most=5)
     """how quickly gravity bends it down"""
     wind: tuple = span(0.0, 1.2, most=5)
@@ -75,7 +75,7 @@ class Factors:
     windy: float = chance(0.3)
     """whether there is wind"""
     flyaways: tuple = span(0.003, 0.04, least=0.0001, most=1, log=True)
-    """share of strands that stray, out of every lock"""
+    """share of stray strands, outside all locks"""
     mess: tuple = span(0.02, 0.25, most=2)
     """random deviation of each strand"""
     bald: float = chance(0.1)
@@ -117,7 +117,7 @@ def _near(d: np.ndarray, x: float, y: float, z: float, wide: float, tall: float)
 
 
 def _head(d: np.ndarray, jaw: float, nose: float) -> np.ndarray:
-    """Points of the head's surface in directions d [..., 3]: a skull, narrow at the jaw, with brow, nose and chin."""
+    """Points of the head's surface in directions d [..., 3]: a skull with a narrow jaw, brow, nose and chin."""
     low, front = _smooth(-d[..., 2] * 1.2), _smooth(-d[..., 1])
     p = d * AXES
     p[..., 0] *= 1 - (0.2 + 0.15 * jaw) * low
@@ -130,7 +130,7 @@ def _head(d: np.ndarray, jaw: float, nose: float) -> np.ndarray:
 
 
 def _scalp(d: np.ndarray, recede: float) -> np.ndarray:
-    """How far inside the hairline directions d [..., 3] are, in about radians; below 0 the skin is bare."""
+    """How far inside the hairline directions d [..., 3] are, roughly in radians; below 0 the skin is bare."""
     height = np.arcsin(np.clip(d[..., 2], -1, 1))
     front = _smooth(0.5 - 0.75 * d[..., 1])  # 1 before the ears, 0 behind
     forehead = _smooth(-1.6 * d[..., 1] - 0.3)
@@ -207,7 +207,7 @@ def _glossy(colour: np.ndarray) -> dict[str, Any]:
 
 
 def pushed_out(points: np.ndarray, gap: float | np.ndarray = 0.0) -> np.ndarray:
-    """Points [..., 3] moved out of the head, neck and shoulders (ellipsoids with `gap` to spare) along their radii."""
+    """Points [..., 3] moved radially out of head, neck and shoulders (ellipsoids enlarged by `gap`)."""
     for centre, axes in (
         (HEAD + (0, 0.01, 0), AXES * (1.01, 1.03, 1.01)),
         (np.array([0, 0.07, 0.0]), np.array([0.17, 0.17, 0.6])),
@@ -248,7 +248,7 @@ def _fall(
 
 
 def _resampled(paths: np.ndarray, number: int) -> np.ndarray:
-    """Polylines [N, S, 3] with equal steps at `number` equal steps."""
+    """Polylines [N, S, 3] of equal steps, resampled to `number` points."""
     t = np.linspace(0, paths.shape[1] - 1, number)
     low = np.minimum(t.astype(int), paths.shape[1] - 2)
     part = (t - low)[None, :, None]
@@ -256,7 +256,7 @@ def _resampled(paths: np.ndarray, number: int) -> np.ndarray:
 
 
 def _follow(roots: np.ndarray, guides: np.ndarray, side: np.ndarray, guide_side: np.ndarray) -> np.ndarray:
-    """Strands [N, S, 3] from roots [N, 3]: the two nearest guides [G, S, 3] on their side of the parting, blended."""
+    """Strands [N, S, 3] from roots [N, 3]: a blend of the two nearest guides [G, S, 3] on their side of the parting."""
     from scipy.spatial import cKDTree
 
     keyed = np.concatenate([guides[:, 0], 5 * guide_side[:, None]], 1)
@@ -269,7 +269,7 @@ def _follow(roots: np.ndarray, guides: np.ndarray, side: np.ndarray, guide_side:
 
 
 def _cut(paths: np.ndarray, height: np.ndarray, samples: int) -> np.ndarray:
-    """Polylines [N, S, 3] ended where they first sink below `height` [N], resampled."""
+    """Polylines [N, S, 3] cut where they first fall below `height` [N], and resampled."""
     below = paths[..., 2] < height[:, None]
     last = np.where(below.any(1), below.argmax(1), paths.shape[1] - 1)
     t = np.linspace(0, 1, samples)[None] * np.maximum(last, 2)[:, None]
@@ -282,7 +282,7 @@ def _cut(paths: np.ndarray, height: np.ndarray, samples: int) -> np.ndarray:
 def _tied(
     rng: np.random.Generator, roots: np.ndarray, tie: np.ndarray, tail: np.ndarray, samples: int, gap: float
 ) -> np.ndarray:
-    """Strands [N, samples, 3] that hug the head from roots [N, 3] to the tie [3], then follow tail [N, T, 3]."""
+    """Strands [N, samples, 3] close to the head from roots [N, 3] to the tie [3], then along tail [N, T, 3]."""
     s = np.linspace(0, 1, 12)[None, :, None]
     a, b = roots - HEAD, tie - HEAD
     ua, ub = a / np.linalg.norm(a, axis=1, keepdims=True), b / np.linalg.norm(b)
@@ -292,11 +292,12 @@ def _tied(
     hug = pushed_out(HEAD + way * reach, np.full((len(roots), 12), gap) * np.sqrt(s[..., 0]))
     hug[:, 0] = roots
     path = np.concatenate([hug[:, :-1], tail], 1)
-    # equal steps along each
+    # resampled to equal steps
     far = np.concatenate([np.zeros((len(path), 1)), np.cumsum(np.linalg.norm(np.diff(path, axis=1), axis=2), 1)], 1)
     want = far[:, -1:] * np.linspace(0, 1, samples)
     row = np.arange(len(path))[:, None]
-    shares, places = far / far[:, -1:] + 2 * row, np.linspace(0, 1, samples) + 2 * row  # one search for all rows
+    # offset by row, so that one search does for all
+    shares, places = far / far[:, -1:] + 2 * row, np.linspace(0, 1, samples) + 2 * row
     low = np.searchsorted(shares.ravel(), places.ravel(), side="right").reshape(places.shape) - 1 - row * path.shape[1]
     low = np.clip(low, 0, path.shape[1] - 2)
     part = (want - far[row, low]) / np.maximum(far[row, low + 1] - far[row, low], 1e-9)
@@ -373,7 +374,7 @@ def _worn(
             core = ball(size * 0.85, centre)
             extra.append(replace(core, material={"kind": "diffuse", "colour": np.array(drawn["colour"]) * 0.5}))
         return _tied(rng, roots, tie, tail, samples, 0.02 + 0.3 * f["volume"]), extra
-    # loose and bob: guides fall, the others follow
+    # loose and bob: guides fall, the other strands follow
     guides = rng.permutation(number)[: min(GUIDES, number)]
     length = np.full(len(guides), f["length"])
     fringe = bool(rng.random() < 0.35)

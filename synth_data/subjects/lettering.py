@@ -1,4 +1,4 @@
-"""Lettering and silhouettes: plane figures, drawn as masks and made solid."""
+"""Lettering and silhouettes: plane figures drawn as masks and extruded."""
 
 import functools
 from collections.abc import Callable
@@ -12,15 +12,15 @@ from synth_data.factors import chance, count, shares, span
 from synth_data.subjects.meshes import Mesh, Subject, rotation
 from synth_data.subjects.solids import finish, patterned, slab
 
-DRAWN = 576  # pixels across the mask that a figure is drawn on
-GRID = 144  # pixels across the distance field that is made solid
-HALF = 1.0  # half the mask's side, in subject radii
+DRAWN = 576  # side of a figure's mask in pixels
+GRID = 144  # side of the distance field in pixels
+HALF = 1.0  # half the mask's side in subject radii
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789&@#%?!+*$"
 
 
 @dataclass(frozen=True)
 class Factors:
-    """What an extruded figure varies in. Lengths are in subject radii."""
+    """Variation of an extruded figure. Lengths are in subject radii."""
 
     figure: tuple = shares(
         text=5,
@@ -40,17 +40,17 @@ class Factors:
         logo=1,
         bubble=0.4,
     )
-    """what the figure shows"""
+    """kind of figure"""
     font: tuple = shares(sans=1.5, heavy=1, italic=0.7, pixel=0.5, strokes=0.8)
-    """face of text: Pillow's own, OpenCV's heavy and slanted ones, square pixels, a brush's strokes"""
+    """typeface: Pillow's own, OpenCV's heavy and slanted ones, square pixels or brush strokes"""
     letters: tuple = count(1, 6, least=1, most=24)
     """number of letters of text"""
     lines: tuple = count(1, 2, least=1, most=6)
-    """number of lines they are set in"""
+    """number of lines of text"""
     weight: tuple = span(-0.004, 0.02, least=-0.05, most=0.1)
-    """how far the figure's border is moved outwards; below 0 it gets thinner"""
+    """how far the figure's border is moved outwards; negative makes it thinner"""
     outline: float = chance(0.15)
-    """whether only the figure's border is there, as a ribbon"""
+    """whether only the outline is kept, as a ribbon"""
     ribbon: tuple = span(0.02, 0.05, least=0.01, most=0.3)
     """width of that ribbon"""
     cutout: float = chance(0.15)
@@ -60,9 +60,9 @@ class Factors:
     depth: tuple = span(0.03, 0.4, least=0.01, most=2, log=True)
     """thickness"""
     bevel: tuple = span(0.0, 0.05, most=0.5)
-    """radius of the rounded edges; at most half the depth"""
+    """radius of rounded edges, at most half the depth"""
     bend: tuple = span(-1.2, 1.2, least=-6, most=6)
-    """how far it is bent around a vertical axis: radians over its width"""
+    """bend around a vertical axis, in radians over the width"""
     tilt: tuple = span(-12, 12, least=-180, most=180)
     """degrees away from upright"""
     material: tuple = shares(diffuse=1, plastic=1, metal=0.8, principled=0.7)
@@ -101,7 +101,7 @@ class _Sheet:
         self.polygon(np.stack([c * x - s * z, s * x + c * z], 1) + np.asarray(centre), on)
 
     def line(self, points: Any, width: float, end: float | None = None, on: bool = True) -> None:
-        """A brush that runs along points [N, 2], its width going from `width` to `end`."""
+        """A brush stroke along points [N, 2], its width changing from `width` to `end`."""
         points = np.asarray(points, dtype=np.float64)
         widths = np.linspace(width, width if end is None else end, len(points))
         for a, b, u, v in zip(points[:-1], points[1:], widths[:-1], widths[1:], strict=True):
@@ -213,7 +213,7 @@ def _fish(rng: np.random.Generator, s: _Sheet) -> None:
 
 
 def _leaf(rng: np.random.Generator, s: _Sheet) -> None:
-    """A lobed, toothed or compound leaf, its veins cut out at times."""
+    """A lobed, toothed or compound leaf, sometimes with its veins cut out."""
     a = np.linspace(-np.pi, np.pi, 400)
     lobes = int(rng.choice([1, 3, 5, 7]))
     deep, teeth = rng.uniform(0.1, 0.5) * (lobes > 1), rng.uniform(0, 0.04)
@@ -382,7 +382,7 @@ FIGURES: dict[str, Callable[[np.random.Generator, _Sheet], None]] = {
     "bubble": _bubble,
 }
 
-# strokes of letters: points (x, z) on a grid 0..2 by 0..4; what a brush writes
+# brush strokes of letters: points (x, z) on a grid of 0..2 by 0..4
 _STROKES = {
     "A": [[(0, 0), (1, 4), (2, 0)], [(0.45, 1.5), (1.55, 1.5)]],
     "B": [[(0, 0), (0, 4), (1.5, 3.7), (1.5, 2.4), (0, 2.1), (1.9, 1.6), (1.8, 0.3), (0, 0)]],
@@ -442,7 +442,7 @@ def _brushed(rng: np.random.Generator, letter: str, thick: float, loose: float) 
 def _text(rng: np.random.Generator, f: dict[str, Any]) -> tuple[np.ndarray, str]:
     """Set letters: a mask bool [rows, columns], and the text."""
     pool = tuple(_STROKES) if f["font"] == "strokes" else tuple(LETTERS)
-    if rng.random() < 0.7 and f["font"] != "strokes":  # a word, not a jumble of signs
+    if rng.random() < 0.7 and f["font"] != "strokes":  # a word instead of random characters
         pool = pool[:26] if rng.random() < 0.5 else pool[26:52]
     text = "".join(pool[int(k)] for k in rng.integers(len(pool), size=f["letters"]))
     thick, loose, gap = rng.uniform(0.12, 0.3), rng.uniform(0, 0.05), rng.uniform(0.02, 0.12)
@@ -466,7 +466,7 @@ def _text(rng: np.random.Generator, f: dict[str, Any]) -> tuple[np.ndarray, str]
 
 
 def _fitted(mask: np.ndarray, slant: float, margin: float) -> np.ndarray:
-    """A mask slanted and fitted into [DRAWN, DRAWN] with a margin (a share of the side), bool."""
+    """A bool mask slanted and scaled to fit [DRAWN, DRAWN] with a margin (a share of the side)."""
     import cv2
 
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
@@ -490,9 +490,9 @@ def distance_of(mask: np.ndarray) -> np.ndarray:
     """Signed distance [GRID, GRID] to the border of a mask [DRAWN, DRAWN], below 0 inside, in subject radii."""
     from scipy.ndimage import distance_transform_edt, gaussian_filter
 
-    # OpenCV's differ in the last bits from call to call
+    # OpenCV's distances differ in the last bits between calls
     inside, outside = (distance_transform_edt(m) for m in (mask, ~mask))
-    distance = np.where(mask, 0.5 - inside, outside - 0.5)  # pixel centres are half a pixel off the border
+    distance = np.where(mask, 0.5 - inside, outside - 0.5)  # pixel centres are half a pixel from the border
     block = DRAWN // GRID
     coarse = distance.reshape(GRID, block, GRID, block).mean((1, 3)) * (2 * HALF / DRAWN)
     return gaussian_filter(coarse, 0.5, mode="nearest")

@@ -1,4 +1,4 @@
-"""Triangle meshes and strands in numpy: what a family hands to the renderer. z is up, no unit."""
+"""Triangle meshes, strands and volumes in numpy: what families pass to the renderer. z is up; lengths have no unit."""
 
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -13,7 +13,7 @@ class Mesh:
     """A triangle surface.
 
     vertices: float [V, 3]. faces: int [F, 3]. uv: float [V, 2] in [0, 1].
-    material: `kind`, `colour` (linear [3], or a texture [h, w, 3]) and what else materials.py names for the kind.
+    material: `kind`, `colour` (linear [3], or a texture [h, w, 3]) and the kind's other keys, see materials.py.
     """
 
     vertices: np.ndarray
@@ -24,7 +24,7 @@ class Mesh:
 
 @dataclass(frozen=True)
 class Strands:
-    """Cubic B-splines: points [N, K, 3], radii [N, K], linear colours [N, K - 3, 3], one a segment."""
+    """Cubic B-splines: points [N, K, 3], radii [N, K], linear colours [N, K - 3, 3], one per segment."""
 
     points: np.ndarray
     radii: np.ndarray
@@ -53,9 +53,9 @@ class Volume:
 
 @dataclass(frozen=True)
 class Subject:
-    """One thing to be matted; it sits around the origin within a radius of about one.
+    """One object to be matted, around the origin and within a radius of about one.
 
-    `drawn` records choices that `build` made beyond its factors, as JSON values.
+    `drawn` records choices of `build` beyond its factors, as JSON values.
     """
 
     meshes: list[Mesh] = field(default_factory=list)
@@ -69,11 +69,11 @@ class Subject:
         return np.concatenate(parts + [v.corners() for v in self.volumes])
 
     def transmissive(self) -> bool:
-        """Whether the background is seen through some of it, so that coverage is not its alpha."""
+        """Whether the background is seen through part of it, so that coverage is not its alpha."""
         return bool(self.volumes) or any(m.material.get("kind") in TRANSMISSIVE for m in self.meshes)
 
     def cut_out(self) -> bool:
-        """Whether a texture makes holes in some of it."""
+        """Whether part of it has holes from an opacity texture."""
         return any("opacity" in m.material for m in self.meshes)
 
 
@@ -99,13 +99,13 @@ def join(*meshes: Mesh) -> Mesh:
 
 
 def placed(mesh: Mesh, matrix: np.ndarray | None = None, shift: np.ndarray | tuple = (0, 0, 0)) -> Mesh:
-    """The mesh turned or scaled by a [3, 3] matrix, then moved."""
+    """The mesh transformed by a [3, 3] matrix, then translated."""
     turned = mesh.vertices if matrix is None else mesh.vertices @ np.asarray(matrix).T
     return replace(mesh, vertices=turned + np.asarray(shift, dtype=np.float64))
 
 
 def moved(subject: Subject, matrix: np.ndarray | None = None, shift: np.ndarray | tuple = (0, 0, 0)) -> Subject:
-    """The subject turned or evenly scaled by a [3, 3] matrix, then moved; strands keep their proportions."""
+    """The subject rotated or uniformly scaled by a [3, 3] matrix, then translated; strand radii are scaled too."""
     m, t = np.eye(3) if matrix is None else np.asarray(matrix), np.asarray(shift, dtype=np.float64)
     size = float(np.cbrt(abs(np.linalg.det(m))))
     whole = np.eye(4)
@@ -127,12 +127,12 @@ def moved(subject: Subject, matrix: np.ndarray | None = None, shift: np.ndarray 
     )
 
 
-def rounded(subject: Subject, digits: int = 6) -> Subject:
-    """The subject with its coordinates rounded: linear algebra may differ in the last bit from call to call."""
+def rounded(subject: Subject) -> Subject:
+    """The subject with coordinates rounded to 6 digits: linear algebra may differ in the last bit between calls."""
     return replace(
         subject,
-        meshes=[replace(mesh, vertices=np.round(mesh.vertices, digits)) for mesh in subject.meshes],
-        strands=[replace(s, points=np.round(s.points, digits)) for s in subject.strands],
+        meshes=[replace(mesh, vertices=np.round(mesh.vertices, 6)) for mesh in subject.meshes],
+        strands=[replace(s, points=np.round(s.points, 6)) for s in subject.strands],
     )
 
 
@@ -143,7 +143,7 @@ def opaque_part(subject: Subject) -> Subject:
 
 
 def blackened(subject: Subject) -> Subject:
-    """The subject without colour, with its holes: only what is behind it is seen."""
+    """The subject in black, with its holes, so that only the light behind it is seen."""
     black = {"kind": "diffuse", "colour": np.zeros(3)}
     meshes = [
         replace(mesh, material=black | {key: mesh.material[key] for key in ("opacity",) if key in mesh.material})
@@ -153,7 +153,7 @@ def blackened(subject: Subject) -> Subject:
 
 
 def thinned(subject: Subject) -> Subject:
-    """The subject with its glass made of sheets that do not refract."""
+    """The subject with all glass replaced by thin glass, which does not refract."""
     thin = [
         replace(m, material={"kind": "thin_glass", "colour": m.material["colour"], "ior": m.material.get("ior", 1.5)})
         if m.material["kind"] == "glass"
@@ -206,8 +206,8 @@ def tube(
 ) -> Mesh:
     """A section [M, 2] (default: a circle) swept along a path [K, 3]; `radius` one or [K], `twist` in turns.
 
-    The frame is carried along the path without spin (parallel transport), so the tube never pinches; on a
-    closed path the spin left over at the end is spread over its length.
+    The frame is transported along the path without spin (parallel transport), so the tube never pinches; on a
+    closed path the remaining spin is spread over its length.
     """
     if section is None:
         a = np.linspace(0, 2 * np.pi, 13)
@@ -261,7 +261,7 @@ def box(size: tuple | np.ndarray, centre: tuple | np.ndarray = (0, 0, 0)) -> Mes
 
 
 def extrude(outline: np.ndarray, depth: float, hole: np.ndarray | None = None) -> Mesh:
-    """An outline [N, 2], star-shaped about the origin, made `depth` thick, less a `hole` [N, 2]."""
+    """An outline [N, 2], star-shaped about the origin, extruded to `depth`, minus a `hole` [N, 2]."""
     outer = np.concatenate([outline, outline[:1]])
     inner = 0 * outer if hole is None else np.concatenate([hole, hole[:1]])
     loops = [(inner, 0.5), (outer, 0.5), (outer, -0.5), (inner, -0.5)]
@@ -271,10 +271,10 @@ def extrude(outline: np.ndarray, depth: float, hole: np.ndarray | None = None) -
 
 
 def shaded(mesh: Mesh, crease: float = 40.0) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Unshared vertices [3F, 3], normals [3F, 3], uv [3F, 2] and faces [F, 3]; sharp edges stay sharp.
+    """Vertices [3F, 3], normals [3F, 3], uv [3F, 2] and faces [F, 3], no vertex shared; sharp edges stay sharp.
 
-    A corner's normal is the area-weighted mean over the faces that meet at its position and lie within the
-    `crease` angle (degrees) of its own face. Faces without area are dropped.
+    A corner's normal is the area-weighted mean over the faces at its position whose normals are within `crease`
+    degrees of its own face's. Faces without area are dropped.
     """
     a, b, c = (mesh.vertices[mesh.faces[:, i]] for i in range(3))
     normal = np.cross(b - a, c - a)
@@ -302,7 +302,7 @@ def shaded(mesh: Mesh, crease: float = 40.0) -> tuple[np.ndarray, np.ndarray, np
 
 
 def scatter(rng: np.random.Generator, mesh: Mesh, number: int) -> tuple[np.ndarray, np.ndarray]:
-    """Points [number, 3] uniform over a mesh's area, and the faces' unit normals [number, 3] there."""
+    """Points [number, 3] uniformly distributed over a mesh's area, and the unit normals [number, 3] of their faces."""
     a, b, c = (mesh.vertices[mesh.faces[:, i]] for i in range(3))
     normal = np.cross(b - a, c - a)
     area = np.linalg.norm(normal, axis=1)

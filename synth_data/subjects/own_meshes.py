@@ -1,4 +1,4 @@
-"""The user's own meshes: a folder of OBJ and PLY files, as they are or with fur grown on them."""
+"""The user's own meshes: a folder of OBJ and PLY files, with or without fur on them."""
 
 import functools
 from dataclasses import dataclass, replace
@@ -16,34 +16,34 @@ from synth_data.subjects.solids import finish, patterned
 from synth_data.subjects.strands import tapered, tinted
 
 SUFFIXES = (".obj", ".ply")
-LARGEST_TEXTURE = 1024  # pixels a side; larger ones are made smaller
+LARGEST_TEXTURE = 1024  # pixels per side; larger textures are reduced
 REMEDY = "export it again as a triangle or polygon mesh, or take it out of the folder"
 
 
 @dataclass(frozen=True)
 class Factors:
-    """What the user's own meshes vary in. A mesh is centred and scaled to radius 1; lengths are in that radius."""
+    """Variation of the user's own meshes. Meshes are centred and scaled to radius 1; lengths are in that radius."""
 
     folder: tuple = text("")
-    """folder of .obj and .ply files, searched with all its subfolders, or one such file"""
+    """folder of .obj and .ply files (subfolders included), or one such file"""
     up: tuple = shares(y=1, z=0)
     """the files' upward axis"""
     upright: float = chance(0.7)
-    """whether a mesh keeps its feet down and only turns; else it is turned freely"""
+    """whether meshes stay upright and turn about their vertical axis only"""
     own_colour: float = chance(0.8)
-    """whether a mesh keeps its own texture or colours, if it has any"""
+    """whether meshes keep their own texture or colours, if they have any"""
     material: tuple = shares(diffuse=1, plastic=1, metal=0.3, principled=0.8)
     """surface"""
     roughness: tuple = span(0.15, 0.6, least=0.02, most=1)
     """roughness of glossy surfaces"""
     texture: tuple = shares(plain=1.5, checker=0.2, stripes=0.4, noise=0.6, speckle=0.3)
-    """pattern on a mesh without its own colours"""
+    """pattern on meshes without their own colours"""
     texture_cells: tuple = count(2, 12, least=1, most=256)
     """repeats of the pattern"""
     tone: tuple = shares(black=0.8, white=1.2, grey=1, brown=1, tan=1, bright=1.5, pastel=0.8)
-    """colour of a mesh without its own colours, and of fur"""
+    """colour of meshes without their own colours, and of fur"""
     fur: float = chance(0.0)
-    """whether fur grows on it"""
+    """whether meshes have fur"""
     strands: tuple = count(3000, 8000, least=1, most=200_000)
     """number of strands"""
     length: tuple = span(0.03, 0.2, most=3, log=True)
@@ -53,12 +53,12 @@ class Factors:
 
 
 def files_of(folder: str) -> list[Path]:
-    """The mesh files of a `folder` (or the one file it names), sorted by their path.
+    """The mesh files in a `folder` (or the one file that it names), sorted by path.
 
-    UserError if it is empty or holds none, UserError if it does not exist.
+    MissingFile if it does not exist, UserError if the name is empty, another kind of file, or a folder without meshes.
     """
     if not folder:
-        raise UserError("own_meshes: folder: '' names no folder; give a folder of .obj or .ply files, or one such file")
+        raise UserError("own_meshes: folder: is empty; give a folder of .obj or .ply files, or one such file")
     path = Path(folder)
     if path.is_file():
         if path.suffix.lower() not in SUFFIXES:
@@ -75,11 +75,11 @@ def files_of(folder: str) -> list[Path]:
 
 
 def check(factors: Factors, place: str) -> None:
-    """Raises what is wrong with a recipe that uses this family; `place` names its table. See `files_of`."""
+    """Checks a recipe that uses this family; `place` names its table in errors. Errors as in `files_of`."""
     try:
         files_of(factors.folder)
     except UserError as error:
-        raise UserError(f"{place}: {str(error).removeprefix('own_meshes: ')}") from None
+        raise type(error)(f"{place}: {str(error).removeprefix('own_meshes: ')}") from None
 
 
 def _picture(image: Any) -> tuple[np.ndarray, np.ndarray | None]:
@@ -92,7 +92,7 @@ def _picture(image: Any) -> tuple[np.ndarray, np.ndarray | None]:
 
 
 def _atlas(corners: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Colours [F, 3, 3] of the faces' corners as (texture [h, w, 3], uv [3F, 2]): 2 x 2 texels a face.
+    """Colours [F, 3, 3] of the faces' corners as (texture [h, w, 3], uv [3F, 2]): 2 x 2 texels per face.
 
     The fourth texel is b + c - a, so that bilinear look-up within the triangle is exactly linear.
     """
@@ -141,10 +141,10 @@ def _part(geometry: Any) -> Mesh:
 
 @functools.lru_cache(maxsize=64)
 def read_meshes(path: str) -> tuple[Mesh, ...]:
-    """The parts of one OBJ or PLY file, centred (the middle of their box) and scaled to radius 1; `material` may be {}.
+    """The parts of an OBJ or PLY file, centred on their bounding box and scaled to radius 1; `material` may be {}.
 
-    Polygons become triangles. The arrays are shared between calls: copy before writing to them.
-    UserError, with the file and the remedy: cannot be read, no faces, vertices that are not finite, no extent or area.
+    Polygons become triangles. The arrays are shared between calls: copy them before writing.
+    UserError if the file cannot be read or has no faces, non-finite vertices, no extent or no area.
     """
     import trimesh
 
@@ -152,7 +152,7 @@ def read_meshes(path: str) -> tuple[Mesh, ...]:
     try:
         scene = trimesh.load_scene(path, process=False)
         parts = [g for g in scene.dump() if isinstance(g, trimesh.Trimesh)]
-    except Exception as error:  # whatever a broken file makes the reader raise
+    except Exception as error:  # the reader raises many types for broken files
         reason = (str(error).splitlines() or [""])[0] or type(error).__name__
         raise UserError(f"{where} cannot be read ({reason}); {REMEDY}") from error
     parts = [g for g in parts if len(g.faces)]
@@ -189,7 +189,7 @@ def _coat(rng: np.random.Generator, f: dict[str, Any], body: Mesh, tone: np.ndar
 
 
 def build(rng: np.random.Generator, factors: dict[str, Any]) -> Subject:
-    """One of the user's meshes, drawn by `rng` among the folder's files; errors as in `files_of` and `read_meshes`."""
+    """One of the folder's meshes, drawn by `rng`. Errors as in `files_of` and `read_meshes`."""
     f = factors
     files = files_of(f["folder"])
     file = files[int(rng.integers(len(files)))]
@@ -205,7 +205,7 @@ def build(rng: np.random.Generator, factors: dict[str, Any]) -> Subject:
     for mesh in read_meshes(str(file)):
         own = mesh.material if f["own_colour"] else {}
         material = finish(f["material"], f["roughness"], own.get("colour", colour))
-        if "opacity" in mesh.material:  # its shape, not its colour
+        if "opacity" in mesh.material:  # opacity belongs to the shape, not to the colours
             material["opacity"] = mesh.material["opacity"]
         meshes.append(replace(placed(mesh, turn), material=material))
     strands = [_coat(rng, f, join(*meshes), main)] if f["fur"] else []

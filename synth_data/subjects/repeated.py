@@ -1,4 +1,4 @@
-"""Many alike at once: wires swept along many paths, copies of one mesh, and the fit of a subject to its place."""
+"""Many similar parts as one mesh: wires swept along paths, copies of a mesh, grids; scaling subjects to a radius."""
 
 import numpy as np
 
@@ -11,9 +11,9 @@ def unit(vectors: np.ndarray) -> np.ndarray:
 
 
 def transported(paths: np.ndarray, closed: bool = False) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Tangents, normals and binormals [N, K, 3] carried along paths [N, K, 3] without spin (parallel transport).
+    """Tangents, normals and binormals [N, K, 3] along paths [N, K, 3], without spin (parallel transport).
 
-    On closed paths (the first point is not repeated) the spin left over at the end is spread over the length.
+    On closed paths (whose first point is not repeated) the remaining spin is spread over the length.
     """
     step = np.roll(paths, -1, 1) - np.roll(paths, 1, 1) if closed else np.gradient(paths, axis=1)
     tangents = unit(step)
@@ -56,7 +56,7 @@ def swept(
     rings = paths[:, :, None] + r * section
     if closed:
         rings = np.concatenate([rings, rings[:, :1]], 1)
-    else:  # a ring of no size at each end
+    else:  # a ring of radius 0 at each end
         caps = np.broadcast_to(paths[:, :, None], rings.shape)
         rings = np.concatenate([caps[:, :1], rings, caps[:, -1:]], 1)
     return grids(rings)
@@ -87,9 +87,9 @@ def copied(mesh: Mesh, matrices: np.ndarray, shifts: np.ndarray, uv: np.ndarray 
 
 
 def facing(forward: np.ndarray, up: np.ndarray) -> np.ndarray:
-    """Rotations [N, 3, 3] that take y to `forward` [N, 3] and z as near to `up` [N, 3] as that allows."""
+    """Rotations [N, 3, 3] that map y to `forward` [N, 3] and z as close to `up` [N, 3] as possible."""
     y = unit(np.asarray(forward, dtype=np.float64))
-    # where both agree any side will do
+    # if both are parallel any side will do
     x = np.cross(y, up)
     x = np.where(np.linalg.norm(x, axis=-1, keepdims=True) < 1e-6, np.cross(y, (0.31, 0.67, 0.13)), x)
     x = unit(x)
@@ -109,7 +109,7 @@ def along(points: np.ndarray, number: int, closed: bool = False) -> np.ndarray:
 
 
 def rounded(points: np.ndarray, radius: float, closed: bool = False, steps: int = 6) -> np.ndarray:
-    """A polyline [P, 3] whose corners are rounded off over `radius` (less where it is short of room)."""
+    """A polyline [P, 3] with corners rounded over `radius` (less where its segments are short)."""
     points = np.asarray(points, dtype=np.float64)
     before, after = np.roll(points, 1, 0), np.roll(points, -1, 0)
     path = []
@@ -125,11 +125,11 @@ def rounded(points: np.ndarray, radius: float, closed: bool = False, steps: int 
     return np.concatenate(path)
 
 
-def fitted(subject: Subject, radius: float = 1.0) -> Subject:
-    """The subject centred on the middle of its box and scaled to `radius`; `drawn` notes the `scale`."""
+def fitted(subject: Subject) -> Subject:
+    """The subject centred on its bounding box and scaled to radius 1; the scale is recorded in `drawn`."""
     points = subject.points()
     middle = (points.min(0) + points.max(0)) / 2
-    scale = radius / np.linalg.norm(points - middle, axis=1).max()
+    scale = 1.0 / np.linalg.norm(points - middle, axis=1).max()
     result = moved(subject, np.eye(3) * scale, -scale * middle)
     result.drawn["scale"] = round(float(scale), 6)
     return result

@@ -1,4 +1,4 @@
-"""Smoke, steam, clouds, mist, dust and fire: media on a grid, shaped by noise that carries noise along."""
+"""Smoke, steam, clouds, mist, dust and fire: media on a grid, shaped by domain-warped noise."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,16 +13,16 @@ from synth_data.subjects.meshes import Subject, Volume, rotation
 
 @dataclass(frozen=True)
 class Factors:
-    """What a smoke subject varies in. Lengths are in subject radii."""
+    """Variation of a smoke subject. Lengths are in subject radii."""
 
     kind: tuple = shares(plume=1.2, steam=1, wisp=1, cloud=1, puff=0.8, ring=0.4, mist=0.7, dust=0.7, fire=1.2)
-    """what it is"""
+    """kind of medium"""
     thickness: tuple = span(1.5, 14.0, least=0.05, most=60, log=True)
-    """optical thickness: the extinction summed along the densest straight way through the box"""
+    """optical thickness: extinction integrated along the densest straight line through the box"""
     albedo: tuple = shares(white=2, grey=1, brown=0.5, dark=0.8, coloured=0.6)
-    """share of light scattered, not absorbed, a channel; steam and clouds are white, fire is dark"""
+    """tone of the scattering albedo; steam and clouds are white, fire is dark"""
     turbulence: tuple = span(0.06, 0.22, most=1)
-    """how far noise carries the shape along"""
+    """how far noise displaces the shape"""
     detail: tuple = span(0.45, 0.7, most=0.95)
     """amplitude of each finer octave of noise relative to the one before"""
     contrast: tuple = span(0.35, 0.8, most=1)
@@ -30,9 +30,9 @@ class Factors:
     lean: tuple = span(0.0, 0.5, most=1.5)
     """wind: sideways drift from foot to top"""
     emission: tuple = span(2.0, 10.0, least=0.0, log=True)
-    """fire: radiance gathered along the brightest way through it"""
+    """fire: radiance integrated along the brightest line through it"""
     cells: tuple = count(44, 48, least=8, most=128)
-    """grid cells along the longest side, before the box shrinks to what is in it; a round puff takes 15 % fewer"""
+    """grid cells along the longest side, before the box is cropped to its contents; round puffs use 15 % fewer"""
 
 
 def _field(
@@ -52,7 +52,7 @@ def _field(
         axes = [np.arange(n) / step + rng.random() + 1 for n in shape]
         at = np.stack(np.meshgrid(*axes, indexing="ij"))
         order = 3 if k == 0 else 1
-        if order == 1:  # smoothstep between lattice points hides the lattice
+        if order == 1:  # smoothstep hides the lattice
             whole = np.floor(at)
             part = at - whole
             at = whole + part * part * (3 - 2 * part)
@@ -62,7 +62,7 @@ def _field(
 
 
 class _Room:
-    """The grid of one medium: its extent, its points, and those points carried along by noise."""
+    """The grid of one medium: its extent, and its points displaced by noise."""
 
     def __init__(self, rng: np.random.Generator, f: dict[str, Any], half: tuple[float, float, float]) -> None:
         """`half` [3]: half side lengths in x, y, z; the longest gets `cells` cells."""
@@ -71,7 +71,7 @@ class _Room:
         axes = [((np.arange(n) + 0.5) / n * 2 - 1) * h for n, h in zip(self.shape, half[::-1], strict=True)]
         z, y, x = np.meshgrid(*axes, indexing="ij")
         self.height = (z / half[2] + 1) / 2
-        # 1 in the middle, falling towards the box's sides to 0 in its outmost cells
+        # 1 in the middle, falling to 0 in the outermost cells
         depth = [1 - np.abs(p / h) - 1 / n for p, h, n in zip((x, y, z), half, self.shape[::-1], strict=True)]
         self.inside = np.prod([np.clip(d / 0.4, 0, 1) for d in depth], axis=0)
         lean = f["lean"] * self.height**1.5 * half[2]
@@ -86,7 +86,7 @@ class _Room:
 
 
 def _billow(room: _Room, shape: np.ndarray, noise: np.ndarray, f: dict[str, Any]) -> np.ndarray:
-    """Density [Z, Y, X] from a soft shape (1 within, 0 at its edge, negative outside) eaten away by noise."""
+    """Density [Z, Y, X] of a soft shape (1 inside, 0 at its edge, negative outside) eroded by noise."""
     value = np.minimum(shape, 1.8 * room.inside - 0.6) + 0.55 * noise
     width = 1.1 - 0.95 * f["contrast"]
     t = np.clip(value / width, 0, 1)
@@ -157,7 +157,7 @@ def _mist(rng: np.random.Generator, f: dict[str, Any]) -> tuple[np.ndarray, _Roo
 
 
 def _dust(rng: np.random.Generator, f: dict[str, Any]) -> tuple[np.ndarray, _Room]:
-    """Whirled up from the ground: dense and low in front, thinning behind."""
+    """Dust whirled up from the ground: dense and low in front, thinner behind."""
     room = _Room(rng, {**f, "lean": 0.6 * f["lean"]}, (1.0, 0.6, 0.55))
     top = 0.75 * np.clip(0.25 + 0.5 * (room.x + 1), 0.15, 1) ** 0.8
     low = (room.z + 0.5) / top
@@ -166,7 +166,7 @@ def _dust(rng: np.random.Generator, f: dict[str, Any]) -> tuple[np.ndarray, _Roo
 
 
 def _fire(rng: np.random.Generator, f: dict[str, Any]) -> tuple[np.ndarray, _Room]:
-    """Tongues over a broad foot; the density is the heat, hottest within and below."""
+    """Tongues of flame over a broad base; the density is the heat, highest inside and at the bottom."""
     room = _Room(rng, {**f, "turbulence": 0.8 * f["turbulence"], "lean": 0.5 * f["lean"]}, (0.55, 0.55, 1.0))
     foot = rng.uniform(0.2, 0.42)
     heat = np.zeros(room.shape)
@@ -197,7 +197,7 @@ KINDS: dict[str, Callable[[np.random.Generator, dict[str, Any]], tuple[np.ndarra
 
 
 def _albedo(rng: np.random.Generator, kind: str, tone: str) -> tuple[str, np.ndarray]:
-    """The tone that suits the kind, and the share of light [3] that is scattered."""
+    """The tone of the kind, and its scattering albedo [3]."""
     if kind in ("steam", "cloud", "mist"):
         tone = "white"
     elif kind == "dust":
@@ -230,14 +230,14 @@ def build(rng: np.random.Generator, factors: dict[str, Any]) -> Subject:
     f = factors
     density, room = KINDS[f["kind"]](rng, f)
     density = np.clip(density, 0, None) * np.clip(2 * room.inside, 0, 1) ** 1.5
-    # the box shrinks to what is in it, one empty cell around
+    # crop the box to its contents, with an empty cell around them
     filled = [np.flatnonzero(density.max(tuple({0, 1, 2} - {k})) > 0.003 * density.max()) for k in range(3)]
     cut = [(max(i[0] - 1, 0), min(i[-1] + 2, n)) for i, n in zip(filled, density.shape, strict=True)]
     density = density[tuple(slice(*c) for c in cut)]
     half = room.half * density.shape[::-1] / room.shape[::-1]
     scale = 1.1 / np.linalg.norm(half)
     step = 2 * scale * half / density.shape[::-1]
-    # the densest of the ways along the axes has the wanted optical thickness
+    # the densest line along an axis gets the drawn optical thickness
     ways = max((density.sum(axis) * step[2 - axis]).max() for axis in range(3))
     tone, albedo = _albedo(rng, f["kind"], f["albedo"])
     emission, thickness = None, f["thickness"]

@@ -29,7 +29,7 @@ from synth_data.subjects.meshes import (
 
 @dataclass(frozen=True)
 class Factors:
-    """What a solid subject varies in. Lengths are in subject radii."""
+    """Variation of a solid subject. Lengths are in subject radii."""
 
     shape: tuple = shares(
         superquadric=1,
@@ -54,9 +54,9 @@ class Factors:
         faceted=0,
         crumpled=0,
     )
-    """the first part's shape; further parts are any shape"""
+    """shape of the first part; further parts may have any"""
     parts: tuple = count(1, 3, least=1, most=12)
-    """number of parts that touch"""
+    """number of touching parts"""
     thickness: tuple = span(0.02, 0.1, least=0.002, most=0.5, log=True)
     """radius of rods, wires and rims"""
     material: tuple = shares(diffuse=1, plastic=1, metal=0.7, principled=0.8)
@@ -114,7 +114,7 @@ def _knot(rng: np.random.Generator, thin: float) -> Mesh:
 
 
 def _wall(outer: np.ndarray, thickness: float) -> np.ndarray:
-    """Closes an outer profile (radius, height), bottom to rim, by an inner one back to the floor."""
+    """Closes an outer profile (radius, height), from bottom to rim, with an inner one back to the floor."""
     inner = outer[::-1].copy()
     inner[:, 0] = np.maximum(inner[:, 0] - thickness, 0.0)
     inner[:, 1] = np.maximum(inner[:, 1], outer[0, 1] + thickness)
@@ -324,13 +324,13 @@ def _plant(rng: np.random.Generator, thin: float) -> Mesh:
 
 
 def around(field: np.ndarray, spacing: np.ndarray | float) -> Mesh:
-    """The closed surface where a field [X, Y, Z] of signed distances (below 0 inside) is 0, centred on the grid.
+    """The closed zero surface of a field [X, Y, Z] of signed distances (below 0 inside), centred on the grid.
 
     Marching cubes; uv are x and z over the grid's extent.
     """
     from skimage.measure import marching_cubes
 
-    # a shell of outside closes what the grid cuts
+    # padding closes surfaces that the grid cuts
     spacing = np.broadcast_to(np.asarray(spacing, dtype=np.float64), 3)
     field = np.pad(field, 1, constant_values=max(float(field.max()), 1e-3))
     vertices, faces, _, _ = marching_cubes(field, 0.0, spacing=tuple(spacing), gradient_direction="descent")
@@ -340,15 +340,15 @@ def around(field: np.ndarray, spacing: np.ndarray | float) -> Mesh:
 
 
 def slab(distance: np.ndarray, spacing: float, depth: float, bevel: float) -> Mesh:
-    """A plane figure made solid: x to the right, z up, `depth` thick along y, its edges rounded by `bevel`.
+    """A plane figure extruded: x to the right, z up, `depth` thick along y, its edges rounded by `bevel`.
 
-    distance: the figure's signed distance [rows, columns] (below 0 inside, row 0 on top), `spacing` a pixel. Holes
-    stay holes. The bevel is cut to half the depth.
+    distance: the figure's signed distance [rows, columns] (below 0 inside, row 0 on top), pixels `spacing` apart.
+    Holes stay open. The bevel is limited to half the depth.
     """
     bevel = min(bevel, 0.5 * depth)
     step = min(spacing, depth / 6)
     y = np.arange(-np.ceil(0.5 * depth / step) - 1, np.ceil(0.5 * depth / step) + 2) * step
-    # exact distance to a rounded extrusion: the corner of two distances, moved in and grown by the bevel
+    # exact distance to a rounded extrusion: two distances combined, moved inwards and grown by the bevel
     across = (distance.T[:, ::-1] + bevel)[:, None, :]
     along = (np.abs(y) - 0.5 * depth + bevel)[None, :, None]
     outside = np.sqrt(np.maximum(across, 0) ** 2 + np.maximum(along, 0) ** 2)
@@ -357,13 +357,13 @@ def slab(distance: np.ndarray, spacing: float, depth: float, bevel: float) -> Me
 
 
 def _grid_of(number: int, half: float) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:
-    """x, y, z (broadcastable) of a cube of number^3 points within +-half, and their spacing."""
+    """x, y, z (broadcastable) of number^3 points in a cube of half side `half`, and their spacing."""
     line = np.linspace(-half, half, number)
     return line[:, None, None], line[None, :, None], line[None, None, :], line[1] - line[0]
 
 
 def _one_piece(field: np.ndarray) -> np.ndarray:
-    """The largest piece of a body given by signed distances, its kinks rounded: marching cubes makes teeth of them."""
+    """The largest connected piece of a body of signed distances, smoothed: marching cubes would make kinks jagged."""
     from scipy.ndimage import gaussian_filter, label
 
     field = gaussian_filter(field.astype(np.float32), 0.7, mode="nearest")
@@ -395,7 +395,7 @@ def _perforated(rng: np.random.Generator, thin: float) -> Mesh:
     pitch = rng.uniform(0.09, 0.4)
     radius = pitch * rng.uniform(0.2, 0.42)
     holes = _holes(x, z, pitch, radius, int(rng.integers(3)))
-    rim = plate + 0.5 * pitch  # no hole crosses the border
+    rim = plate + 0.5 * pitch  # no hole cuts the border
     mesh = slab(np.maximum(plate, -np.maximum(holes, rim)), step, max(min(thin, 0.1), 0.03), 0.01)
     if rng.random() < 0.5:  # bent about z
         angle = rng.uniform(0.5, 2.8) / wide
@@ -457,16 +457,16 @@ def _faceted(rng: np.random.Generator, thin: float) -> Mesh:
         "ij,ij->i", np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]), corners[:, 0]
     )
     faces = np.where(inward[:, None] < 0, faces[:, ::-1], faces)
-    flat = points[faces].reshape(-1, 3)  # every facet its own corners
+    flat = points[faces].reshape(-1, 3)  # facets do not share corners
     uv = np.clip(0.5 + 0.5 * flat[:, [0, 2]], 0, 1)
     return Mesh(flat, np.arange(len(flat)).reshape(-1, 3), uv)
 
 
 def folded(rng: np.random.Generator, points: np.ndarray, radius: float, times: int) -> np.ndarray:
-    """Points [..., 3] crumpled by mirrors: whatever lies beyond a random plane is reflected back.
+    """Points [..., 3] crumpled by reflections: what lies beyond a random plane is mirrored back.
 
-    Every fold keeps all lengths within a surface but for its rounded edge, and brings no point farther out. The
-    planes tilt freely and stand between 0.35 and 1 `radius` from the middle.
+    A fold preserves lengths within a surface except at its rounded edge, and moves no point outwards. The planes have
+    random directions and distances of 0.35 to 1 `radius` from the centre.
     """
     for _ in range(times):
         n = rng.normal(size=3)
@@ -514,11 +514,11 @@ SHAPES: dict[str, Callable[[np.random.Generator, float], Mesh]] = {
     "faceted": _faceted,
     "crumpled": _crumpled,
 }
-STANDING = ("vessel", "mug", "chair", "plant")  # these usually keep their feet down
+STANDING = ("vessel", "mug", "chair", "plant")  # these usually stay upright
 
 
 def patterned(rng: np.random.Generator, kind: str, cells: int, a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """A linear albedo of colours `a` and `b` [3] in one of `Factors.texture`: [3] when plain, else [64, 64, 3]."""
+    """A linear albedo of colours `a` and `b` [3] with one of `Factors.texture`: [3] if plain, else [64, 64, 3]."""
     if kind == "plain":
         return a
     v, u = np.meshgrid((np.arange(64) + 0.5) / 64, (np.arange(64) + 0.5) / 64, indexing="ij")
@@ -535,7 +535,7 @@ def patterned(rng: np.random.Generator, kind: str, cells: int, a: np.ndarray, b:
 
 
 def finish(kind: str, roughness: float, colour: np.ndarray) -> dict[str, Any]:
-    """The material of an opaque surface with an albedo [3] or [h, w, 3]; metals are made bright."""
+    """The material of an opaque surface with an albedo [3] or [h, w, 3]; metals are brightened."""
     if kind == "metal":
         colour = 0.35 + 0.6 * colour
     return {"kind": kind, "colour": np.clip(colour, 0.003, 0.95), "roughness": roughness}
@@ -563,7 +563,7 @@ def build(rng: np.random.Generator, factors: dict[str, Any]) -> Subject:
             material = pick(rng, Factors().material)
             scale = rng.uniform(0.35, 0.75)
             base = meshes[0].vertices
-            # the new part touches the first one here with its inmost point
+            # where the new part's innermost point touches the first part
             anchor = base[int(rng.integers(len(base)))]
             turned = mesh.vertices @ (turn * scale).T
             shift = 0.98 * anchor - turned[np.argmin(turned @ anchor)]

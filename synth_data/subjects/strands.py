@@ -1,14 +1,14 @@
-"""Strands in numpy: splines through points, waves, coils and clumps; what coats, hair and barbs share."""
+"""Strands in numpy, for fur, hair and feathers: splines through points, waves, coils and clumps."""
 
 import numpy as np
 
-CONTROL_POINTS = 8  # of a strand without many waves; every further wave adds five
+CONTROL_POINTS = 8  # fewest of a strand; five more for each wave beyond the first
 
 
 def through(samples: np.ndarray) -> np.ndarray:
     """Control points [N, S + 2, 3] of the uniform cubic B-splines that pass through samples [N, S, 3].
 
-    The natural spline: no curvature at its ends. It begins at the first sample and ends at the last.
+    Natural splines: without curvature at their ends, which are the first and the last sample.
     """
     number = samples.shape[1] + 2
     system = np.zeros((number, number))
@@ -16,11 +16,6 @@ def through(samples: np.ndarray) -> np.ndarray:
         system[row, row - 1 : row + 2] = np.array([1, 4, 1]) / 6
     system[0, :3] = system[-1, -3:] = 1, -2, 1
     return np.linalg.inv(system)[:, 1:-1] @ samples
-
-
-def knots(points: np.ndarray) -> np.ndarray:
-    """Where the splines with control points [N, K, 3] stand at their knots: [N, K - 2, 3], ends included."""
-    return (points[:, :-2] + 4 * points[:, 1:-1] + points[:, 2:]) / 6
 
 
 def lengths(samples: np.ndarray) -> np.ndarray:
@@ -35,7 +30,7 @@ def with_length(samples: np.ndarray, length: np.ndarray) -> np.ndarray:
 
 
 def samples_for(turns: float) -> int:
-    """How many samples a strand needs that waves or coils `turns` times: five a turn, at least six."""
+    """The number of samples of a strand with `turns` waves or coils: five per turn, at least six."""
     return max(CONTROL_POINTS - 2, int(np.ceil(5 * turns)) + 1)
 
 
@@ -47,7 +42,7 @@ def nearest(places: np.ndarray, leaders: np.ndarray) -> np.ndarray:
 
 
 def clumped(samples: np.ndarray, leader: np.ndarray, share: float | np.ndarray, power: float = 1.5) -> np.ndarray:
-    """Strands [N, S, 3] drawn to the strand `leader` [N] of each: not at the root, by `share` in [0, 1] at the tip."""
+    """Strands [N, S, 3] drawn towards the strand `leader` [N]: by 0 at the root, by `share` in [0, 1] at the tip."""
     s = np.linspace(0, 1, samples.shape[1])[None, :, None] ** power
     share = np.asarray(share, dtype=np.float64).reshape(-1, 1, 1)
     return samples + share * s * (samples[leader] - samples)
@@ -61,10 +56,10 @@ def coiled(
     lock: np.ndarray | None = None,
     flat: float = 0.0,
 ) -> np.ndarray:
-    """Strands [N, S, 3] wound about their own way: a helix of `radius` (one or [N]) with `turns` turns.
+    """Strands [N, S, 3] wound around their own paths: a helix of `radius` (one or [N]) with `turns` turns.
 
     The radius grows from 0 at the root. `lock` [N] numbers the lock of hair a strand belongs to: strands of a lock
-    are wound in phase. `flat` 1 makes plane waves of the helix.
+    share their phase. With `flat` 1 the helix becomes a plane wave.
     """
     number, count = samples.shape[:2]
     lock = np.arange(number) if lock is None else lock
@@ -91,13 +86,13 @@ def tapered(rng: np.random.Generator, radius: float | np.ndarray, number: int, p
 
 
 def tinted(base: np.ndarray, points: int, root: float, tip: float) -> np.ndarray:
-    """Colours [N, points - 3, 3] from `root` x base [N, 3] to `tip` x base, kept within a reflectance's limits."""
+    """Colours [N, points - 3, 3] from `root` x base [N, 3] to `tip` x base, clipped to valid reflectances."""
     s = np.linspace(0, 1, points - 3)[None, :, None]
     return np.clip(base[:, None] * (root + (tip - root) * s), 0.003, 0.92)
 
 
 def turned_to(way: np.ndarray) -> np.ndarray:
-    """A rotation [3, 3] that takes y to the direction of `way` [3]."""
+    """A rotation [3, 3] that maps y to the direction of `way` [3]."""
     y = way / np.linalg.norm(way)
     x = np.cross(y, np.eye(3)[np.argmin(np.abs(y))])
     x /= np.linalg.norm(x)

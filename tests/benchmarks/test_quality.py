@@ -136,13 +136,13 @@ def test_what_is_not_here_stays_in_the_table_with_its_command(project):
     again = r"python benchmarks/quality\.py --config quality\.yaml --sets"
     assert re.search(rf"`{again} aim-500 --data aim-500=DIR` fills the rows of best, sd2", text)
     assert re.search(rf"accelerate launch train\.py && {again} discs --methods sd2 --data_root \$DATA`", text)
-    assert "`$DATA/no such maps` is not there" in text
+    assert "`$DATA/no such maps` does not exist" in text
     assert "no-such-distribution is not installed" in text
     assert text.count("| not run |") >= 6  # three rows in each of two tables
 
     # without its data a set that was judged is shown as it was
     assert project.run(data=False).returncode == 0
-    assert project.page.read_text() == text.replace("`$DATA/no such maps` is not there", "data not given")
+    assert project.page.read_text() == text.replace("`$DATA/no such maps` does not exist", "data not given")
 
     # another set's folder is refused, in the page too
     result = project.run("--data", f"aim-500={project.data}")
@@ -217,9 +217,9 @@ def test_renders_may_be_shown_and_a_rendered_set_is_kept(project):
     assert "`python -m synth_data render --recipe configs/recipes/fur_solids.yaml --count 3 --size 32 --seed 5`" in text
     assert "Only the transition band" in text and "pictures/results/ours.jpg" in text
     strip = read_image(project.page.parent / "pictures" / "results" / "ours.jpg")
-    side, gap = 128, 4
-    assert strip.shape == (16 + 3 * (side + gap), 3 * (side + gap) - gap, 3)
-    middle = [strip[16 + side // 2 + row * (side + gap), side + gap + side // 2] for row in range(3)]  # of the truths
+    side, gap, head = 128, 4, 4 + 20  # a margin and a line of captions
+    assert strip.shape == (head + 3 * (side + gap), gap + 3 * (side + gap), 3)
+    middle = [strip[head + side // 2 + row * (side + gap), 2 * gap + side + side // 2] for row in range(3)]  # truths
     levels = sorted(int(colour.mean()) for colour in middle)
     assert levels == pytest.approx([0, 128, 255], abs=2)
     assert levels[1] == pytest.approx(int(middle[0].mean()), abs=2)  # the constant is best at 0.5, so it comes first
@@ -253,16 +253,16 @@ def test_inputs_are_reduced_by_area_and_trimaps_stay_sure():
 @pytest.mark.parametrize(
     ("place", "value", "message"),
     [
-        (("sets", "discs", "longest_sied"), 3, r"sets\.discs\.longest_sied: no such key; did you mean longest_side"),
+        (("sets", "discs", "longest_sied"), 3, r"sets\.discs\.longest_sied: no such key; did you mean 'longest_side'"),
         (("sets", "discs", "longest_side"), "3", r"longest_side: is '3'; give a whole number"),
         (("sets", "discs", "kind"), "clases", r"sets\.discs\.kind: is 'clases'; write matte or binary"),
         (("sets", "discs", "dataset"), "aim-500", r"sets\.discs: give one of render, images with truths, and dataset"),
-        (("sets", "discs", "strip"), ["best"], r"strip: only our own renders may be passed on"),
-        (("sets", "aim-500", "dataset"), "aim500", r"unknown data set 'aim500'; did you mean aim-500"),
+        (("sets", "discs", "strip"), ["best"], r"strip: only our own renders may be redistributed"),
+        (("sets", "aim-500", "dataset"), "aim500", r"unknown data set 'aim500'; did you mean 'aim-500'"),
         (("methods", "best", "command"), OTSU, r"methods\.best: give one of command, folder and built_in"),
         (("methods", "best", "built_in"), "wurst", r"built_in: is 'wurst'; choose among best_constant, trimap"),
         (("methods", "best", "sets"), ["disc"], r"best\.sets: there is no 'disc'; choose among aim-500, discs"),
-        (("methods", "new"), {"title": "x", "command": "ls"}, r"methods\.new\.command: needs the words \{images\}"),
+        (("methods", "new"), {"title": "x", "command": "ls"}, r"methods\.new\.command: needs the arguments \{images\}"),
         (("methods", "new"), {"built_in": "trimap"}, r"methods\.new: title is missing; add it"),
         (("reference",), "wurst", r"reference: there is no 'wurst'; choose among best, trimap"),
         (("confidence",), 95.0, r"confidence: is 95.0; give a share between 0 and 1"),
@@ -293,20 +293,20 @@ def test_command_line_errors_take_one_line(project):
 
 
 def test_whatever_decides_a_figure_judges_again():
-    """Of the modules that the evaluator imports by name, all but those that only name or show files."""
+    """All modules of the package that the evaluator imports, except those that only name or show files."""
     import ast
 
-    aside = {"outputs", "evaluation_tables", "report", "targets"}
-    found, queue = set(), ["evaluate"]
+    aside = {"errors", "outputs", "evaluation/page", "evaluation/report", "evaluation/tables", "targets"}
+    visited, queue = set(), ["evaluation/evaluate"]
     while queue:
         name = queue.pop()
-        if name in found | aside or not (ROOT / "sdseg" / f"{name}.py").is_file():
+        if name in visited | aside or not (ROOT / "sdseg" / f"{name}.py").is_file():
             continue
-        found.add(name)
+        visited.add(name)
         tree = ast.parse((ROOT / "sdseg" / f"{name}.py").read_text())
         imports = [node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module]
-        queue += [module.removeprefix("sdseg.") for module in imports if module.startswith("sdseg.")]
-    assert {f"sdseg/{name}.py" for name in found} == set(quality.JUDGES)
+        queue += [module.removeprefix("sdseg.").replace(".", "/") for module in imports if module.startswith("sdseg.")]
+    assert {f"sdseg/{name}.py" for name in visited} == set(quality.JUDGES)
 
 
 def test_shipped_config_and_quoted_figures_are_well_formed():

@@ -1,4 +1,4 @@
-"""Sources of pairs: containers, streams, mixtures; each against the plain folder or against its parts."""
+"""Sources of pairs: containers, streams and mixtures, each compared with the plain folder or with its parts."""
 
 import io
 import json
@@ -13,16 +13,8 @@ import numpy as np
 import pytest
 import torch
 
-from sdseg.data import (
-    Augmentation,
-    Columns,
-    DataError,
-    MicroBatches,
-    MixedSource,
-    TrainingStream,
-    draw_generator,
-    open_pictures,
-)
+from sdseg.data import Augmentation, Columns, DataError, MicroBatches, MixedSource, TrainingStream, open_pictures
+from sdseg.data.augmentation import draw_generator
 from sdseg.imaging import write_alpha
 from synth_data.export import export
 from tests.training.test_training import launch, lora_of, main, rendered, stats, write_pairs
@@ -30,13 +22,13 @@ from tests.training.test_training import launch, lora_of, main, rendered, stats,
 PLAIN = Augmentation(random_flip=True, min_crop_scale=0.5)
 
 
-def opened(places, **words):
-    return open_pictures(places, 32, PLAIN, **words)
+def opened(places, **kwargs):
+    return open_pictures(places, 32, PLAIN, **kwargs)
 
 
 @pytest.fixture(scope="module")
 def sets(tmp_path_factory):
-    """Eleven pairs as a folder, and exported, four a file; the cache of `datasets` is put aside."""
+    """Eleven pairs in a folder, and two exports of it, four pairs a file; `datasets` caches in a temporary folder."""
     import datasets
 
     home = tmp_path_factory.mktemp("sets")
@@ -56,20 +48,20 @@ def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
 
 
 @pytest.mark.parametrize(
-    ("name", "words"), [("tar", {}), ("parquet", {}), ("parquet", {"streaming": True}), ("tar", {"streaming": True})]
+    ("name", "kwargs"), [("tar", {}), ("parquet", {}), ("parquet", {"streaming": True}), ("tar", {"streaming": True})]
 )
-def test_every_container_gives_the_pairs_of_the_folder(sets, name, words):
-    folder, other = opened(sets / "folder"), opened(str(sets / name), **words)
+def test_every_container_returns_the_pairs_of_the_folder(sets, name, kwargs):
+    folder, other = opened(sets / "folder"), opened(str(sets / name), **kwargs)
     assert len(other) == len(folder) == 11
     for index in range(11):
-        for mine, theirs in zip(folder.read(index), other.read(index), strict=True):
-            assert mine.dtype == theirs.dtype and np.array_equal(mine, theirs)
+        for expected, actual in zip(folder.read(index), other.read(index), strict=True):
+            assert expected.dtype == actual.dtype and np.array_equal(expected, actual)
         assert same(folder.fetch(index, draw_generator(index)), other.fetch(index, draw_generator(index)))
     assert len({other.name(index) for index in range(11)}) == 11
-    assert other.digest() == opened(str(sets / name), **words).digest() != folder.digest()
+    assert other.digest() == opened(str(sets / name), **kwargs).digest() != folder.digest()
 
 
-def test_a_tar_or_arrow_file_keeps_the_folders_order_and_digest_sees_sizes(sets, tmp_path):
+def test_tar_and_arrow_files_keep_the_folders_order_and_file_sizes_change_the_digest(sets, tmp_path):
     folder = opened(sets / "folder")
     for name in ("tar", "parquet"):
         assert torch.equal(opened(str(sets / name)).order(3, 1), folder.order(3, 1))
@@ -120,55 +112,55 @@ def test_columns_are_found_by_name_and_by_suffix(sets, tmp_path):
     assert len(opened(folder, columns=Columns("photos", "mattes"))) == 11
 
 
-def test_what_cannot_be_read_is_told_in_one_line(sets, tmp_path, monkeypatch):
+def test_unreadable_data_sets_raise_one_line_errors(sets, tmp_path, monkeypatch):
     import datasets
     import huggingface_hub.constants
 
     for module in (datasets.config, huggingface_hub.constants):
         monkeypatch.setattr(module, "HF_HUB_OFFLINE", True)
 
-    def broken(kind: str, change) -> str:
-        place = shutil.copytree(sets / kind, tmp_path / f"{kind}{len(list(tmp_path.iterdir()))}")
-        change(place)
-        return str(place)
+    def broken(kind: str, damage) -> str:
+        folder = shutil.copytree(sets / kind, tmp_path / f"{kind}{len(list(tmp_path.iterdir()))}")
+        damage(folder)
+        return str(folder)
 
-    def cut(place):
-        file = sorted(place.glob("train-*"))[1]
+    def truncate(folder):
+        file = sorted(folder.glob("train-*"))[1]
         file.write_bytes(file.read_bytes()[:3000])
 
-    def compress(place):
+    def compress(folder):
         import gzip
 
-        file = place / "train-00000-of-00003.tar"
+        file = folder / "train-00000-of-00003.tar"
         file.write_bytes(gzip.compress(file.read_bytes()))
 
-    def without_alpha(place):
-        with tarfile.open(place / "train-00003-of-00003.tar", "w") as tar:
+    def add_sample_without_alpha(folder):
+        with tarfile.open(folder / "train-00003-of-00003.tar", "w") as tar:
             add(tar, "000099.image.png", b"x")
 
-    def no_picture(place):
-        with tarfile.open(place / "train-00000-of-00003.tar", "w") as tar:
+    def replace_pictures(folder):
+        with tarfile.open(folder / "train-00000-of-00003.tar", "w") as tar:
             add(tar, "000000.image.png", b"rubbish")
             add(tar, "000000.alpha.png", b"rubbish")
 
     cases = [
-        (broken("tar", cut), {}, ["train-00001-of-00003.tar", "again"]),
+        (broken("tar", truncate), {}, ["train-00001-of-00003.tar", "again"]),
         (broken("tar", compress), {}, ["train-00000-of-00003.tar", "uncompressed"]),
-        (broken("tar", without_alpha), {}, ["sample 000099", "no column 'alpha'", "image.png"]),
-        (broken("tar", no_picture), {}, ["000000.image.png", "not a picture"]),
+        (broken("tar", add_sample_without_alpha), {}, ["sample 000099", "no column 'alpha'", "image.png"]),
+        (broken("tar", replace_pictures), {}, ["000000.image.png", "not a picture"]),
         (str(sets / "tar"), {"columns": Columns(split="validation")}, ["begins with validation", "train_split"]),
-        (broken("parquet", cut), {"streaming": True}, ["train-00001-of-00003.parquet"]),
-        (broken("parquet", cut), {}, ["cannot be loaded", "whole tar or parquet files"]),
+        (broken("parquet", truncate), {"streaming": True}, ["train-00001-of-00003.parquet"]),
+        (broken("parquet", truncate), {}, ["cannot be loaded", "complete tar or parquet files"]),
         (str(sets / "parquet"), {"columns": Columns(split="test")}, ["no split 'test'", "it has train"]),
         (str(sets / "parquet"), {"columns": Columns(split="test"), "streaming": True}, ["no split 'test'", "train"]),
-        (str(sets / "parquet"), {"columns": Columns(alpha="factors")}, ["factors", "holds no picture but str"]),
-        ("nobody/nothing", {}, ["nobody/nothing", "no such folder here", "Hub"]),
+        (str(sets / "parquet"), {"columns": Columns(alpha="factors")}, ["factors", "holds str, not a picture"]),
+        ("nobody/nothing", {}, ["nobody/nothing", "no such folder;", "Hub"]),
         ([str(sets / "tar"), str(sets / "tar")], {}, ["twice", "weight"]),
     ]
-    for place, words, expected in cases:
+    for location, kwargs, parts in cases:
         with pytest.raises(DataError) as error:
-            opened(place, **words).read(0)
-        assert all(word in str(error.value) for word in expected), error.value
+            opened(location, **kwargs).read(0)
+        assert all(part in str(error.value) for part in parts), error.value
         assert "\n" not in str(error.value)
 
 
@@ -177,7 +169,7 @@ def test_what_cannot_be_read_is_told_in_one_line(sets, tmp_path, monkeypatch):
 
 @pytest.fixture(scope="module")
 def streamed(tmp_path_factory):
-    """Sixty pairs in parquet files of 23, 17 and 20 rows, in row groups of 5."""
+    """Sixty pairs in a folder, and in parquet files of 23, 17 and 20 rows, in row groups of 5."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -199,13 +191,13 @@ def streamed(tmp_path_factory):
     return home
 
 
-def stream_of(source, **words) -> TrainingStream:
+def stream_of(source, **changes) -> TrainingStream:
     settings = dict(seed=5, latent_shape=(4, 4, 4), num_train_timesteps=1000, timestep_power=1.0, noise_strength=0.9)
-    return TrainingStream(source, len(source), **settings | words)
+    return TrainingStream(source, len(source), **settings | changes)
 
 
 def test_a_streamed_position_depends_on_nothing_else(streamed):
-    """Whatever was read before, in whatever order: what resuming, other processes and loader workers come down to."""
+    """Not on what was read before, nor in which order: resuming, other processes and loader workers rely on that."""
     place, words = str(streamed / "parquet"), dict(streaming=True, window=16)
     positions = [0, 1, 17, 59, 60, 61, 133]
     one, backwards = stream_of(opened(place, **words)), stream_of(opened(place, **words))
@@ -213,7 +205,7 @@ def test_a_streamed_position_depends_on_nothing_else(streamed):
     for position in reversed(positions):
         assert same(backwards[position], items[position])
     for position in positions:
-        assert same(stream_of(opened(place, **words))[position], items[position])  # a run that begins here
+        assert same(stream_of(opened(place, **words))[position], items[position])  # a run that resumes here
     loaded = torch.utils.data.DataLoader(one, batch_sampler=MicroBatches(0, 5, 4, 1, 1, 0), num_workers=2)
     for step, batch in enumerate(loaded):
         assert [batch["index"][k] for k in range(4)] == [items[4 * step + k]["index"] for k in range(4)]
@@ -232,7 +224,7 @@ def test_an_epoch_of_a_stream_holds_each_pair_once_in_a_local_order(streamed):
         for start in range(0, 60, 16):  # of groups of 5, and of 3 and 2 where a file ends
             groups = [bisect_right(source.rows._firsts, index) for index in order[start : start + 16]]
             assert len(set(groups)) <= 6
-    assert sum(abs(a - b) for a, b in pairwise(orders[0])) > 60 * 3  # shuffled, within a window too
+    assert sum(abs(a - b) for a, b in pairwise(orders[0])) > 60 * 3  # shuffled within the windows too
 
 
 def test_a_stream_reads_what_it_needs_and_keeps_little(streamed, monkeypatch):
@@ -244,7 +236,7 @@ def test_a_stream_reads_what_it_needs_and_keeps_little(streamed, monkeypatch):
     source = opened(str(streamed / "parquet"), streaming=True, window=16)
     stream = stream_of(source)
     stream[47]
-    assert len(read) == 1  # a run that goes on at position 47 does not read what came before
+    assert len(read) == 1  # a run resumed at position 47 does not read what came before
     read.clear()
     for position in range(48, 120):
         stream[position]
@@ -252,7 +244,7 @@ def test_a_stream_reads_what_it_needs_and_keeps_little(streamed, monkeypatch):
     assert len(read) <= 2 * len(source.rows.groups)  # each group about once an epoch
 
 
-def test_parquet_is_read_from_wherever_fsspec_reaches(streamed):
+def test_parquet_is_read_from_any_url_that_fsspec_opens(streamed):
     import fsspec
 
     from sdseg.data.containers import ParquetRows
@@ -261,23 +253,21 @@ def test_parquet_is_read_from_wherever_fsspec_reaches(streamed):
     memory = fsspec.filesystem("memory")
     for path in local:
         memory.pipe(f"/set/{path.name}", path.read_bytes())
-    far = ParquetRows([f"memory://set/{path.name}" for path in local], Columns())
-    near = ParquetRows([str(path) for path in local], Columns())
-    assert [far[index].image.content for index in (0, 22, 23, 59)] == [
-        near[index].image.content for index in (0, 22, 23, 59)
-    ]
-    assert list(far.sizes()) == list(near.sizes()) and not far.files() & near.files()
-    assert far.name(23) == "train-00001-of-00003.parquet: row 0"
+    remote = ParquetRows([f"memory://set/{path.name}" for path in local], Columns())
+    on_disk = ParquetRows([str(path) for path in local], Columns())
+    for index in (0, 22, 23, 59):
+        assert remote[index].image.content == on_disk[index].image.content
+    assert list(remote.sizes()) == list(on_disk.sizes()) and not remote.files() & on_disk.files()
+    assert remote.name(23) == "train-00001-of-00003.parquet: row 0"
 
 
 # ---------------------------------------------------------------------------------------------- mixtures
 
 
 @pytest.mark.parametrize("weights", [None, [3, 1, 1], [1, 1, 40]])
-def test_a_mixture_goes_through_each_set_in_full_and_by_weight(streamed, sets, tmp_path, weights):
+def test_a_mixture_follows_the_weights_and_shows_each_pair_before_any_comes_again(streamed, sets, tmp_path, weights):
     few = write_pairs(tmp_path / "few", 3, size=16)
-    places = [sets / "tar", few, sets / "folder"]
-    source = opened([str(place) for place in places], weights=weights)
+    source = opened([str(path) for path in (sets / "tar", few, sets / "folder")], weights=weights)
     assert isinstance(source, MixedSource) and len(source) == 25
     sizes, first = [11, 3, 11], [0, 11, 14]
     seen = [[], [], []]
@@ -285,22 +275,22 @@ def test_a_mixture_goes_through_each_set_in_full_and_by_weight(streamed, sets, t
         order = source.order(7, epoch)
         assert torch.equal(order, source.order(7, epoch)) and len(order) == 25
         for index in order.tolist():
-            which = max(k for k in range(3) if first[k] <= index)
-            seen[which].append(index - first[which])
-        counts = [len(walk) / (epoch + 1) for walk in seen]
-        wanted = [25 * w / sum(weights) for w in weights] if weights else sizes
-        assert sum(counts) == 25 and all(abs(c - max(w, 1)) <= 1 for c, w in zip(counts, wanted, strict=True))
-    for walk, size in zip(seen, sizes, strict=True):
-        for start in range(0, len(walk) - size + 1, size):
-            assert sorted(walk[start : start + size]) == list(range(size))
+            k = max(k for k in range(3) if first[k] <= index)
+            seen[k].append(index - first[k])
+        counts = [len(indices) / (epoch + 1) for indices in seen]
+        quotas = [25 * w / sum(weights) for w in weights] if weights else sizes
+        assert sum(counts) == 25 and all(abs(c - max(q, 1)) <= 1 for c, q in zip(counts, quotas, strict=True))
+    for indices, size in zip(seen, sizes, strict=True):
+        for start in range(0, len(indices) - size + 1, size):
+            assert sorted(indices[start : start + size]) == list(range(size))
 
 
 def test_a_mixture_reads_from_the_right_set(sets, streamed):
     parts = [opened(str(sets / "tar")), opened(str(streamed / "parquet"), streaming=True, window=16)]
     source = opened([str(sets / "tar"), str(streamed / "parquet")], streaming=True, window=16, weights=[1, 2])
-    for index, (part, within) in {0: (0, 0), 10: (0, 10), 11: (1, 0), 70: (1, 59)}.items():
-        assert np.array_equal(source.read(index)[0], parts[part].read(within)[0])
-        assert source.name(index) == f"{parts[part].place}: {parts[part].name(within)}"
+    for index, (k, own_index) in {0: (0, 0), 10: (0, 10), 11: (1, 0), 70: (1, 59)}.items():
+        assert np.array_equal(source.read(index)[0], parts[k].read(own_index)[0])
+        assert source.name(index) == f"{parts[k].place}: {parts[k].name(own_index)}"
     assert source.files() == parts[0].files() | parts[1].files()
     other = opened([str(sets / "tar"), str(streamed / "parquet")], streaming=True, window=16, weights=[2, 1])
     assert source.digest() != other.digest()
@@ -308,21 +298,21 @@ def test_a_mixture_reads_from_the_right_set(sets, streamed):
     assert torch.equal(lone.order(3, 2), parts[0].order(3, 2)) and lone.digest() == parts[0].digest()
 
 
-def test_composites_made_on_the_fly_are_mixed_with_stored_pairs(sets, tmp_path):
+def test_composites_made_on_the_fly_mix_with_stored_pairs(sets, tmp_path):
     from tests.synth_data.test_synth_recompose import VARIED, write_set
 
     folder = write_set(tmp_path / "layers", VARIED)
     source = opened([str(folder), str(sets / "tar")], weights=[1, 1])
-    made = len(source) - 11
+    foregrounds = len(source) - 11
     stream = stream_of(source)
-    kinds = Counter(int(stream[position]["index"]) < made for position in range(len(source)))
+    kinds = Counter(int(stream[position]["index"]) < foregrounds for position in range(len(source)))
     assert abs(kinds[True] - kinds[False]) <= 1
-    index = next(position for position in range(40) if stream.index_at(position)[2] < made)
-    assert same(stream[index], stream_of(opened([str(folder), str(sets / "tar")], weights=[1, 1]))[index])
+    position = next(position for position in range(40) if stream.index_at(position)[2] < foregrounds)
+    assert same(stream[position], stream_of(opened([str(folder), str(sets / "tar")], weights=[1, 1]))[position])
 
 
-def test_order_of_a_plain_folder_is_what_it_always_was(sets):
-    """Runs that were begun before there were other sources go on as they were."""
+def test_order_of_a_plain_folder_never_changes(sets):
+    """Pinned, so that a run begun with any version resumes exactly."""
     source = opened(sets / "folder")
     assert source.order(5, 0).tolist() == [2, 4, 1, 8, 7, 10, 3, 5, 0, 6, 9]
     assert source.order(5, 1).tolist() == [5, 10, 1, 7, 3, 4, 9, 0, 8, 6, 2]
@@ -365,24 +355,24 @@ def test_two_processes_see_the_stream_of_one(arguments, sets, streamed, tmp_path
     changes = dict(train_data_dir=mixture, train_data_weights="[1, 3]", streaming="true", shuffle_buffer_size=16)
     changes |= cached | ({"latent_cache_dir": tmp_path / "cache"} if cached else {})
     for name, processes in (("two", 2), ("one", 1)):
-        words = arguments(output_dir=tmp_path / name, train_batch_size=4 // processes, **changes)
-        output, _ = (process := launch(words, processes)).communicate(timeout=600)
+        flags = arguments(output_dir=tmp_path / name, train_batch_size=4 // processes, **changes)
+        output, _ = (process := launch(flags, processes)).communicate(timeout=600)
         assert process.returncode == 0, output
     one, two = ([row["loss"] for row in stats(tmp_path / name)] for name in ("one", "two"))
     assert two == pytest.approx(one, abs=1e-4)
 
 
-def test_validation_takes_any_container_and_not_what_is_trained_on(arguments, sets, streamed, tmp_path, capsys):
+def test_validation_accepts_any_container_but_no_training_data(arguments, sets, streamed, tmp_path, capsys):
     held_out = streamed / "parquet"
     assert main(arguments(train_data_dir=sets / "tar", validation_data_dir=held_out, max_train_steps=1)) == 0
     assert "validation_mad" in stats(tmp_path / "run")[-1]
     capsys.readouterr()
-    words = dict(train_data_dir=f"[{sets / 'folder'}, {sets / 'tar'}]", validation_data_dir=sets / "tar")
-    assert main(arguments(output_dir=tmp_path / "other", **words)) == 2
+    changes = dict(train_data_dir=f"[{sets / 'folder'}, {sets / 'tar'}]", validation_data_dir=sets / "tar")
+    assert main(arguments(output_dir=tmp_path / "other", **changes)) == 2
     assert "also trained on" in capsys.readouterr().err
 
 
-def test_an_exported_set_still_shows_its_foregrounds(arguments, sets, tmp_path, capsys):
+def test_shared_foregrounds_are_found_in_exports_too(arguments, sets, tmp_path, capsys):
     other = rendered(tmp_path / "other", [20, 10])
     export(other, "parquet", tmp_path / "exported", 4)
     for training, held_out in ((sets / "tar", other), (sets / "folder", tmp_path / "exported")):
@@ -391,7 +381,7 @@ def test_an_exported_set_still_shows_its_foregrounds(arguments, sets, tmp_path, 
     assert not (tmp_path / "run").exists()
 
 
-def test_a_run_from_before_a_setting_existed_goes_on(arguments, sets, tmp_path):
+def test_a_run_without_the_newer_settings_resumes(arguments, sets, tmp_path):
     import yaml
 
     assert main(arguments(train_data_dir=sets / "folder", max_train_steps=2)) == 0
@@ -405,7 +395,7 @@ def test_a_run_from_before_a_setting_existed_goes_on(arguments, sets, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("changes", "words"),
+    ("changes", "parts"),
     [
         (dict(train_data_dir="[a, b]", train_data_weights="[1]"), ["1 numbers for 2 data sets"]),
         (dict(train_data_dir="a", train_data_weights="[1, 2]"), ["2 numbers for 1 data sets"]),
@@ -415,7 +405,7 @@ def test_a_run_from_before_a_setting_existed_goes_on(arguments, sets, tmp_path):
         (dict(train_data_dir="a", shuffle_buffer_size=0), ["shuffle_buffer_size is 0"]),
     ],
 )
-def test_settings_at_odds_are_refused_at_birth(arguments, changes, words, capsys):
+def test_contradictory_settings_are_refused_at_once(arguments, changes, parts, capsys):
     assert main(arguments(**changes)) == 2
     error = capsys.readouterr().err
-    assert all(word in error for word in words) and error.count("\n") == 1, error
+    assert all(part in error for part in parts) and error.count("\n") == 1, error

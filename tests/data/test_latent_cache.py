@@ -1,17 +1,31 @@
-"""Latents on disk: the same bits as in memory, encoded once whoever asks, and again where they do not fit."""
+"""Latents on disk: the same bits as in memory, encoded once by however many processes, and again when damaged."""
 
+import hashlib
+import json
 import os
 import shutil
 import signal
 import time
+import zlib
 from pathlib import Path
 
 import pytest
+import safetensors.torch
 import torch
+from safetensors.torch import save_file
 
 import sdseg.data.latent_cache as cache
-from sdseg.data import Augmentation, LatentSource, draw_generator, open_pictures
-from sdseg.data.latent_cache import cache_key, checksum, encoded_together, locked, open_shard, write_shard
+from sdseg.data.augmentation import Augmentation, draw_generator
+from sdseg.data.latent_cache import (
+    LatentSource,
+    cache_key,
+    checksum,
+    default_batch_size,
+    open_shard,
+    vae_digest,
+    write_shard,
+)
+from sdseg.data.sources import open_pictures
 from tests.training.test_training import lora_of, main, write_pairs
 
 COUNT, VARIANTS, SHARD = 11, 3, 8  # 33 entries: four whole shards, and one entry over
@@ -38,9 +52,9 @@ def pictures_of(pairs, crop: float = 0.6):
     return open_pictures(pairs, 16, Augmentation(random_flip=True, min_crop_scale=crop))
 
 
-def cached(pairs, vae, directory=None, **words) -> LatentSource:
+def cached(pairs, vae, directory=None, **changes) -> LatentSource:
     settings = dict(variants=VARIANTS, seed=3, device="cpu", progress=lambda items, **_: items, batch_size=4)
-    return LatentSource(pictures_of(pairs), vae, **settings | words, directory=directory)
+    return LatentSource(pictures_of(pairs), vae, **settings | changes, directory=directory)
 
 
 def items_of(source: LatentSource) -> list[dict[str, torch.Tensor]]:
@@ -58,11 +72,11 @@ def shards_in(directory: Path) -> list[Path]:
 
 @pytest.fixture
 def encodings(monkeypatch):
-    """Numbers of the shards that were encoded, as they are encoded."""
-    made = []
+    """Numbers of the shards that were encoded, in that order."""
+    numbers = []
     real = LatentSource._encode
-    monkeypatch.setattr(LatentSource, "_encode", lambda self, number: made.append(number) or real(self, number))
-    return made
+    monkeypatch.setattr(LatentSource, "_encode", lambda self, number: numbers.append(number) or real(self, number))
+    return numbers
 
 
 @pytest.mark.parametrize("keep_pixels", [False, True])
@@ -79,21 +93,21 @@ def test_disk_and_memory_hold_the_same_bits(pairs, vae, tmp_path, encodings, kee
         assert all(str(file) in maps.read_text() for file in files)
 
 
-def test_entries_are_what_encoding_each_alone_gives(pairs, vae):
-    """Against the plain way: pair i in its variant v, cropped by its own draws, through the VAE by itself."""
+def test_entries_equal_pairs_encoded_one_by_one(pairs, vae):
+    """Against the plain way: variant v of pair i, cropped by its own draws, encoded in a batch of one."""
     source, pictures = cached(pairs, vae), pictures_of(pairs)
     for entry in (0, 7, 8, 32):
         index, variant = divmod(entry, VARIANTS)
         item = pictures.fetch(index, draw_generator(3, cache.PERMUTATION, index, variant))
         alone = cache.encode_batch({key: value[None] for key, value in item.items()}, vae, "cpu")
-        kept = {key: values[entry % SHARD] for key, values in source.shards[entry // SHARD].items()}
-        for key, value in kept.items():
+        stored = {key: values[entry % SHARD] for key, values in source.shards[entry // SHARD].items()}
+        for key, value in stored.items():
             assert torch.allclose(value.float(), alone[key][0].float(), atol=1e-5), key
     drawn = {source.fetch(0, draw_generator(draw))["image_latents"].sum().item() for draw in range(40)}
     assert len(drawn) == VARIANTS
 
 
-def test_what_decides_the_values_decides_the_place(pairs, vae, miniature, tmp_path):
+def test_whatever_changes_the_values_changes_the_key(pairs, vae, miniature, tmp_path):
     from sdseg.model import load_base
 
     other_vae = load_base(str(miniature)).vae
@@ -111,19 +125,19 @@ def test_what_decides_the_values_decides_the_place(pairs, vae, miniature, tmp_pa
     ]  # fmt: skip
     keys = [str(cache_key(**base | change)) for change in [{}, *changes]]
     assert len(set(keys)) == len(keys)
-    with torch.no_grad():  # nothing that is encoded with
+    with torch.no_grad():  # the decoder changes no latent
         other_vae.encoder.conv_in.bias.copy_(vae.encoder.conv_in.bias)
         other_vae.decoder.conv_in.bias[0] += 1
     assert str(cache_key(**base | dict(vae=other_vae))) == keys[0]
 
 
-def damage_a_value(file):
+def flip_a_bit(file):
     content = bytearray(file.read_bytes())
     content[-5] ^= 1
     file.write_bytes(content)
 
 
-def cut_off(file):
+def truncate(file):
     file.write_bytes(file.read_bytes()[:-9])
 
 
@@ -131,25 +145,25 @@ def empty(file):
     file.write_bytes(b"")
 
 
-def forget(file):
+def delete(file):
     file.unlink()
 
 
-def of_another_kind(file):
+def write_other_keys(file):
     write_shard(file, {"image_latents": torch.zeros(8, 4, 4, 4)})
 
 
-def of_another_length(file):
+def write_fewer_entries(file):
     shard = open_shard(file, ["image_latents", "latent_valid", "matte_latents"], SHARD)
     write_shard(file, {key: value[:5] for key, value in shard.items()})
 
 
-@pytest.mark.parametrize("harm", [damage_a_value, cut_off, empty, forget, of_another_kind, of_another_length])
-def test_damaged_shards_alone_are_encoded_again(pairs, vae, tmp_path, encodings, harm):
+@pytest.mark.parametrize("damage", [flip_a_bit, truncate, empty, delete, write_other_keys, write_fewer_entries])
+def test_only_damaged_shards_are_encoded_again(pairs, vae, tmp_path, encodings, damage):
     memory = cached(pairs, vae)
     cached(pairs, vae, tmp_path)
     files = shards_in(tmp_path)
-    harm(files[2])
+    damage(files[2])
     (files[0].parent / ".abc.tmp").write_bytes(b"left by a killed process")
     before = {file: file.stat().st_mtime_ns for file in files if file != files[2]}
     encodings.clear()
@@ -158,65 +172,111 @@ def test_damaged_shards_alone_are_encoded_again(pairs, vae, tmp_path, encodings,
     assert before == {file: file.stat().st_mtime_ns for file in before}
 
 
-def in_children(*works) -> list[int]:
-    """Runs each in a forked process at once; returns their exit codes."""
-    children = []
-    for work in works:
-        if (child := os.fork()) == 0:
-            code = 1
-            try:
-                torch.set_num_threads(1)
-                work()
-                code = 0
-            finally:
-                os._exit(code)
-        children.append(child)
-    return [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
+def test_a_cache_of_the_first_version_is_still_read(pairs, vae, tmp_path, encodings):
+    """A cache in format 1, written here by hand: its key, its shards with their checksums, and its file of locks."""
+    memory = cached(pairs, vae)
+    encodings.clear()
+    key = {
+        "format": 1, "data": pictures_of(pairs).digest(), "vae": vae_digest(vae), "resolution": 16, "random_flip": True,
+        "min_crop_scale": 0.6, "variants": 3, "seed": 3, "keep_pixels": False, "batch_size": 4,
+    }  # fmt: skip
+    folder = tmp_path / hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
+    folder.mkdir()
+    (folder / ".lock").touch()
+    for number, shard in enumerate(memory.shards):
+        names = ["image_latents", "latent_valid", "matte_latents"]
+        crc32 = zlib.crc32(b"".join(shard[name].numpy().tobytes() for name in names))
+        shard = {name: shard[name].contiguous() for name in names}
+        save_file(shard, folder / f"{number:05d}.safetensors", metadata={"crc32": str(crc32)})
+    assert same(memory, cached(pairs, vae, tmp_path)) and not encodings
+    assert json.loads((folder / "cache.json").read_text()) == key
 
 
-def test_processes_at_once_encode_each_shard_once(pairs, vae, tmp_path, monkeypatch):
-    """Two runs of two processes each: four that know nothing of each other but the folder."""
+def forked(work) -> int:
+    """Runs `work` in a forked process, which exits with 0 if it returns; gives the process id."""
+    if (child := os.fork()) == 0:
+        code = 1
+        try:
+            torch.set_num_threads(1)
+            work()
+            code = 0
+        finally:
+            os._exit(code)
+    return child
+
+
+def exit_code(child: int) -> int:
+    """Waits for a forked process; -n for signal n."""
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def test_concurrent_processes_encode_each_shard_once(pairs, vae, tmp_path, monkeypatch):
+    """Two runs of two processes each, which share nothing but the folder."""
     torch.set_num_threads(1)
     memory = cached(pairs, vae)
     journal = tmp_path / "journal"
     real = LatentSource._encode
 
-    def noted(self, number):
+    def logged(self, number):
         with open(journal, "a") as file:
             file.write(f"{number} {os.getpid()}\n")
         time.sleep(0.1)
         return real(self, number)
 
-    monkeypatch.setattr(LatentSource, "_encode", noted)
+    monkeypatch.setattr(LatentSource, "_encode", logged)
 
     def work(place):
         assert same(memory, cached(pairs, vae, tmp_path / "cache", place=place, places=2))
 
-    assert in_children(*[lambda place=place: work(place) for place in (0, 1, 0, 1)]) == [0, 0, 0, 0]
+    children = [forked(lambda place=place: work(place)) for place in (0, 1, 0, 1)]
+    assert [exit_code(child) for child in children] == [0, 0, 0, 0]
     rows = [line.split() for line in journal.read_text().splitlines()]
     assert sorted(int(number) for number, _ in rows) == [0, 1, 2, 3, 4]
     assert len({process for _, process in rows}) >= 2  # they shared the work
 
 
-def test_the_lock_of_a_killed_process_is_free(tmp_path):
-    ready = tmp_path / "ready"
-    child = os.fork()
-    if child == 0:
-        with open(tmp_path / "lock", "ab") as file, locked(file, 3, wait=True):
-            ready.write_text("")
-            time.sleep(60)
-        os._exit(0)
-    while not ready.exists():
+@pytest.mark.parametrize("killed_while", ["encoding", "writing"])
+def test_a_killed_process_leaves_its_shard_to_others(pairs, vae, tmp_path, monkeypatch, encodings, killed_while):
+    """A process holds shard 3 until it is killed: the others' shards come first, and shard 3 is encoded after that."""
+    torch.set_num_threads(1)
+    memory = cached(pairs, vae)
+    encodings.clear()
+    at_shard_3 = tmp_path / "at_shard_3"
+
+    def hang():
+        at_shard_3.touch()
+        time.sleep(60)
+
+    def hang_in_encoding(self, number, encode=LatentSource._encode):
+        return hang() if number == 3 else encode(self, number)
+
+    def hang_in_writing(tensors, path, metadata):
+        save_file(tensors, path, metadata)
+        if len(list(path.parent.glob("0*.safetensors"))) == 3:
+            path.write_bytes(path.read_bytes()[:1000])
+            hang()
+
+    def fill_until_killed():
+        if killed_while == "encoding":
+            monkeypatch.setattr(LatentSource, "_encode", hang_in_encoding)
+        else:
+            monkeypatch.setattr(safetensors.torch, "save_file", hang_in_writing)
+        cached(pairs, vae, tmp_path / "cache")
+
+    child = forked(fill_until_killed)
+    while not at_shard_3.exists():
         time.sleep(0.01)
-    with open(tmp_path / "lock", "ab") as file:
-        with locked(file, 3, wait=False) as mine:
-            assert not mine
-        with locked(file, 4, wait=False) as mine:
-            assert mine
-        os.kill(child, signal.SIGKILL)
-        os.waitpid(child, 0)
-        with locked(file, 3, wait=False) as mine:
-            assert mine
+    assert [file.stem for file in shards_in(tmp_path / "cache")] == ["00000", "00001", "00002"]
+
+    def kill_at_shard_4(self, number, encode=LatentSource._encode):
+        if number == 4:
+            os.kill(child, signal.SIGKILL)
+            assert exit_code(child) == -signal.SIGKILL
+        return encode(self, number)
+
+    monkeypatch.setattr(LatentSource, "_encode", kill_at_shard_4)
+    assert same(memory, cached(pairs, vae, tmp_path / "cache"))
+    assert encodings == [4, 3]
 
 
 def test_a_checksum_sees_every_value():
@@ -230,15 +290,16 @@ def test_a_checksum_sees_every_value():
                 assert checksum(other) != checksum(one)
 
 
-def test_pictures_encoded_together_fit_in_memory():
-    assert [encoded_together(side) for side in (32, 64, 128, 256, 320, 512, 768, 2048)] == [64, 64, 64, 16, 8, 4, 1, 1]
-    assert all(128 % encoded_together(side) == 0 for side in range(8, 1100, 8))  # SHARD_ENTRIES as shipped
+def test_default_batch_sizes_fit_in_memory_and_divide_a_shard():
+    expected = {32: 64, 64: 64, 128: 64, 256: 16, 320: 8, 512: 4, 768: 1, 2048: 1}  # side in pixels -> pictures
+    assert {side: default_batch_size(side) for side in expected} == expected
+    assert all(128 % default_batch_size(side) == 0 for side in range(8, 1100, 8))  # the real SHARD_ENTRIES
 
 
 # ---------------------------------------------------------------------------------------------- the trainer
 
 
-def test_runs_share_a_cache_and_train_as_from_memory(pairs, miniature, tmp_path, encodings, capsys):
+def test_runs_share_a_cache_and_train_as_with_latents_in_memory(pairs, miniature, tmp_path, encodings, capsys):
     def train(name, **changes):
         settings = dict(
             pretrained_model_name_or_path=miniature, train_data_dir=pairs, output_dir=tmp_path / name, resolution=16,
@@ -249,9 +310,9 @@ def test_runs_share_a_cache_and_train_as_from_memory(pairs, miniature, tmp_path,
         return lora_of(tmp_path / name / "adapter") if code == 0 else capsys.readouterr().err
 
     memory, first = train("memory"), train("first", latent_cache_dir=tmp_path / "cache")
-    made = len(encodings)
+    count = len(encodings)
     second = train("second", latent_cache_dir=tmp_path / "cache", learning_rate=1e-4)
-    assert len(encodings) == made and second.keys() == first.keys()
+    assert len(encodings) == count and second.keys() == first.keys()
     assert all(torch.equal(memory[key], first[key]) for key in memory)
     (tmp_path / "file").write_text("")
     error = train("none", latent_cache_dir=tmp_path / "file" / "cache")

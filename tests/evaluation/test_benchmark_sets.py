@@ -290,7 +290,7 @@ def test_exported_pictures_have_the_names_of_the_items(look_alike, tmp_path):
 
 
 def test_unknown_names_and_splits_are_refused(tmp_path):
-    with pytest.raises(ValueError, match="unknown data set 'AIM500'; did you mean aim-500"):
+    with pytest.raises(ValueError, match="unknown data set 'AIM500'; did you mean 'aim-500'"):
         open_set("AIM500", tmp_path)
     with pytest.raises(ValueError, match="voc2012 has no split 'test'; choose among val, train, trainval"):
         open_set("voc2012", tmp_path, "test")
@@ -563,17 +563,17 @@ def test_damaged_few_shot_files_are_refused(tmp_path):
     found = open_set("horse_21", tmp_path)
     for labels, message in (
         (np.full((16, 16), 21), "holds label 21"),
-        (np.zeros((16, 16, 3)), "is no label map"),
-        (np.full((16, 16), -1), "is no label map"),
+        (np.zeros((16, 16, 3)), "is not a label map"),
+        (np.full((16, 16), -1), "is not a label map"),
     ):
         np.save(root / "img_0.npy", labels)
         with pytest.raises(ImageError, match=message):
             found.read_truth(found.items[0])
     (root / "img_0.npy").write_bytes(b"\x93NUMPY")
-    with pytest.raises(ImageError, match="is no array that can be read"):
+    with pytest.raises(ImageError, match="is not a readable array"):
         found.read_truth(found.items[0])
     save(root / "img_0.png", PHOTO)
-    with pytest.raises(ImageError, match="is 8x6; the set's pictures are square"):
+    with pytest.raises(ImageError, match="is 8x6, but the set's pictures are square"):
         found.read_image(found.items[0])
 
 
@@ -598,7 +598,7 @@ def test_digits_gain_a_margin_and_ink_gets_its_class(split, tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (struct.pack(">4BI", 0, 0, 13, 1, 3) + bytes(12), "is no idx file of bytes with 1 dimensions"),
+        (struct.pack(">4BI", 0, 0, 13, 1, 3) + bytes(12), "is not an idx file of bytes with 1 dimensions"),
         (struct.pack(">4BI", 0, 0, 8, 1, 3) + bytes(2), "holds 2 values, not 3"),
         (gzip.compress(struct.pack(">4BI", 0, 0, 8, 1, 3) + bytes(3))[:-9], "cannot be read"),
         (struct.pack(">4BI", 0, 0, 8, 1, 2) + bytes(2), "for 2 labels"),
@@ -649,10 +649,10 @@ def test_damaged_volumes_are_refused(tmp_path):
         found.read_truth(found.items[0])
     found = open_set("brats2020", tmp_path)
     nibabel.save(nibabel.Nifti1Image(np.zeros((8, 6, 20), np.uint8), np.eye(4)), truth)
-    with pytest.raises(ImageError, match="axial slice 80 is wanted"):
+    with pytest.raises(ImageError, match="has no axial slice 80"):
         found.read_truth(found.items[0])
     truth.write_bytes(b"no volume")
-    with pytest.raises(ImageError, match="is no NIfTI volume"):
+    with pytest.raises(ImageError, match="is not a readable NIfTI volume"):
         open_set("brats2020", tmp_path).read_truth(found.items[0])
 
 
@@ -741,7 +741,7 @@ def test_list_and_show(capsys):
         shown = capsys.readouterr().out
         assert description.licence in shown and description.how_to_get in shown and layout_shown(name, shown)
     assert main(["show", "cityscapes"]) == 2
-    assert capsys.readouterr().err == "error: unknown data set 'cityscapes'; did you mean cityscapes-27?\n"
+    assert capsys.readouterr().err == "error: unknown data set 'cityscapes'; did you mean 'cityscapes-27'?\n"
 
 
 def test_check_reads_every_file(tmp_path, capsys):

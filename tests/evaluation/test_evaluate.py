@@ -180,7 +180,7 @@ def test_bands_equal_direct_computation(folders):
         expected = {"unknown": trimap == 128, **metrics.matte_bands(true)}
         assert entry["bands"].keys() == expected.keys()
         for band, where in expected.items():
-            direct = metrics.matte_metrics(alpha, true, where) if where.any() else None
+            direct = metrics.metrics_of_parts(alpha, true, [where])[0] if where.any() else None
             if direct and band in ("foreground", "background"):
                 del direct["iou"], direct["boundary_f"]
             assert entry["bands"][band] == direct, (name, band)
@@ -400,7 +400,7 @@ def test_resize_has_to_be_asked_for(folders, class_maps):
     entry = result["images"][0]
     assert entry["size"] == [30, 20] and entry["resized_from"] == [15, 10]
     assert "resized_from" not in result["images"][1]
-    assert result["protocol"]["resize"].startswith("1 of 3 predictions were brought to their truth's size: ")
+    assert result["protocol"]["resize"].startswith("1 of 3 predictions were resized to the size of their truth: ")
     alpha = read_alpha(prediction / "a.png")
     assert entry["mad"] == metrics.mad(resized(alpha, (20, 30)), read_alpha(truth / "a.png"))
 
@@ -502,9 +502,9 @@ def test_data_sets_by_name(folders, tmp_path):
         ("--kind binary --trimap_dir {truth}", "--trimap_dir belongs to --kind matte"),
         ("--kind classes", "--kind classes needs --num_classes N or --classes FILE"),
         ("--kind classes --num_classes 0", "--num_classes 0: give at least 1"),
-        ("--kind classes --num_classes 3 --classes x.txt", "--num_classes and --classes say the same"),
+        ("--kind classes --num_classes 3 --classes x.txt", "--num_classes and --classes exclude each other"),
         ("--kind classes --classes {truth}/nowhere.txt", "nowhere.txt"),
-        ("--kind classes --classes {truth}/a.png", "a.png: is no text"),
+        ("--kind classes --classes {truth}/a.png", "a.png: is not a text file"),
         ("--kind classes --num_classes 3", "b.png: is no label map|a.png: "),
         ("--num_classes 3", "belong to --kind classes"),
         ("--match image", "belong to --kind classes"),
@@ -512,7 +512,7 @@ def test_data_sets_by_name(folders, tmp_path):
         ("--resamples 0", "--resamples 0: give at least 1"),
         ("--workers 0", "--workers 0: give at least 1"),
         ("--worst 0", "--worst 0: give at least 1"),
-        ("--output metrics.txt", "--output metrics.txt: the suffix says what to write; use .json"),
+        ("--output metrics.txt", "--output metrics.txt: the suffix decides what is written; use .json"),
         ("--output_dir {truth}/a.png", "a.png: is a file; name a folder"),
         ("--compare {truth}/sub", "sub: 3 of 3 truths have no prediction: a, sub/b, sub/c.v2;"),
         ("--trimap_dir {truth}/sub", "sub: 3 of 3 truths have no trimap: a"),

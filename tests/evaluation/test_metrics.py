@@ -17,7 +17,7 @@ from sdseg.evaluation.metrics import (
     iou,
     mad,
     matte_bands,
-    matte_metrics,
+    metrics_of_parts,
     mse,
     paired_comparison,
     sad,
@@ -36,10 +36,13 @@ from sdseg.evaluation.segmentation_metrics import (
     match_labels,
     mean_accuracy,
     mean_iou,
-    multiclass_metrics,
     s_measure,
     weighted_f,
 )
+
+
+def all_figures(prediction: np.ndarray, truth: np.ndarray, where: np.ndarray | None = None) -> dict[str, float]:
+    return metrics_of_parts(prediction, truth, [where])[0]
 
 
 def pair(seed: int, height: int = 13, width: int = 17) -> tuple[np.ndarray, np.ndarray]:
@@ -324,7 +327,7 @@ def test_boundary_f_equals_slow_literal_code():
 
 def test_a_matte_equals_itself():
     _, truth = pair(0)
-    figures = matte_metrics(truth, truth)
+    figures = all_figures(truth, truth)
     assert figures == {"sad": 0, "mad": 0, "mse": 0, "grad": 0, "conn": 0, "iou": 1, "boundary_f": 1}
 
 
@@ -332,18 +335,18 @@ def test_a_matte_equals_itself():
 def test_figures_do_not_depend_on_flips_or_the_order_of_the_two(seed):
     # Smooth mattes: in noise two regions may be equally large, and then the first in reading order counts.
     prediction, truth = smooth_pair(seed)
-    figures = matte_metrics(prediction, truth)
+    figures = all_figures(prediction, truth)
     assert figures["conn"] > 0 and 0.2 < figures["boundary_f"] < 1
     for change in (np.flipud, np.fliplr, np.transpose):
-        changed = matte_metrics(change(prediction), change(truth))
+        changed = all_figures(change(prediction), change(truth))
         assert changed == pytest.approx(figures, rel=1e-9)
-    assert matte_metrics(truth, prediction) == pytest.approx(figures, rel=1e-9)
+    assert all_figures(truth, prediction) == pytest.approx(figures, rel=1e-9)
 
 
 def test_figures_scale_as_they_should():
     prediction, truth = pair(1, 24, 24)
-    tiled = matte_metrics(np.tile(prediction, (1, 2)), np.tile(truth, (1, 2)))
-    once = matte_metrics(prediction, truth)
+    tiled = all_figures(np.tile(prediction, (1, 2)), np.tile(truth, (1, 2)))
+    once = all_figures(prediction, truth)
     assert tiled["sad"] == pytest.approx(2 * once["sad"]) and tiled["mad"] == pytest.approx(once["mad"])
     # the gradient is linear in alpha, so the error is quadratic
     assert grad(prediction / 2, truth / 2) == pytest.approx(grad(prediction, truth) / 4)
@@ -351,8 +354,8 @@ def test_figures_scale_as_they_should():
 
 def test_single_and_double_precision_agree():
     prediction, truth = pair(2)
-    single = matte_metrics(prediction.astype(np.float32), truth.astype(np.float32))
-    assert single == pytest.approx(matte_metrics(prediction, truth), rel=1e-4)
+    single = all_figures(prediction.astype(np.float32), truth.astype(np.float32))
+    assert single == pytest.approx(all_figures(prediction, truth), rel=1e-4)
 
 
 def test_uncertainty_figures_do_not_depend_on_the_order_of_pixels():
@@ -438,13 +441,13 @@ def test_parts_add_up():
     prediction, truth = smooth_pair(3)
     bands = [band for band in matte_bands(truth, radius=2).values() if band.any()]
     assert len(bands) == 3
-    parts, whole = [matte_metrics(prediction, truth, band) for band in bands], matte_metrics(prediction, truth)
+    parts, whole = [all_figures(prediction, truth, band) for band in bands], all_figures(prediction, truth)
     for name in ("sad", "grad", "conn"):
         assert sum(part[name] for part in parts) == pytest.approx(whole[name], rel=1e-9)
     for name in ("mad", "mse"):
         total = sum(part[name] * band.sum() for part, band in zip(parts, bands, strict=True))
         assert total / truth.size == pytest.approx(whole[name], rel=1e-9)
-    assert matte_metrics(prediction, truth, np.ones(truth.shape, bool)) == whole
+    assert all_figures(prediction, truth, np.ones(truth.shape, bool)) == whole
 
 
 def test_wrong_masks_are_refused():
@@ -757,12 +760,12 @@ def test_multiclass_figures_equal_slow_literal_code(seed):
         if (truth == target).any():
             recall.append(both.sum() / (truth == target).sum())
     assert len(standard) == len(recall) == classes - 1
-    figures = multiclass_metrics(matrices)
-    assert figures["mean_iou"] == pytest.approx(np.mean(standard), abs=1e-9)
-    assert figures["mean_accuracy"] == pytest.approx(np.mean(recall), abs=1e-9)
-    assert figures["accuracy"] == pytest.approx((prediction == truth)[truth != VOID].mean(), abs=1e-9)
-    assert multiclass_metrics(matrices, "ddpm-seg")["mean_iou"] == pytest.approx(np.mean(ddpm), abs=1e-9)
-    np.testing.assert_allclose(class_iou(sum(matrices), "ddpm-seg"), ddpm, atol=1e-9)
+    matrix = sum(matrices)
+    assert mean_iou(matrix) == pytest.approx(np.mean(standard), abs=1e-9)
+    assert mean_accuracy(matrix) == pytest.approx(np.mean(recall), abs=1e-9)
+    assert accuracy(matrix) == pytest.approx((prediction == truth)[truth != VOID].mean(), abs=1e-9)
+    assert mean_iou(matrix, "ddpm-seg") == pytest.approx(np.mean(ddpm), abs=1e-9)
+    np.testing.assert_allclose(class_iou(matrix, "ddpm-seg"), ddpm, atol=1e-9)
     flipped = [confusion_matrix(p[::-1], t[::-1], classes) for p, t in zip(prediction, truth, strict=True)]
     np.testing.assert_array_equal(flipped, matrices)
     # IoU is symmetric: exchange the two where both are labelled
@@ -794,19 +797,13 @@ def test_matching_per_picture_and_per_data_set_by_hand():
     second = confusion_matrix(np.array([[0, 0, 1, 2]] * 4), truth, 2, predicted_classes=3)
     np.testing.assert_array_equal(match_labels(first), [[8, 0, 0], [0, 8, 0], [0, 0, 0]])
     np.testing.assert_array_equal(match_labels(second), [[8, 0, 0], [0, 4, 4], [0, 0, 0]])
-    image = multiclass_metrics([first, second], match="image")
-    assert image["accuracy"] == 28 / 32 and image["class_iou"] == [1, 12 / 16]
+    by_picture = match_labels(first) + match_labels(second)
+    assert accuracy(by_picture) == 28 / 32 and class_iou(by_picture).tolist() == [1, 12 / 16]
     # Summed, class 0 has 8, 8, 0 and class 1 8, 4, 4 pixels of the clusters: best is 1 → 0, 0 → 1, 16 agree.
-    data_set = multiclass_metrics([first, second], match="dataset")
-    assert data_set["accuracy"] == 16 / 32
+    by_data_set = match_labels(first + second)
+    assert accuracy(by_data_set) == 16 / 32
     # class 0: 8 of 16, and 4 too many; class 1: 8 of 16, and 8 too many
-    assert data_set["class_iou"] == pytest.approx([8 / 20, 8 / 24])
-    with pytest.raises(ValueError, match="3 predicted labels are not 2 classes"):
-        multiclass_metrics([first, second])
-    with pytest.raises(ValueError, match="unknown match 'set'"):
-        multiclass_metrics([first], match="set")
-    with pytest.raises(ValueError, match="no pictures"):
-        multiclass_metrics([])
+    assert class_iou(by_data_set) == pytest.approx([8 / 20, 8 / 24])
 
 
 @pytest.mark.parametrize("labels", [2, 4, 6])

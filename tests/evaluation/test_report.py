@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sdseg.evaluation.report import build_report, collect_rows, data_uri, main, make_row, parse_predictions, shrink
+from sdseg.evaluation.page import data_uri, label, markdown_table, number
+from sdseg.evaluation.report import build_report, collect_rows, main, make_row, parse_predictions
 from sdseg.imaging import write_alpha, write_grey16, write_image
 
 RNG = np.random.default_rng(0)
@@ -127,17 +128,21 @@ def test_colour_scales_end_where_the_values_do(tmp_path):
     np.testing.assert_array_equal(by_caption["uncertainty"], bars[1][255])
 
 
-def test_shrink_keeps_means_and_small_pictures():
-    values = RNG.random((1024, 512)).astype(np.float32)
-    small = shrink(values)
-    assert small.shape == (512, 256) and small.mean() == pytest.approx(values.mean(), rel=1e-5)
-    assert shrink(small) is small
-    assert shrink(np.zeros((2000, 1), np.uint8)).shape == (512, 1)
-
-
 def test_data_uri_round_trip():
     image = RNG.integers(0, 256, (5, 7, 3), dtype=np.uint8)
     np.testing.assert_array_equal(decoded(data_uri(image)), image)
+
+
+def test_markdown_tables():
+    text = markdown_table(["method", "MAD"], [["a|b", "0.1"], ["c\nd", "0.2"]])
+    assert text == "| method | MAD |\n|---|---|\n| a\\|b | 0.1 |\n| c d | 0.2 |"
+    assert markdown_table(["", "x", "y"], [], figures=True).splitlines()[1] == "|---|---:|---:|"
+
+
+def test_labels_and_numbers():
+    assert [label(name) for name in ("mad", "transition.sad", "boundary_f")] == ["MAD", "transition SAD", "Boundary F"]
+    assert [label(name) for name in ("uncertainty.within_1_std", "mean_iou")] == ["uncertainty within 1 std", "mIoU"]
+    assert [number(value) for value in (None, 3, 0.12346, "text")] == ["–", "3", "0.1235", "text"]
 
 
 # ------------------------------------------------------------------------------------------------- from folders
@@ -146,11 +151,11 @@ def test_data_uri_round_trip():
 @pytest.fixture
 def folders(tmp_path):
     """Three photos, truth for two of them, and the output folders of two methods."""
-    for number, name in enumerate(("a", "sub/b", "c")):
+    for index, name in enumerate(("a", "sub/b", "c")):
         write_image(tmp_path / "in" / f"{name}.png", np.full((20, 30, 3), 90, np.uint8))
         if name != "c":
             write_alpha(tmp_path / "truth" / f"{name}.png", np.zeros((20, 30)))
-        for method, error in (("ours", 0.1 + 0.2 * number), ("otsu", 0.5)):
+        for method, error in (("ours", 0.1 + 0.2 * index), ("otsu", 0.5)):
             write_alpha(tmp_path / method / f"{name}.png", np.full((20, 30), error))
         write_grey16(tmp_path / "ours" / f"{name}.uncertainty.png", np.full((20, 30), 0.05))
     return tmp_path
@@ -189,7 +194,7 @@ def test_errors_name_the_thing(folders, tmp_path, capsys):
     assert "none" in error("--images", tmp_path / "none", "--prediction", ours)
     (tmp_path / "bare").mkdir()
     assert "no matte of any photo" in error("--images", images, "--prediction", tmp_path / "bare")
-    assert "tell them apart" in error("--images", images, "--prediction", ours, ours)
+    assert "name them apart" in error("--images", images, "--prediction", ours, ours)
     write_alpha(truth / "d.png", np.zeros((4, 4)))
     assert "no photo for the ground truth" in error("--images", images, "--prediction", ours, "--ground_truth", truth)
     (truth / "d.png").unlink()

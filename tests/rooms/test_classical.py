@@ -275,12 +275,12 @@ def test_several_methods_take_a_folder_each_and_boxes_reach_grabcut(tmp_path, ca
     "words, message",
     [
         (["--method", "knn"], "knn needs trimaps; name their folder with --trimap"),
-        (["--method", "otsu", "--trimap", "{tmp}"], "no chosen method uses it"),
-        (["--method", "knn", "--trimap", "{tmp}/none"], "/none: is no folder"),
-        (["--method", "otsu", "--box", "0", "0", "4", "4"], "a box is for GrabCut alone"),
+        (["--method", "otsu", "--trimap", "{tmp}"], "none of these methods uses it"),
+        (["--method", "knn", "--trimap", "{tmp}/none"], "/none: is not a folder"),
+        (["--method", "otsu", "--box", "0", "0", "4", "4"], "--box and --boxes belong to GrabCut"),
         (["--method", "grabcut", "--boxes", "{tmp}/none.json"], "/none.json"),
         (["--method", "grabcut", "--boxes", "{tmp}/bad.json"], "bad.json: is not JSON"),
-        (["--method", "grabcut", "--boxes", "{tmp}/list.json"], "list.json: is no JSON object"),
+        (["--method", "grabcut", "--boxes", "{tmp}/list.json"], "list.json: is not a JSON object"),
         (["--method", "grabcut", "--boxes", "{tmp}/three.json"], "three.json: the box of a.png is [1, 2, 3]"),
     ],
 )
@@ -326,7 +326,7 @@ def test_trimap_methods_recover_a_ramp_and_keep_what_is_known(method):
     np.testing.assert_array_equal(matte[known], trimap[known])
     assert np.abs(matte - alpha)[~known].max() < 0.04
     for wrong, message in [
-        (trimap[:-1], "is 48 x 31 pixels, its picture 48 x 32"),
+        (trimap[:-1], "is 48 x 31 pixels, but its picture 48 x 32"),
         (np.where(known, trimap, 0), "no unknown"),
         (np.full_like(trimap, 0.5), "no background"),
         (np.minimum(trimap, 0.5), "no subject"),

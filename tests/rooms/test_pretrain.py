@@ -1,4 +1,4 @@
-"""The script that makes the miniature base: resuming, the VAE's loss, and both stages on a handful of pictures."""
+"""The script that trains the miniature base: resuming, the VAE's loss, and both stages on a few pictures."""
 
 import json
 
@@ -17,7 +17,7 @@ def test_learning_rate_warms_up_stays_and_falls_to_zero():
     assert all(a >= b for a, b in zip(rates[800:], rates[801:], strict=False))
 
 
-def test_state_read_back_goes_on_bit_for_bit(tmp_path):
+def test_a_loaded_state_resumes_bit_for_bit(tmp_path):
     def build(name):
         torch.manual_seed(0)
         return Trainer(torch.nn.Linear(5, 3), tmp_path / name, learning_rate=0.1, ema_decay=0.9)
@@ -51,8 +51,8 @@ def test_pictures_and_mattes_become_three_channels():
     assert as_tensor(np.array([[[51]]], np.uint8)).flatten().tolist() == pytest.approx([-0.6] * 3)
 
 
-def test_vae_loss_is_zero_for_a_perfect_copy_but_for_kl():
-    class Copy:
+def test_vae_loss_of_a_perfect_reconstruction_is_its_kl_term():
+    class IdealVAE:
         class posterior:
             @staticmethod
             def sample(_generator):
@@ -66,25 +66,25 @@ def test_vae_loss_is_zero_for_a_perfect_copy_but_for_kl():
             return type("Encoded", (), {"latent_dist": self.posterior})
 
         def decode(self, _latent):
-            return type("Decoded", (), {"sample": self.answer})
+            return type("Decoded", (), {"sample": self.decoded})
 
-    copy, batch = Copy(), torch.rand(1, 3, 4, 4)
-    copy.answer = batch
-    assert vae_loss(copy, batch, None).item() == pytest.approx(3e-6)
-    copy.answer = batch + 0.1  # a shift has no edges
-    assert vae_loss(copy, batch, None).item() == pytest.approx(0.1 + 3e-6, abs=1e-6)
+    vae, batch = IdealVAE(), torch.rand(1, 3, 4, 4)
+    vae.decoded = batch
+    assert vae_loss(vae, batch, None).item() == pytest.approx(3e-6)
+    vae.decoded = batch + 0.1  # a constant offset has no edges
+    assert vae_loss(vae, batch, None).item() == pytest.approx(0.1 + 3e-6, abs=1e-6)
 
 
 @pytest.mark.slow
-def test_both_stages_make_a_base_that_loads(tmp_path):
+def test_both_stages_write_a_base_that_loads(tmp_path):
     data = write_pairs(tmp_path / "pairs", 20, size=64)
-    words = ["--data", data, "--output", tmp_path / "run", "--vae_steps", 4, "--unet_steps", 4, "--unet_batch_size", 4]
-    main([str(word) for word in words])
+    flags = ["--data", data, "--output", tmp_path / "run", "--vae_steps", 4, "--unet_steps", 4, "--unet_batch_size", 4]
+    main([str(flag) for flag in flags])
     from sdseg.model import load_base
 
     base = load_base(str(tmp_path / "run" / "base"))
     assert base.unet.config.in_channels == 8 and base.vae_scale_factor == 4
     rows = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
     assert {row["stage"] for row in rows} == {"vae", "unet"}
-    main([str(word) for word in words])  # finished: nothing more is logged
+    main([str(flag) for flag in flags])  # finished: nothing more is logged
     assert len((tmp_path / "run" / "log.jsonl").read_text().splitlines()) == len(rows)

@@ -24,11 +24,12 @@ from synth_data.__main__ import main
 from synth_data.backgrounds import KINDS, BackgroundFactors, draw_background
 from synth_data.colour import linear_to_srgb, srgb_to_linear
 from synth_data.compose import HIGHLIGHT, expose, mean_colour
+from synth_data.drawing import contact_sheet
 from synth_data.factors import draw, pick
 from synth_data.recipe import load_recipe, parse_recipe
 from synth_data.render import _guarded, render_foreground, separated, start
 from synth_data.scene import BACKGROUND_STREAM, PICTURE_STREAM, Camera, Lamp, Scene, describe, stream
-from synth_data.store import Pair, contact_sheet, read_metadata, read_pair, write_pair
+from synth_data.store import Pair, read_metadata, read_pair, write_pair
 from synth_data.subjects import FAMILIES, fur, solids
 from synth_data.subjects.meshes import Strands, Subject, ball, box, join, lathe, shaded, tube
 from synth_data.template import TABLES, meanings
@@ -496,7 +497,7 @@ def test_preview_is_a_sheet_of_pictures_beside_mattes(recipe_file, pairs, tmp_pa
     ]
     assert main([str(word) for word in command]) == 0
     sheet = np.asarray(Image.open(path))
-    assert np.array_equal(sheet, contact_sheet(pairs[:5]))
+    assert np.array_equal(sheet, contact_sheet([(pair.image, pair.alpha) for pair in pairs[:5]]))
     assert np.array_equal(sheet[:SIZE, :SIZE], pairs[0].image)
     assert np.array_equal(sheet[:SIZE, SIZE : 2 * SIZE, 1], np.round(pairs[0].alpha * 255))
 

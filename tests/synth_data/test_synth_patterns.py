@@ -10,8 +10,11 @@ from scipy.spatial import cKDTree
 from synth_data.factors import draw
 from synth_data.materials import KINDS
 from synth_data.subjects import foliage, lattice, wires
-from synth_data.subjects.meshes import TRANSMISSIVE, ball, shaded
+from synth_data.subjects.foliage import leaves, potted
+from synth_data.subjects.lattice import cut_outs, sheets, textiles
+from synth_data.subjects.meshes import TRANSMISSIVE, Subject, ball, shaded
 from synth_data.subjects.repeated import along, copied, facing, grids, rounded, swept, transported
+from synth_data.subjects.wires import wheels
 
 CASES = [(m, key, name) for m, key in ((foliage, "plant"), (lattice, "pattern"), (wires, "shape"))
          for name, _ in getattr(m.Factors(), key)]  # fmt: skip
@@ -143,11 +146,13 @@ def test_welded_mesh_is_as_open_as_drawn():
     for cells, openness in ((8, 0.6), (12, 0.85)):
         factors = drawn(lattice, 3, pattern="welded", form="flat", cells=cells, openness=openness,
                         irregular=0.0, sag=0.0, torn=False)  # fmt: skip
-        sheet = lattice.Sheet(lambda uv, w=0.0: np.stack([uv[..., 0], np.asarray(w) + 0 * uv[..., 0], uv[..., 1]], -1),
+        sheet = sheets.Sheet(lambda uv, w=0.0: np.stack([uv[..., 0], np.asarray(w) + 0 * uv[..., 0], uv[..., 1]], -1),
                               lambda uv: np.ones(uv.shape[:-1], bool))  # fmt: skip
-        radius = lattice._thread_radius(cells, openness)
-        meshes = [lattice._wire(sheet, lattice._rows(cells, 9, across), 0.0, radius, 12) for across in (True, False)]
-        covered = silhouette(lattice.Subject(meshes))
+        radius = sheets.thread_radius(cells, openness)
+        meshes = [
+            sheets.lay_wires(sheet, sheets.straight_rows(cells, 9, across), 0.0, radius, 12) for across in (True, False)
+        ]
+        covered = silhouette(Subject(meshes))
         assert 1 - covered.mean() == pytest.approx(openness, abs=0.02)
         assert lattice.build(np.random.default_rng(0), factors).meshes
 
@@ -158,16 +163,16 @@ def test_perforated_sheet_and_lace_are_as_open_as_drawn():
             rng = np.random.default_rng(seed)
             openness = rng.uniform(0.3, 0.9)
             if pattern == "lace":
-                field, inside = lattice._lace_field(rng, 12, 512)
-                opacity = lattice.coverage(field, share * openness, inside, 0.3)[inside]
+                field, inside = cut_outs._lace_field(rng, 12, 512)
+                opacity = cut_outs.coverage(field, share * openness, inside, 0.3)[inside]
                 assert 0.7 < inside.mean() < 1
             else:
-                opacity = lattice.coverage(lattice._hole_field(rng, 12, 512), openness).ravel()
+                opacity = cut_outs.coverage(cut_outs._hole_field(rng, 12, 512), openness).ravel()
             assert 1 - opacity.mean() == pytest.approx(share * openness, abs=0.06)
 
 
 def test_a_diamond_net_meets_at_its_knots_and_repeats():
-    uv = lattice._zigzags(8, 6, 0.0, 4)
+    uv = sheets.zigzags(8, 6, 0.0, 4)
     knots = uv[:, ::4]  # [8, 7, 2]
     for j in range(7):
         for i in range(7):
@@ -179,7 +184,7 @@ def test_a_diamond_net_meets_at_its_knots_and_repeats():
 
 
 def test_hexagons_run_together_for_their_dwell():
-    uv = lattice._zigzags(6, 4, 0.4, 50)
+    uv = sheets.zigzags(6, 4, 0.4, 50)
     together = np.abs(uv[1:, :, 0] - uv[:-1, :, 0]) < 1e-9
     assert together.mean() == pytest.approx(0.4 / 2, abs=0.02)
 
@@ -187,17 +192,17 @@ def test_hexagons_run_together_for_their_dwell():
 def test_a_torn_sheet_has_nothing_in_its_holes_and_an_intact_one_is_whole():
     factors = drawn(lattice, 5, pattern="welded", form="flat", torn=True, irregular=0.0, cells=20)
     rng = np.random.default_rng(7)
-    sheet = lattice._sheet(rng, factors)
-    uv = lattice._rows(20, 41, True)
+    sheet = sheets.make_sheet(rng, factors)
+    uv = sheets.straight_rows(20, 41, True)
     kept = sheet.keep(uv)
     assert 0.2 < kept.mean() < 0.999
     torn, whole = (
-        lattice._wire(s, uv, 0.0, 0.01, 6)
-        for s in (sheet, lattice.Sheet(sheet.place, lambda p: np.ones(p.shape[:-1], bool)))
+        sheets.lay_wires(s, uv, 0.0, 0.01, 6)
+        for s in (sheet, sheets.Sheet(sheet.place, lambda p: np.ones(p.shape[:-1], bool)))
     )
     rings = np.concatenate([kept[:, :1], kept, kept[:, -1:]], 1).repeat(7, 1).ravel()
     assert rings[torn.faces].all() and len(torn.faces) < len(whole.faces)
-    strands = lattice._pieces(sheet.place(uv, 0.0), kept, 0.01, np.ones(3))
+    strands = sheets.cut_strands(sheet.place(uv, 0.0), kept, 0.01, np.ones(3))
     lost = cKDTree(sheet.place(uv[~kept], 0.0))
     assert lost.query(strands.points.reshape(-1, 3))[0].min() > 1e-4
 
@@ -206,7 +211,7 @@ def test_pieces_of_yarn_join_to_one_spline():
     """Where a piece ends the next begins, in position and direction (a uniform cubic B-spline's)."""
     t = np.linspace(0, 3, 53)
     path = np.stack([np.cos(t), np.sin(t), t], 1)[None]
-    pieces = lattice._pieces(path, np.ones((1, 53), bool), 0.01, np.ones(3)).points
+    pieces = sheets.cut_strands(path, np.ones((1, 53), bool), 0.01, np.ones(3)).points
     ends = (pieces[:-1, -3] + 4 * pieces[:-1, -2] + pieces[:-1, -1]) / 6
     starts = (pieces[1:, 0] + 4 * pieces[1:, 1] + pieces[1:, 2]) / 6
     assert np.abs(ends - starts).max() < 1e-5
@@ -215,7 +220,7 @@ def test_pieces_of_yarn_join_to_one_spline():
 
 
 def test_knitted_rows_are_periodic_and_pass_through_one_another():
-    uv, w = lattice._stitches(12, 9, 0.02)
+    uv, w = textiles._stitches(12, 9, 0.02)
     assert uv[:, 14:] - uv[:, :-14] == pytest.approx(np.broadcast_to((2 / 12, 0), uv[:, 14:].shape))
     assert w[:, 14:] == pytest.approx(w[:, :-14], abs=1e-9)
     assert uv[1:] - uv[:-1] == pytest.approx(np.broadcast_to((0, 2 / 9), uv[1:].shape))
@@ -238,7 +243,7 @@ def test_wires_have_the_drawn_radius():
 
 
 def test_a_wheel_has_its_spokes_between_hub_and_rim():
-    parts = wires._wheel_at(np.random.default_rng(2), 0.01, 1.0, (0, 0, 0), True)
+    parts = wheels._wheel_at(np.random.default_rng(2), 0.01, 1.0, (0, 0, 0), True)
     spokes = parts["spokes"][0].vertices.reshape(-1, 4, 7, 3)[:, 1:3, :6].mean(2)  # middles of both ends
     assert len(spokes) in (16, 20, 24, 28, 32, 36)
     radius = np.linalg.norm(spokes[..., [0, 2]], axis=-1)
@@ -262,21 +267,21 @@ def test_leaves_start_at_their_stalk_and_stalks_at_a_stem():
     for seed in range(4):
         rng = np.random.default_rng(seed)
         factors = drawn(foliage, seed, plant="vine", leaf=("heart", "round", "ovate", "linear")[seed])
-        plant = foliage._vine(rng, factors)
+        plant = potted.vine(rng, factors)
         skin = cKDTree(np.concatenate([m.vertices for m in plant.stems]))
         stalks = plant.stems[-1].vertices.reshape(-1, 4, 5, 3)
         twigs = cKDTree(np.concatenate([m.vertices for m in plant.stems[:-1]]))
         assert twigs.query(stalks[:, 0, 0])[0].max() < 0.06  # between two rings of a stem
         blades = plant.leaves[0]
         kind = factors["leaf"] if factors["leaf"] != "linear" else "heart"
-        size = len(blades.vertices) // (len(blades.faces) // len(foliage.leaf(rng, kind, 0.5, False).faces))
+        size = len(blades.vertices) // (len(blades.faces) // len(leaves.leaf(rng, kind, 0.5, False).faces))
         feet = blades.vertices.reshape(-1, size, 3)[:, 1]  # the middle of the first row
         assert skin.query(feet)[0].max() < 1e-6
 
 
 def test_a_leaf_starts_at_the_origin_and_keeps_its_outline_when_it_curls():
     for kind, _ in foliage.Factors().leaf:
-        flat, curled = (foliage.leaf(np.random.default_rng(3), kind, curl, True) for curl in (0.0, 1.5))
+        flat, curled = (leaves.leaf(np.random.default_rng(3), kind, curl, True) for curl in (0.0, 1.5))
         assert np.linalg.norm(flat.vertices, axis=1).min() == pytest.approx(0, abs=1e-12)
         assert np.linalg.norm(curled.vertices, axis=1).min() == pytest.approx(0, abs=1e-12)
         assert np.array_equal(flat.faces, curled.faces)
@@ -287,7 +292,7 @@ def test_a_leaf_starts_at_the_origin_and_keeps_its_outline_when_it_curls():
 
 def test_leaf_textures_follow_the_season():
     def mean(season):
-        return np.mean([foliage.leaf_texture(np.random.default_rng(k), season).mean((0, 1)) for k in range(6)], 0)
+        return np.mean([leaves.leaf_texture(np.random.default_rng(k), season).mean((0, 1)) for k in range(6)], 0)
 
     green, autumn, silver = mean("green"), mean("autumn"), mean("silver")
     assert green[1] > 1.3 * green[0] and green[1] > 1.3 * green[2]

@@ -516,7 +516,7 @@ def test_photos_come_in_where_the_recipe_says(tmp_path):
 
 def test_sets_that_cannot_be_recombined_are_refused(tmp_path):
     folder = write_set(tmp_path / "set")
-    with pytest.raises(ValueError, match="photo is 0, so photos would never be seen; give it a share"):
+    with pytest.raises(ValueError, match="photo is 0, so photos would never be used; set it above 0"):
         Recomposer(folder, photos=[str(tmp_path)])
     wanting = write_set(tmp_path / "wanting", "recompose: {photo: 1}")
     with pytest.raises(ValueError, match="photo is 1, but there are no photos; name some"):
@@ -555,13 +555,13 @@ def test_sets_that_cannot_be_recombined_are_refused(tmp_path):
     recipe = damaged / "recipe.yaml"
     for content, words in ((b"recompose: {", "damaged"), (b"", "damaged"), (b"\xff\xfe", "damaged")):
         recipe.write_bytes(content)
-        with pytest.raises(ValueError, match=rf"recipe\.yaml: {words} .*put the recipe"):
+        with pytest.raises(ValueError, match=rf"recipe\.yaml: {words} .*restore the recipe"):
             Recomposer(damaged)
     recipe.write_text("recompose: {photo: 1}\nphotos: here")
     with pytest.raises(ValueError, match=r"recipe\.yaml: photos: 'here' is not a list"):
         Recomposer(damaged)
     recipe.unlink()
-    with pytest.raises(FileNotFoundError, match=r"recipe\.yaml: missing; put the recipe"):
+    with pytest.raises(FileNotFoundError, match=r"recipe\.yaml: missing; restore the recipe"):
         Recomposer(damaged)
     empty = write_set(tmp_path / "empty")
     (empty / "metadata.jsonl").unlink()

@@ -453,14 +453,14 @@ def test_distractors_are_single_sharp_and_alone():
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        ("target: mattes", "target: 'mattes' is none of alpha, mask, classes"),
-        ("compositing: memory", "compositing: 'memory' is none of disk, on_the_fly"),
+        ("target: mattes", "target: 'mattes' is not one of alpha, mask, classes"),
+        ("compositing: memory", "compositing: 'memory' is not one of disk, on_the_fly"),
         ("compositing: on_the_fly, arrangement: {in_scene: 0.5}", "arrangement.in_scene: 0.5 needs compositing: disk"),
-        ("compositing: on_the_fly, composites_per_foreground: 3", "composites_per_foreground is for compositing: disk"),
+        ("compositing: on_the_fly, composites_per_foreground: 3", "composites_per_foreground needs compositing: disk"),
         ("background: {kind: {photo: 1}}", "there are no photos; give photos: \\[FOLDER\\]"),
         ("lights: {sky: {environment: 1}}", "give environments: \\[FOLDER\\]"),
         ("lights: {sky: {environment: 1}}, environments: [nowhere]", "no folder 'nowhere'"),
-        ("photos: folder", "'folder' is not a list of words"),
+        ("photos: folder", "'folder' is not a list of names"),
         ("arrangement: {subject: [1, 2]}", "unknown key 'subject'; did you mean 'subjects'"),
         ("camera: {defocus: [0.3, 0.1]}", "impossible range \\[0.3, 0.1\\]"),
         ("capture: {jpeg: 2}", "capture.jpeg: 2 is out of range"),

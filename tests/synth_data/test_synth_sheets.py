@@ -435,7 +435,7 @@ def test_a_bad_folder_is_named_when_the_recipe_is_read(folder, tmp_path):
         assert str(error.value).startswith("x.yaml: own_meshes: folder: ") and "\n" not in str(error.value)
         return str(error.value)
 
-    assert "names no folder" in refused("", ValueError)
+    assert "is empty" in refused("", ValueError)
     assert "nothing at" in refused(tmp_path / "missing", FileNotFoundError)
     assert "no .obj or .ply file" in refused(folder, ValueError)
     (folder / "note.txt").write_text("x")
@@ -446,6 +446,6 @@ def test_a_bad_folder_is_named_when_the_recipe_is_read(folder, tmp_path):
     table = read_table(own_meshes.Factors, {"folder": str(folder)}, "x.yaml")
     own_meshes.check(table, "x.yaml: own_meshes")
     assert draw(np.random.default_rng(0), table)["folder"] == str(folder)
-    with pytest.raises(ValueError, match="x.yaml: own_meshes: folder: '' names no folder"):
+    with pytest.raises(ValueError, match="x.yaml: own_meshes: folder: is empty"):
         parse_recipe("{name: x, families: {own_meshes: 1}}", "x.yaml")
     parse_recipe("{name: x, families: {own_meshes: 0, cloth: 1}}", "x.yaml")  # not used, not asked for

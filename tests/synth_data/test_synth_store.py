@@ -18,6 +18,8 @@ from PIL import Image
 from synth_data import export as exporting
 from synth_data import inspection, store, workers
 from synth_data.__main__ import main
+from synth_data.drawing import contact_sheet
+from synth_data.errors import RenderError
 from synth_data.recipe import parse_recipe
 from synth_data.store import (
     Layers,
@@ -180,7 +182,7 @@ def test_an_unfit_foreground_file_is_named(tmp_path):
     whole = (folder / row["file_name"]).read_bytes()
     for content in (b"", b"no picture", whole[:200], whole[: len(whole) // 2]):
         (folder / row["file_name"]).write_bytes(content)
-        with pytest.raises(ValueError, match=r"000137\.exr: not a whole foreground file"):
+        with pytest.raises(ValueError, match=r"000137\.exr: not a complete foreground file"):
             read_layers(folder, row)
 
 
@@ -256,7 +258,7 @@ def test_join_refuses_what_is_not_one_rendering(render, sets, tmp_path, capsys):
     assert "not finished" in refused(first, second)
     (second / workers.JOURNAL).unlink()
     shutil.copy(second / "alpha" / "000006.png", second / "alpha" / "000005.png")
-    assert "different samples 5" in refused(first, second)
+    assert "differ in sample 5" in refused(first, second)
     assert run("join", first, "--output", joined, "--partial") == 0
     assert sorted(read_metadata(joined)) == [0, 1, 2, 5, 6, 7, 8, 10, 11]
     assert run("join", mine, "--output", joined) == 0  # and the rest later
@@ -436,7 +438,7 @@ def test_a_line_ends_only_where_a_row_does(tmp_path):
         ({"seed": 1, "size": "24", "variant": "scalar_rgb"}, "size: '24'"),
         ({"seed": 1, "size": 24, "variant": "scalar_rgb", "target": "masks"}, "target: 'masks'"),
         ({"seed": 1, "size": 24, "variant": "scalar_rgb", "inputs": 3}, "inputs: 3"),
-        ([], "not what render writes"),
+        ([], "not written by `sdseg render`"),
     ],
 )
 def test_settings_that_lack_a_key_are_refused(change, words, sets, tmp_path, render, capsys):
@@ -449,7 +451,7 @@ def test_settings_that_lack_a_key_are_refused(change, words, sets, tmp_path, ren
     ):
         assert run(*command) == 2
         error = one_error(capsys)
-        assert "render.json: not what render writes" in error and words in error and "render again" in error
+        assert "render.json: not written by `sdseg render`" in error and words in error and "render again" in error
     assert render("mask", folder, "--count", 1) == 2
     assert words in one_error(capsys)
 
@@ -467,13 +469,13 @@ def test_a_lost_or_damaged_recipe_is_named_with_the_remedy(content, words, sets,
     for first, second in ((folder, sets["mask"]), (sets["mask"], folder)):
         assert run("join", first, second, "--output", tmp_path / "joined") == 2
         error = one_error(capsys)
-        assert f"{folder / 'recipe.yaml'}: {words}" in error and "put the recipe" in error
+        assert f"{folder / 'recipe.yaml'}: {words}" in error and "restore the recipe" in error
     assert run("rerender", folder, "--row", 0) == 2
     error = one_error(capsys)
-    assert f"{folder / 'recipe.yaml'}: {words}" in error and "put the recipe" in error
+    assert f"{folder / 'recipe.yaml'}: {words}" in error and "restore the recipe" in error
     assert render("mask", folder, "--count", 1) == 2
     error = one_error(capsys)
-    assert f"{folder / 'recipe.yaml'}: {words}" in error and "put the recipe" in error
+    assert f"{folder / 'recipe.yaml'}: {words}" in error and "restore the recipe" in error
     assert not (tmp_path / "joined").exists()
 
 
@@ -509,7 +511,7 @@ def test_input_that_cannot_be_read_is_no_reason_to_try_again(kind, tmp_path, cap
 
 def test_what_is_said_after_an_error_is_a_sentence_of_its_own(monkeypatch, recipes, tmp_path, capsys):
     def fail(*_):
-        raise RuntimeError(text)
+        raise RenderError(text)
 
     monkeypatch.setattr(workers, "render_dataset", fail)
     for text in ("the light went out", "The light went out."):
@@ -564,7 +566,7 @@ def test_a_full_disk_leaves_whole_samples(victim, render, sets, tmp_path, monkey
     assert render("classes", folder, "--count", COUNT) == 1
     kept = COUNT if victim == "metadata.jsonl" else 8 if victim == workers.JOURNAL else 6
     error = one_error(capsys)
-    assert all(word in error for word in (str(folder), "No space left", f"{kept} finished", "make room")), error
+    assert all(word in error for word in (str(folder), "No space left", f"{kept} finished", "free space")), error
     rows = read_metadata(folder)
     assert sorted(rows) == list(range(kept)) and not list(folder.rglob("*.part"))
     listed = {name for row in rows.values() for name in store.files_of(row).values()}
@@ -640,7 +642,7 @@ def test_figures_of_a_set_equal_a_slow_count(sets, tmp_path, capsys):
     assert sum(histogram["bins"]) == COUNT
     assert report["factors"]["arrangement.empty"]["counts"]["True"] == families.count("none")
     assert report["mattes"] == len({tuple(matte) for matte in mattes})
-    assert report["duplicates"] == [] and "all whole" in text and "solids.shape" in text
+    assert report["duplicates"] == [] and "all complete" in text and "solids.shape" in text
 
 
 def damage(folder, what):
@@ -653,13 +655,13 @@ def damage(folder, what):
     if what in ("truncated", "empty", "background"):
         broken = folder / row["background_file_name"] if what == "background" else first
         broken.write_bytes(b"" if what == "empty" else broken.read_bytes()[: broken.stat().st_size // 2])
-        return "not a whole"
+        return "not a complete"
     if what == "size":
         Image.fromarray(np.zeros((SIZE, SIZE + 1, 3), np.uint8)).save(first)
         return f"{SIZE + 1} x {SIZE} pixels"
     if what == "kind":
         Image.fromarray(np.zeros((SIZE, SIZE), np.uint8)).save(alpha)
-        return "kind L, not I;16"
+        return "mode L, not I;16"
     if what == "matte":
         Image.fromarray(65535 - np.asarray(Image.open(alpha))).save(alpha)
         return "its row says"
@@ -679,7 +681,7 @@ def damage(folder, what):
         alpha = layers.alpha.copy()
         alpha[0, 0] = 1.01 if what == "range" else np.nan
         write_layers(folder, Layers(layers.colour, alpha, layers.instances, layers.background, layers.meta))
-        return "leaves [0, 1]" if what == "range" else "not finite"
+        return "outside [0, 1]" if what == "range" else "not finite"
     path = folder / "metadata.jsonl"
     lines = path.read_text().splitlines(keepends=True)
     lines[1] = lines[1][:60] + "\n"
@@ -711,7 +713,7 @@ def test_what_is_not_a_set_is_refused(tmp_path, capsys):
     assert "no render.json" in one_error(capsys)
     (tmp_path / "render.json").write_text("{")
     assert run("inspect", tmp_path) == 2
-    assert "not what render writes" in one_error(capsys)
+    assert "not written by `sdseg render`" in one_error(capsys)
     assert run("inspect", tmp_path, "--sheet", "sheet.jpg") == 2
     assert "--sheet" in one_error(capsys)
 
@@ -754,7 +756,8 @@ def test_the_sheet_shows_the_set(sets, tmp_path):
     assert run("inspect", sets["classes"], "--sheet", tmp_path / "sheet.png") == 0
     rows = read_metadata(sets["classes"])
     drawn = np.asarray(Image.open(tmp_path / "sheet.png"))
-    assert np.array_equal(drawn, store.contact_sheet([read_pair(sets["classes"], rows[k]) for k in range(COUNT)]))
+    pairs = [read_pair(sets["classes"], rows[k]) for k in range(COUNT)]
+    assert np.array_equal(drawn, contact_sheet([(pair.image, pair.alpha) for pair in pairs]))
     assert run("inspect", sets["layers"], "--sheet", tmp_path / "layers.png") == 0
     drawn, layers = (
         np.asarray(Image.open(tmp_path / "layers.png")),
@@ -932,7 +935,7 @@ def test_push_to_hub_creates_then_uploads(sets, tmp_path, monkeypatch, capsys):
 
 
 def test_commands_answer_before_anything_heavy_is_imported():
-    code = "import sys, synth_data.__main__ as m; m._parser().format_help(); print(*sys.modules)"
+    code = "import sys, synth_data.__main__ as m; m._parser('sdseg').format_help(); print(*sys.modules)"
     loaded = set(subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True).stdout.split())
     assert "argparse" in loaded and not loaded & {"numpy", "yaml", "mitsuba", "datasets", "torch"}
 

@@ -11,7 +11,6 @@ from synth_data.subjects.meshes import ball, scatter
 from synth_data.subjects.strands import (
     clumped,
     coiled,
-    knots,
     lengths,
     nearest,
     samples_for,
@@ -22,6 +21,11 @@ from synth_data.subjects.strands import (
 )
 
 FAMILIES = {"fur": fur, "hair": hair, "feathers": feathers}
+
+
+def knots(points):
+    """The points of the splines with control points [N, K, 3] at their knots: [N, K - 2, 3], ends included."""
+    return (points[:, :-2] + 4 * points[:, 1:-1] + points[:, 2:]) / 6
 
 
 def build(family, seed, **factors):

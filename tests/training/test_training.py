@@ -324,7 +324,7 @@ def test_stream_depends_on_position_alone(pairs):
 
 def test_fitting_keeps_image_and_alpha_together():
     """Where the picture is its own matte in grey, crop, mirror and resize must treat both alike."""
-    from sdseg.data import Augmentation, draw_generator, fit_pair, latent_valid
+    from sdseg.data.augmentation import Augmentation, draw_generator, fit_pair, latent_valid
 
     rng = np.random.default_rng(0)
     alpha = np.kron(rng.random((8, 12)), np.ones((10, 10))).astype(np.float32)

@@ -1,17 +1,16 @@
-"""Benchmark sets by name: what they are, where to get them, and readers of their true on-disk layouts.
+"""Benchmark sets by name: what they are, where to get them, and readers of their original on-disk layouts.
 
     benchmark_set = open_set("aim-500", Path("data/AIM-500"))
     for item in benchmark_set.items:
         image, truth = benchmark_set.read_image(item), benchmark_set.read_truth(item)
 
-`python -m sdseg.evaluation.benchmark_sets list | show NAME | check NAME DIR | export NAME DIR --output DIR`. Nothing is
-downloaded: most sets ask for an agreement, and `show` tells where.
+`sdseg sets list | show NAME | check NAME DIR | export NAME DIR --output DIR`. Nothing is downloaded: most sets require
+an agreement, and `show` prints where to get them.
 """
 
-import difflib
 from pathlib import Path
 
-from sdseg.errors import MissingFile, UserError, one_line
+from sdseg.errors import MissingFile, UserError, did_you_mean, one_line
 from sdseg.evaluation.benchmark_sets.class_tables import identity_table
 from sdseg.evaluation.benchmark_sets.descriptions import SETS, Description
 from sdseg.evaluation.benchmark_sets.items import VOID, BenchmarkSet, Item, Kind, read_mask, read_matte
@@ -32,21 +31,26 @@ __all__ = [
 
 
 def describe(name: str) -> Description:
-    """The set of that name. Raises UserError, with the nearest names, for an unknown one."""
+    """The set of that name. Raises UserError, with the nearest name, for an unknown one."""
     if name not in SETS:
-        near = difflib.get_close_matches(name.lower(), SETS, n=3, cutoff=0.4)
-        meant = f"did you mean {' or '.join(near)}?" if near else f"choose among {', '.join(SETS)}"
-        raise UserError(f"unknown data set {name!r}; {meant}")
+        hint = did_you_mean(name.lower(), SETS, cutoff=0.4) or f"; choose among {', '.join(SETS)}"
+        raise UserError(f"unknown data set {name!r}{hint}")
     return SETS[name]
 
 
 def open_set(name: str, folder: str | Path, split: str | None = None) -> BenchmarkSet:
-    """Opens a set that lies in `folder` as its authors publish it; see `SETS[name].layout`.
+    """Opens a set that lies in `folder` in the layout its authors publish, `SETS[name].layout`.
 
-    `split`: one of `SETS[name].splits`, by default the first. Files are looked for, not decoded (idx files are).
-    Raises UserError for an unknown name or split and for two pictures of one name, UserError for a folder
-    that is not laid out so (the message shows the layout and what was missing), ImageError for damaged idx files,
-    ModuleNotFoundError for BraTS without nibabel.
+    Files are located but not decoded, except idx files.
+
+    Args:
+        split: one of `SETS[name].splits`, by default the first.
+
+    Raises:
+        UserError: an unknown name or split, two pictures of the same name, or a folder with another layout (the
+            message shows the layout and what is missing).
+        ImageError: a damaged idx file.
+        MissingPackage: BraTS without nibabel.
     """
     from sdseg.evaluation.benchmark_sets.readers import OPENERS
 
@@ -69,11 +73,15 @@ def open_set(name: str, folder: str | Path, split: str | None = None) -> Benchma
 def folder_pair(
     images: str | Path, truths: str | Path, kind: Kind = "matte", trimaps: str | Path | None = None
 ) -> BenchmarkSet:
-    """Any folder of photos and one of truths of the same relative names (extensions may differ).
+    """A folder of photos and one of truths with the same relative names (extensions may differ).
 
-    `truths`: mattes, masks (foreground at half the range and above), or label maps (ids as stored, 255 void; palette
-    PNGs by index). Both may be one folder, with JPEG photos beside PNG truths. Raises UserError where a
-    folder or a partner is missing, UserError for two pictures of one name and an unknown kind.
+    Args:
+        images: photos. It may be the folder of truths too, with JPEG photos beside PNG truths.
+        truths: mattes, masks (foreground at half the range and above), or label maps (ids as stored, 255 void; palette
+            PNGs by index).
+
+    Raises:
+        UserError: a folder or a file's partner is missing, two pictures have the same name, or `kind` is unknown.
     """
     readers = {"matte": read_matte, "binary": read_mask, "classes": label_reader(identity_table(255))}
     if kind not in readers:
@@ -95,8 +103,8 @@ def folder_pair(
 def export_images(benchmark_set: BenchmarkSet, folder: str | Path) -> None:
     """Writes every picture as `folder/<name>.png`, for methods that read folders.
 
-    Their predictions then have the names that the set's truths are looked up by. Sets that compose or decode their
-    pictures need it, and so do lists within a larger folder of photos. Raises ImageError for a damaged file.
+    Their predictions then have the names by which truths are looked up. It is needed for sets that compose or decode
+    their pictures, and for lists of some photos of a folder. Raises ImageError for a damaged file.
     """
     from tqdm import tqdm
 

@@ -1,9 +1,9 @@
 """Lists, describes, checks and exports benchmark sets.
 
-python -m sdseg.evaluation.benchmark_sets list
-python -m sdseg.evaluation.benchmark_sets show aim-500
-python -m sdseg.evaluation.benchmark_sets check aim-500 DIR [--split SPLIT]
-python -m sdseg.evaluation.benchmark_sets export composition-1k DIR --output DIR [--split SPLIT]
+sdseg sets list
+sdseg sets show aim-500
+sdseg sets check aim-500 DIR [--split SPLIT]
+sdseg sets export composition-1k DIR --output DIR [--split SPLIT]
 """
 
 import argparse
@@ -19,7 +19,7 @@ from sdseg.imaging import ImageError
 
 
 def print_list() -> None:
-    """One line a set."""
+    """Prints a line for each set."""
     for name, description in SETS.items():
         split, pictures = next(iter(description.splits.items()))
         count = "?" if pictures is None else pictures
@@ -27,7 +27,7 @@ def print_list() -> None:
 
 
 def print_description(name: str) -> None:
-    """All that is known of one set."""
+    """Prints everything known about one set."""
     description = describe(name)
     splits = ", ".join(f"{split} ({'?' if count is None else count})" for split, count in description.splits.items())
     print(f"{name}: {description.title}\n")
@@ -43,13 +43,14 @@ def print_description(name: str) -> None:
 
 
 def check(benchmark_set: BenchmarkSet) -> str:
-    """Reads every picture, truth and trimap of a set; returns what it found, in one line.
+    """Reads every picture, truth and trimap of a set; returns a summary in one line.
 
-    Raises ImageError for files that cannot be read, or whose sizes differ.
+    Raises:
+        ImageError: a file cannot be read, or sizes differ.
     """
     from tqdm import tqdm
 
-    sizes, found, trimaps = set(), set(), 0
+    sizes, classes, trimaps = set(), set(), 0
     for item in tqdm(benchmark_set.items, desc=benchmark_set.name, unit="picture", disable=None):
         shape = benchmark_set.read_image(item).shape[:2]
         truth, trimap = benchmark_set.read_truth(item), benchmark_set.read_trimap(item)
@@ -62,26 +63,26 @@ def check(benchmark_set: BenchmarkSet) -> str:
         sizes.add((shape[1], shape[0]))
         trimaps += trimap is not None
         if benchmark_set.kind == "classes":
-            found |= set(np.unique(truth).tolist()) - {VOID}
+            classes |= set(np.unique(truth).tolist()) - {VOID}
     (w0, h0), (w1, h1) = min(sizes), max(sizes)
     line = f"{len(benchmark_set.items)} pictures, {w0}x{h0}" + (f" to {w1}x{h1}" if len(sizes) > 1 else "")
     if benchmark_set.classes is not None:
-        line += f", {len(found)} of {len(benchmark_set.classes)} classes occur"
+        line += f", {len(classes)} of {len(benchmark_set.classes)} classes occur"
     return line + f", {trimaps or 'no'} trimaps"
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = Parser(prog="sdseg sets", description=__doc__.split("\n")[0])
+    parser = Parser(prog="sdseg sets", description="List, describe, check and export benchmark sets.")
     commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser("list", help="every set: kind, pictures, title")
+    commands.add_parser("list", help="all sets: kind, number of pictures, title")
     show = commands.add_parser("show", help="one set: layout, licence, where to get it, citation")
-    checking = commands.add_parser("check", help="read every file of a set that lies in DIR")
-    export = commands.add_parser("export", help="write its pictures as PNG, named as predictions are looked up")
+    checking = commands.add_parser("check", help="read every file of the set in DIR")
+    export = commands.add_parser("export", help="write its pictures as PNG, under the names that predictions must have")
     for command in (show, checking, export):
         command.add_argument("name", metavar="NAME")
     for command in (checking, export):
         command.add_argument("folder", metavar="DIR", type=Path)
-        command.add_argument("--split", metavar="SPLIT", help="default: the first that `show` lists")
+        command.add_argument("--split", metavar="SPLIT", help="default: the first one shown by `show`")
     export.add_argument("--output", metavar="DIR", type=Path, required=True)
     arguments = parser.parse_args(argv)
     return reported(lambda: run(arguments))

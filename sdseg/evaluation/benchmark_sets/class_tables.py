@@ -1,6 +1,6 @@
-"""Classes by set, and how the values in label files become class ids.
+"""The classes of each set, and tables from values in label files to class ids.
 
-A table is int16 [256]: value in the file -> class id, VOID, or UNKNOWN for values that a sound file never has.
+A table is int16 [256]: value in the file -> class id, VOID, or UNKNOWN for values that a valid file never has.
 """
 
 import numpy as np
@@ -55,7 +55,7 @@ _STUFF = [  # values 91 … 181
 ]  # fmt: skip
 COCO_STUFF_TABLE = label_table(
     {value: label for first, last, label in _THINGS for value in range(first, last + 1)}
-    | {91 + place: label for place, label in enumerate(_STUFF)}
+    | {91 + index: label for index, label in enumerate(_STUFF)}
 )
 
 # The few-shot sets of Baranchuk et al. (2021), in the order of their labels.

@@ -1,4 +1,4 @@
-"""What each set is, how it lies on disk, under which terms, and where to get it. Nothing is ever downloaded here."""
+"""What each set is, its layout on disk, its terms, and where to get it. Nothing is downloaded here."""
 
 from dataclasses import dataclass
 
@@ -12,19 +12,19 @@ class Description:
     title: str
     kind: Kind
     layout: str
-    """the folder as its archive unpacks, `DIR` being what is handed to `open_set`"""
+    """the folder as its archive unpacks; `DIR` is the folder given to `open_set`"""
     licence: str
     how_to_get: str
     splits: dict[str, int | None]
-    """name -> pictures as published (None: not told); the first is the default"""
+    """name -> number of pictures as published (None: unknown); the first is the default"""
     citation: str
 
 
 def _few_shot(name: str, title: str, licence: str, train: int, test: int, generated: bool = True) -> Description:
-    """A set of ddpm-segmentation; all lie in one archive."""
+    """A set of ddpm-segmentation, all of which are in one archive."""
     layout = f"""\
 DIR/{name}/
-  real/test/<name>.png|jpg, <name>.npy   square picture, and its labels beside it
+  real/test/<name>.png|jpg, <name>.npy   square picture, its labels beside it
   real/train/...
 """
     splits: dict[str, int | None] = {"test": test, "train": train}
@@ -44,7 +44,7 @@ DIR/{name}/
 
 _MNIST_LAYOUT = """\
 DIR/
-  t10k-images-idx3-ubyte.gz    plain files do as well, and t10k-images.idx3-ubyte, and DIR/MNIST/raw/
+  t10k-images-idx3-ubyte.gz    also unpacked, as t10k-images.idx3-ubyte, or in DIR/MNIST/raw/
   t10k-labels-idx1-ubyte.gz
   train-images-idx3-ubyte.gz   (split train)
   train-labels-idx1-ubyte.gz   (split train)
@@ -131,7 +131,7 @@ DIR/
         "matte",
         """\
 DIR/
-  Test_set/test_fg_names.txt                                50 foregrounds, one a line
+  Test_set/test_fg_names.txt                                50 foregrounds, one in each line
   Test_set/test_bg_names.txt                                1000 backgrounds, the next 20 for each foreground
   Test_set/Adobe-licensed images/fg/<foreground>.png
   Test_set/Adobe-licensed images/alpha/<foreground>.png

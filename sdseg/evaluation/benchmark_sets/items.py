@@ -1,4 +1,4 @@
-"""What every benchmark set looks like once it is open: pictures with names, and functions that read them."""
+"""An open benchmark set: pictures with names, and functions that read them."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ import numpy as np
 
 from sdseg.imaging import read_alpha, read_image
 
-VOID = -1  # class of pixels that no figure counts
+VOID = -1  # class of pixels that are not judged
 Kind = Literal["matte", "binary", "classes"]
 
 
@@ -18,15 +18,15 @@ class Item:
     """One picture of a set."""
 
     name: str
-    """posix, relative, without extension: its prediction lies at <output>/<name>.png"""
+    """posix, relative, without extension: its prediction is <output>/<name>.png"""
     image: Path | None
-    """the photo; None where the set does not hold it as a file that shows it (composites, idx files, volumes)"""
+    """the photo; None where no file of the set shows it (composites, idx files, volumes)"""
     truth: Path | None = None
     trimap: Path | None = None
     sources: tuple[Path, ...] = ()
-    """files that the picture is made of where `image` is None"""
+    """files that the picture is made from where `image` is None"""
     index: int | None = None
-    """place within the source: a digit's, a slice's, a composite's"""
+    """of a digit, slice or composite within its source"""
 
 
 def read_photo(item: Item) -> np.ndarray:
@@ -46,13 +46,13 @@ def read_mask(item: Item) -> np.ndarray:
 
 @dataclass(frozen=True)
 class BenchmarkSet:
-    """A set that lies on disk. `read_*` decode one picture at a time; nothing is kept."""
+    """A set on disk. The `read_*` methods decode one picture at a time; nothing is cached."""
 
     name: str
     kind: Kind
     items: list[Item]
     classes: dict[int, str] | None = None
-    """kind classes: id -> name, ids 0 … n − 1; None for a folder pair, which does not tell"""
+    """kind classes: id -> name, ids 0 … n − 1; None for a folder pair, which has no names"""
     split: str | None = None
     image_reader: Callable[[Item], np.ndarray] = read_photo
     truth_reader: Callable[[Item], np.ndarray] = read_matte
@@ -62,14 +62,14 @@ class BenchmarkSet:
         return self.image_reader(item)
 
     def read_truth(self, item: Item) -> np.ndarray:
-        """float32 [H, W] in [0, 1] (matte; binary: 0 and 1), or int32 [H, W] of class ids and VOID.
+        """float32 [H, W] in [0, 1] (binary: 0 or 1), or for kind classes int32 [H, W] of ids and VOID.
 
         Raises ImageError for files that cannot be read and for labels that the set does not have.
         """
         return self.truth_reader(item)
 
     def read_trimap(self, item: Item) -> np.ndarray | None:
-        """uint8 [H, W]: 0 background, 255 subject, 128 whatever the file holds between; None without a trimap."""
+        """uint8 [H, W]: 0 background, 255 subject, 128 any value between; None without a trimap."""
         if item.trimap is None:
             return None
         trimap = read_alpha(item.trimap)

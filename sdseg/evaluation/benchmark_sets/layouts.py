@@ -1,4 +1,4 @@
-"""Finding pictures and their truths in folders: by name beside each other, or by a list."""
+"""Finds pictures and their truths in folders, by name or by a list."""
 
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -12,7 +12,7 @@ from sdseg.imaging import ImageError, list_images, read_label_file
 
 
 class Missing(Exception):
-    """Something that a layout needs is not there; the message says what, relative to the set's folder."""
+    """A part of a layout is missing; the message names it, relative to the set's folder."""
 
 
 def find_folder(root: Path, candidates: Sequence[str]) -> Path:
@@ -40,9 +40,9 @@ def pictures(folder: Path) -> list[Path]:
 
 
 def by_name(paths: Iterable[Path], folder: Path, strip: str = "") -> dict[str, Path]:
-    """Files beneath a folder by relative name without extension and without the ending `strip`.
+    """Files beneath a folder by relative name, without extension and without the suffix `strip`.
 
-    Files that do not end so are left out. Raises UserError where two have one name (a.jpg beside a.png).
+    Files without that suffix are left out. Raises UserError where two have the same name (a.jpg beside a.png).
     """
     named: dict[str, Path] = {}
     for path in paths:
@@ -57,16 +57,16 @@ def by_name(paths: Iterable[Path], folder: Path, strip: str = "") -> dict[str, P
 
 
 def need(names: Iterable[str], files: dict[str, Path], what: str) -> None:
-    """Raises Missing unless there is a file for every name."""
+    """Raises Missing unless every name has a file."""
     if missing := [name for name in names if name not in files]:
         listed = ", ".join(missing[:3]) + (f" and {len(missing) - 3} more" if len(missing) > 3 else "")
         raise Missing(f"{what} of {listed} {'is' if len(missing) == 1 else 'are'} missing")
 
 
 def pair_folders(images: Path, truths: Path, trimaps: Path | None = None) -> list[Item]:
-    """Photos and truths (and trimaps) of the same names in folders of their own; every one needs its partner.
+    """Photos, truths and trimaps of the same names in separate folders; every file needs its partners.
 
-    Photos and truths may lie in one folder: then photos are the JPEG files, truths the PNG files.
+    Photos and truths may lie in the same folder: then photos are the JPEG files and truths the PNG files.
     """
     photos, masks = pictures(images), pictures(truths)
     if images == truths:
@@ -85,7 +85,7 @@ def pair_folders(images: Path, truths: Path, trimaps: Path | None = None) -> lis
 
 
 def read_list(path: Path) -> list[str]:
-    """Lines of a list file, blank ones left out; any line ends (the lists were written on many systems)."""
+    """The lines of a list file that are not blank, whatever their line ends."""
     lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
     if not any(lines):
         raise Missing(f"the list {path.name} is empty")
@@ -93,7 +93,7 @@ def read_list(path: Path) -> list[str]:
 
 
 def map_labels(labels: np.ndarray, table: np.ndarray, path: Path) -> np.ndarray:
-    """Values of a label file -> class ids, int32 [H, W]. Raises ImageError for values that the table does not know."""
+    """Values of a label file -> class ids, int32 [H, W]. Raises ImageError for values that are not in the table."""
     outside = (labels < 0) | (labels >= len(table))
     ids = table[np.where(outside, 0, labels)].astype(np.int32)
     if (unknown := outside | (ids == UNKNOWN)).any():
@@ -102,5 +102,5 @@ def map_labels(labels: np.ndarray, table: np.ndarray, path: Path) -> np.ndarray:
 
 
 def label_reader(table: np.ndarray) -> Callable[[Item], np.ndarray]:
-    """Reads an item's label file and maps it."""
+    """A function that reads an item's label file and maps its values to class ids."""
     return lambda item: map_labels(read_label_file(item.truth), table, item.truth)

@@ -1,4 +1,4 @@
-"""One function a set: folder and split -> BenchmarkSet. Each raises Missing where its layout is not there."""
+"""One function for each set: folder and split -> BenchmarkSet. Each raises Missing for another layout."""
 
 import math
 from collections.abc import Callable
@@ -48,8 +48,9 @@ def numbered(names: list[str]) -> dict[int, str]:
 def folders(kind: Kind, photos: dict[str, list[str]], truths: str, trimaps: str | None = None) -> Opener:
     """A set of photos and truths in sibling folders.
 
-    `photos`: split -> where its folder of photos may lie below the set's folder, most usual place first;
-    `truths` and `trimaps` name the folders beside it. Trimaps may be absent as a folder, not one by one.
+    Args:
+        photos: split -> where its folder of photos may lie below the set's folder, most usual first.
+        truths, trimaps: names of the folders beside it. The folder of trimaps may be missing, single trimaps may not.
     """
 
     def open_folders(name: str, folder: Path, split: str) -> BenchmarkSet:
@@ -86,8 +87,8 @@ def composition_1k(name: str, folder: Path, split: str) -> BenchmarkSet:
     root = find_folder(folder, below("Combined_Dataset", to="Test_set"))
     layers = find_folder(root, ["Adobe-licensed images"])
     parts = {part: find_folder(layers, [part]) for part in ("fg", "alpha", "trimaps")}
-    places = ["VOC2012/JPEGImages", "VOCdevkit/VOC2012/JPEGImages", "JPEGImages"]
-    backgrounds = find_folder(folder, places)
+    candidates = ["VOC2012/JPEGImages", "VOCdevkit/VOC2012/JPEGImages", "JPEGImages"]
+    backgrounds = find_folder(folder, candidates)
     foreground_names = read_list(find_file(root, ["test_fg_names.txt"]))
     background_names = read_list(find_file(root, ["test_bg_names.txt"]))
     if len(background_names) != BACKGROUNDS_EACH * len(foreground_names):
@@ -96,25 +97,24 @@ def composition_1k(name: str, folder: Path, split: str) -> BenchmarkSet:
             f"not {BACKGROUNDS_EACH} each"
         )
     items = []
-    for place, background in enumerate(background_names):
-        foreground = foreground_names[place // BACKGROUNDS_EACH]
-        stem = f"{Path(foreground).stem}_{place % BACKGROUNDS_EACH}"
+    for index, background in enumerate(background_names):
+        foreground = foreground_names[index // BACKGROUNDS_EACH]
+        stem = f"{Path(foreground).stem}_{index % BACKGROUNDS_EACH}"
         files = {part: parts[part] / foreground for part in ("fg", "alpha")}
         files |= {"trimaps": parts["trimaps"] / f"{stem}.png", "background": backgrounds / background}
         for part, path in files.items():
             if not path.is_file():
                 raise Missing(f"{path.name} in {path.parent.name}/ ({part}) is missing")
         sources = (files["fg"], files["background"])
-        items.append(Item(stem, None, files["alpha"], files["trimaps"], sources, place))
+        items.append(Item(stem, None, files["alpha"], files["trimaps"], sources, index))
     return BenchmarkSet(name, "matte", items, split=split, image_reader=read_composite)
 
 
 def read_composite(item: Item) -> np.ndarray:
-    """I = α F + (1 − α) B in 8-bit sRGB values, cut off to whole levels; uint8 [H, W, 3] at the foreground's size.
+    """I = α F + (1 − α) B in 8-bit sRGB values, truncated to whole levels; uint8 [H, W, 3] at the foreground's size.
 
-    As the data set's own script does it: a background that does not cover the foreground is enlarged until it
-    does (bicubic, Pillow), and its upper left part is taken. Layers are used as stored: what transparency or
-    profile a foreground's file has plays no part.
+    As in the data set's own script, a background that does not cover the foreground is enlarged until it does
+    (bicubic, Pillow), and its upper left part is taken. Transparency and profiles in a foreground's file are ignored.
     """
     from PIL import Image
 
@@ -125,10 +125,12 @@ def read_composite(item: Item) -> np.ndarray:
         size = (math.ceil(background.width * ratio), math.ceil(background.height * ratio))
         background = background.resize(size, Image.Resampling.BICUBIC)
     background = background.crop((0, 0, width, height))
-    # Single precision could turn a whole level into the one below when it is cut off.
+    # In single precision, truncation could turn a whole level into the one below.
     alpha = np.rint(read_alpha(item.truth).astype(np.float64) * 255)[..., None] / 255
     if alpha.shape[:2] != (height, width):
-        raise ImageError(f"{item.truth}: is not of the size of its foreground {item.sources[0]}; download both again")
+        raise ImageError(
+            f"{item.truth}: does not have the size of its foreground {item.sources[0]}; download both again"
+        )
     return (alpha * np.asarray(foreground) + (1 - alpha) * np.asarray(background)).astype(np.uint8)
 
 
@@ -151,8 +153,13 @@ def coco_stuff_27(name: str, folder: Path, split: str) -> BenchmarkSet:
     """The 2175 validation pictures that PiCIE, STEGO and DiffSeg are judged on, by their list."""
     photos = find_folder(folder, [f"{split}2017", f"images/{split}2017", f"dataset/images/{split}2017"])
     maps = "stuffthingmaps_trainval2017"
-    places = [f"annotations/{split}2017", f"{maps}/{split}2017", f"annotation_{split}2017", f"{split}2017_annotations"]
-    labels = find_folder(folder, [*places, f"dataset/annotations/{split}2017"])
+    candidates = [
+        f"annotations/{split}2017",
+        f"{maps}/{split}2017",
+        f"annotation_{split}2017",
+        f"{split}2017_annotations",
+    ]
+    labels = find_folder(folder, [*candidates, f"dataset/annotations/{split}2017"])
     chosen = "Coco164kFull_Stuff_Coarse_7.txt"
     names = read_list(find_file(folder, [chosen, f"curated/{split}2017/{chosen}"]))
     items = [Item(entry, photos / f"{entry}.jpg", labels / f"{entry}.png") for entry in names]
@@ -193,13 +200,13 @@ def few_shot(counts: dict[str, int | None]) -> Opener:
     """A set of ddpm-segmentation: square pictures with `.npy` labels beside them, the first `counts[split]`."""
 
     def open_few_shot(name: str, folder: Path, split: str) -> BenchmarkSet:
-        place = FEW_SHOT_FOLDERS[split]
-        root = find_folder(folder, [place, f"{name}/{place}", f"datasets/{name}/{place}"])
+        path = FEW_SHOT_FOLDERS[split]
+        root = find_folder(folder, [path, f"{name}/{path}", f"datasets/{name}/{path}"])
         names, table = FEW_SHOT[name]
         photos = by_name(pictures(root), root)
         chosen = dict(sorted(photos.items(), key=lambda entry: str(entry[1]))[: counts[split]])
         labels = {entry: path.with_suffix(".npy") for entry, path in chosen.items()}
-        need(chosen, {entry: path for entry, path in labels.items() if path.is_file()}, f"{place}/*.npy")
+        need(chosen, {entry: path for entry, path in labels.items() if path.is_file()}, f"{path}/*.npy")
         items = [Item(entry, None, labels[entry], sources=(path,)) for entry, path in chosen.items()]
         return BenchmarkSet(
             name,
@@ -215,12 +222,12 @@ def few_shot(counts: dict[str, int | None]) -> Opener:
 
 
 def read_few_shot_image(item: Item) -> np.ndarray:
-    """uint8 [256, 256, 3], reduced as the protocol does (bilinear, Pillow). Raises ImageError unless square."""
+    """uint8 [256, 256, 3], resized as in the protocol (bilinear, Pillow). Raises ImageError unless square."""
     from PIL import Image
 
     image = raw_picture(item.sources[0], "RGB")
     if image.width != image.height:
-        raise ImageError(f"{item.sources[0]}: is {image.width}x{image.height}; the set's pictures are square")
+        raise ImageError(f"{item.sources[0]}: is {image.width}x{image.height}, but the set's pictures are square")
     return np.array(image.resize((FEW_SHOT_SIZE, FEW_SHOT_SIZE), Image.Resampling.BILINEAR))
 
 
@@ -231,11 +238,9 @@ def read_npy_labels(item: Item, table: np.ndarray) -> np.ndarray:
     try:
         labels = np.load(item.truth, allow_pickle=False)
     except (OSError, ValueError) as error:
-        raise ImageError(
-            f"{item.truth}: is no array that can be read ({one_line(error)}); download it again"
-        ) from error
+        raise ImageError(f"{item.truth}: is not a readable array ({one_line(error)}); download it again") from error
     if labels.ndim != 2 or (labels != labels.astype(np.uint8)).any():
-        raise ImageError(f"{item.truth}: is no label map (shape {labels.shape}, {labels.dtype}); download it again")
+        raise ImageError(f"{item.truth}: is not a label map (shape {labels.shape}, {labels.dtype}); download it again")
     labels = cv2.resize(labels.astype(np.uint8), (FEW_SHOT_SIZE, FEW_SHOT_SIZE), interpolation=cv2.INTER_NEAREST)
     return map_labels(labels, table, item.truth)
 
@@ -247,20 +252,20 @@ MNIST_FILES = {"test": "t10k", "train": "train"}
 
 
 def mnist(kind: Kind) -> Opener:
-    """Digits from idx files. kind classes: ink (>= 128) has its digit's class; binary: ink alone."""
+    """Digits from idx files. Kind classes: ink (>= 128) has the class of its digit; binary: ink is foreground."""
 
     def open_mnist(name: str, folder: Path, split: str) -> BenchmarkSet:
         prefix = MNIST_FILES[split]
         paths, arrays = [], []
         for what, dimensions in (("images", 3), ("labels", 1)):
             spellings = [f"{prefix}-{what}{mark}idx{dimensions}-ubyte{end}" for mark in "-." for end in ("", ".gz")]
-            places = [root + spelling for root in ("", "MNIST/raw/", "raw/") for spelling in spellings]
-            paths.append(find_file(folder, places))
+            candidates = [root + spelling for root in ("", "MNIST/raw/", "raw/") for spelling in spellings]
+            paths.append(find_file(folder, candidates))
             arrays.append(read_idx(paths[-1], dimensions))
         digits, labels = arrays
         if len(digits) != len(labels) or digits.shape[1:] != (28, 28):
             raise ImageError(f"{paths[0]}: holds {digits.shape} for {len(labels)} labels; download both files again")
-        items = [Item(f"{place:05d}", None, sources=(paths[0],), index=place) for place in range(len(digits))]
+        items = [Item(f"{index:05d}", None, sources=(paths[0],), index=index) for index in range(len(digits))]
 
         def read_digit(item: Item) -> np.ndarray:
             return np.repeat(np.pad(digits[item.index], MNIST_MARGIN)[..., None], 3, axis=2)
@@ -287,7 +292,7 @@ def read_idx(path: Path, dimensions: int) -> np.ndarray:
     except (OSError, EOFError) as error:
         raise ImageError(f"{path}: cannot be read ({one_line(error)}); download it again") from error
     if content[:4] != bytes([0, 0, 8, dimensions]):
-        raise ImageError(f"{path}: is no idx file of bytes with {dimensions} dimensions; download it again")
+        raise ImageError(f"{path}: is not an idx file of bytes with {dimensions} dimensions; download it again")
     start = 4 + 4 * dimensions
     shape = np.frombuffer(content[4:start], ">u4").tolist()
     if len(content) != start + math.prod(shape):
@@ -297,7 +302,7 @@ def read_idx(path: Path, dimensions: int) -> np.ndarray:
 
 # ------------------------------------------------------------------------------------------------------ BraTS
 
-BRATS_SLICES = range(80, 129)  # of 155; the lowest 80 and the uppermost 26 seldom hold a tumour (Wolleb et al. 2022)
+BRATS_SLICES = range(80, 129)  # of 155; the lowest 80 and the top 26 rarely show a tumour (Wolleb et al. 2022)
 BRATS_CHANNELS = ("flair", "t1ce", "t2")  # shown as red, green and blue
 BRATS_LABELS = (0, 1, 2, 4)
 
@@ -320,7 +325,7 @@ def brats(name: str, folder: Path, split: str) -> BenchmarkSet:
         truth = find_file(root, [f"{stem}_seg.nii.gz", f"{stem}_seg.nii", *strays])
         items += [Item(f"{case.name}/{z:03d}", None, truth, sources=tuple(volumes), index=z) for z in BRATS_SLICES]
 
-    read = lru_cache(maxsize=4)(read_volume)  # a case's slices follow each other, and gzip cannot seek
+    read = lru_cache(maxsize=4)(read_volume)  # slices of a case are read in sequence, and gzip cannot seek
     levels = lru_cache(maxsize=3)(lambda path: intensity_levels(read_volume(path)))
 
     def read_slice(item: Item) -> np.ndarray:
@@ -329,7 +334,7 @@ def brats(name: str, folder: Path, split: str) -> BenchmarkSet:
     def read_tumour(item: Item) -> np.ndarray:
         labels = _axial(read(item.truth), item.index, item.truth)
         if wrong := np.setdiff1d(labels, BRATS_LABELS).tolist():
-            raise ImageError(f"{item.truth}: holds label {wrong[0]}; BraTS has {BRATS_LABELS}")
+            raise ImageError(f"{item.truth}: holds label {wrong[0]}; BraTS has {BRATS_LABELS}; download it again")
         return (labels > 0).astype(np.float32)
 
     return BenchmarkSet(name, "binary", items, None, split, read_slice, read_tumour)
@@ -342,9 +347,7 @@ def read_volume(path: Path) -> np.ndarray:
     try:
         return np.asanyarray(nibabel.load(path).dataobj)
     except (OSError, EOFError, ValueError, nibabel.filebasedimages.ImageFileError) as error:
-        raise ImageError(
-            f"{path}: is no NIfTI volume that can be read ({one_line(error)}); download it again"
-        ) from error
+        raise ImageError(f"{path}: is not a readable NIfTI volume ({one_line(error)}); download it again") from error
 
 
 def intensity_levels(volume: np.ndarray) -> np.ndarray:
@@ -357,7 +360,7 @@ def intensity_levels(volume: np.ndarray) -> np.ndarray:
 def _axial(volume: np.ndarray, index: int, path: Path) -> np.ndarray:
     """Slice [Y, X]: BraTS stores x to the patient's left and y to the back, so the face is at the top."""
     if volume.ndim != 3 or volume.shape[2] <= index:
-        raise ImageError(f"{path}: is {volume.shape}, and axial slice {index} is wanted; BraTS volumes are 240x240x155")
+        raise ImageError(f"{path}: is {volume.shape} and has no axial slice {index}; BraTS volumes are 240x240x155")
     return volume[:, :, index].T
 
 
