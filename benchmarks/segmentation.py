@@ -134,8 +134,8 @@ def fitted_unet(parameters: int, seed: int) -> "torch.nn.Module":
 class Variants:
     """Pictures in the augmented variants that `LatentSource` would encode, with the same random draws."""
 
-    def __init__(self, pictures, variants: int, seed: int):
-        self.pictures, self.variants, self.seed = pictures, variants, seed
+    def __init__(self, pictures, cached_variants: int, seed: int):
+        self.pictures, self.cached_variants, self.seed = pictures, cached_variants, seed
 
     def order(self, *key: int) -> "torch.Tensor":
         return self.pictures.order(*key)
@@ -145,7 +145,7 @@ class Variants:
 
         from sdseg.data.augmentation import PERMUTATION, draw_generator
 
-        variant = torch.randint(self.variants, (), generator=generator).item()
+        variant = torch.randint(self.cached_variants, (), generator=generator).item()
         return self.pictures.fetch(index, draw_generator(self.seed, PERMUTATION, index, variant))
 
 
@@ -166,7 +166,7 @@ def batches(arguments: list[object]) -> Iterator[dict[str, "torch.Tensor"]]:
         latent_shape=(1, 4, 4),
         num_train_timesteps=1000,
         timestep_power=config.timestep_power,
-        noise_strength=0,
+        multires_noise_strength=0,
     )
     sampler = MicroBatches(0, config.max_train_steps, config.train_batch_size, 1, 1, 0)
     return iter(torch.utils.data.DataLoader(stream, batch_sampler=sampler))

@@ -39,11 +39,10 @@ sys.path.insert(0, str(ROOT))
 
 if TYPE_CHECKING:
     import torch
-    from accelerate import Accelerator
 
-    from sdseg.data import Source
     from sdseg.model import Base
     from sdseg.training.config import TrainingConfig
+    from sdseg.training.run import Run
 
 PAIRS = 64  # pictures to train on, smooth ones, which are read quickly
 LEAST_SECONDS = 0.5  # a turn takes as many steps as fit into this, at least one
@@ -70,41 +69,21 @@ GPU_RESOLUTIONS = (512, 768)
 # ---------------------------------------------------------------------------------------------- the two loops
 
 
-def build(config: "TrainingConfig", device: "torch.device") -> tuple["Base", dict[str, "torch.nn.Parameter"]]:
-    """The base on its device, LoRA layers in its UNet, as `sdseg.training.run.train` sets them up; the LoRA weights."""
-    import torch
+def prepared(config: "TrainingConfig") -> "Run":
+    """The trainer's own run; in another precision than the one before, which Accelerate keeps for a whole process."""
+    from accelerate.state import AcceleratorState
 
-    from sdseg.model import add_lora, load_base
+    from sdseg.training.run import prepare
 
-    base = load_base(config.pretrained_model_name_or_path)
-    base.vae.to(device)
-    base.unet.to(device)
-    if config.mixed_precision == "bf16":
-        base.unet.bfloat16()
-    if config.gradient_checkpointing:
-        base.unet.enable_gradient_checkpointing()
-    if config.channels_last:
-        base.unet.to(memory_format=torch.channels_last)
-    peft_model = add_lora(
-        base, rank=config.rank, lora_alpha=config.lora_alpha, targets=config.lora_targets, seed=config.seed
-    )
-    if config.torch_compile:
-        base.unet.compile(dynamic=False)
-    base.unet.train()
-    return base, {name: value for name, value in peft_model.named_parameters() if value.requires_grad}
+    AcceleratorState._reset_state()
+    return prepare(config)
 
 
-def reference(
-    config: "TrainingConfig",
-    accelerator: "Accelerator",
-    base: "Base",
-    lora: dict[str, "torch.nn.Parameter"],
-    pictures: "Source",
-    prompt: "torch.Tensor | tuple[Callable, torch.nn.Module]",
-) -> Iterator[tuple[float, float]]:
-    """Each `next` is one optimiser step of the reference; gives its loss, and seconds spent waiting for data.
+def reference(run: "Run", prompt: "torch.Tensor | tuple[Callable, torch.nn.Module]") -> Iterator[tuple[float, float]]:
+    """Each `next` is one optimiser step of the reference loop; gives its loss, and seconds spent waiting for data.
 
     Args:
+        run: whose base, LoRA weights and pictures are used.
         prompt: tokeniser and text encoder, which runs in each step; or the embedding [1, tokens, D] kept from before.
     """
     import torch
@@ -113,6 +92,7 @@ def reference(
     from sdseg.data.augmentation import draw_generator
     from sdseg.model import inference_scheduler
 
+    config, accelerator, lora, pictures = run.config, run.accelerator, run.lora, run.pictures
     tokenizer, text_encoder = prompt if isinstance(prompt, tuple) else (None, None)
 
     class Pictures(torch.utils.data.Dataset):
@@ -123,11 +103,11 @@ def reference(
             item = pictures.fetch(index, draw_generator(config.seed, int(torch.randint(2**31, ()))))
             item["matte"] = (item.pop("alpha") * 2 - 1).expand(3, -1, -1)
             if tokenizer:
-                words = dict(padding="max_length", max_length=tokenizer.model_max_length, truncation=True)
-                item["tokens"] = tokenizer("", return_tensors="pt", **words).input_ids[0]
+                padded = dict(padding="max_length", max_length=tokenizer.model_max_length, truncation=True)
+                item["tokens"] = tokenizer("", return_tensors="pt", **padded).input_ids[0]
             return item
 
-    device, vae, unet = accelerator.device, base.vae, base.unet
+    device, vae, unet = accelerator.device, run.base.vae, run.unet
     scheduler = inference_scheduler()
     loader = torch.utils.data.DataLoader(Pictures(), config.train_batch_size, shuffle=True, drop_last=True)
     optimizer = torch.optim.AdamW(lora.values(), lr=config.learning_rate)
@@ -160,58 +140,25 @@ def reference(
         yield mean.item(), waited
 
 
-def ours(
-    config: "TrainingConfig",
-    accelerator: "Accelerator",
-    base: "Base",
-    lora: dict[str, "torch.nn.Parameter"],
-    pictures: "Source",
-) -> Iterator[tuple[float, float]]:
-    """Each `next` is one optimiser step as `sdseg.training.run` takes it; gives its loss, and seconds spent waiting.
+def ours(run: "Run", **changes: Any) -> Iterator[tuple[float, float]]:
+    """Each `next` is one optimiser step of the trainer; gives its loss, and seconds spent waiting for data.
 
-    Encodes all pairs first where `config.cache_latents`.
+    Encodes all pairs first with `cache_latents`.
+
+    Args:
+        changes: of the run's settings, but none of those that `prepare` acts on.
     """
-    import torch
-    from diffusers.optimization import get_scheduler
+    from sdseg.training.batches import open_batches
+    from sdseg.training.run import Stopwatch
 
-    from sdseg.data import LatentSource, MicroBatches, encode_batch
-    from sdseg.model import inference_scheduler
-    from sdseg.training.dry_run import Stopwatch
-    from sdseg.training.objective import training_loss
-    from sdseg.training.run import adamw, training_stream
-
-    device, source = accelerator.device, pictures
-    if config.cache_latents:
-        show = lambda items, **_: items  # noqa: E731
-        source = LatentSource(pictures, base.vae, config.cached_variants, config.seed, device, show)
-    scheduler = inference_scheduler(prediction_type=config.prediction_type)
-    stream = training_stream(config, source, len(pictures), base, scheduler)
-    loader = torch.utils.data.DataLoader(
-        stream,
-        batch_sampler=MicroBatches(0, config.max_train_steps, config.train_batch_size, 1, 1, 0),
-        num_workers=config.dataloader_num_workers,
-        pin_memory=device.type == "cuda",
-    )
-    optimizer = adamw(lora, config)
-    schedule = get_scheduler(config.lr_scheduler, optimizer)
-    prompt_embedding, batches, waited = base.prompt_embedding.to(device), iter(loader), Stopwatch()
-    precision = torch.autocast(device.type, torch.bfloat16, enabled=config.mixed_precision == "bf16")
+    run = replace(run, config=replace(run.config, **changes), waited=Stopwatch())
+    run.batches = open_batches(run)
     while True:
-        before = waited.seconds
-        with waited:
-            batch = next(batches)
-        batch = {key: value.to(device) for key, value in batch.items()}
-        if "image_latents" not in batch:
-            batch = encode_batch(batch, base.vae, device)
-        with precision:
-            losses = training_loss(base.unet, base.vae, scheduler, batch, prompt_embedding)
-        accelerator.backward(losses.mean())
-        loss = accelerator.gather(losses.detach()).cpu().mean().item()
-        accelerator.clip_grad_norm_(lora.values(), config.max_grad_norm)
-        optimizer.step()
-        optimizer.zero_grad()
-        schedule.step()
-        yield loss, waited.seconds - before
+        before = run.waited.seconds
+        losses, _ = run.accumulate()
+        loss = run.accelerator.gather(losses).cpu().mean().item()
+        run.update()
+        yield loss, run.waited.seconds - before
 
 
 def text_encoder_of(base: "Base", device: "torch.device") -> tuple[Callable, "torch.nn.Module"]:
@@ -356,27 +303,19 @@ def summary(found: dict[str, dict], first: str, batch: int, peaks: dict[str, flo
 def measure_cell(base_name: str, resolution: int, batch: int, options: argparse.Namespace) -> dict[str, Any]:
     """All loops of one cell; see `summary`."""
     import torch
-    from accelerate import Accelerator
 
-    from sdseg.training.data import open_data
-
-    accelerator = Accelerator()
-    device = accelerator.device
     torch.manual_seed(0)
     with tempfile.TemporaryDirectory() as folder:
         pairs = write_pictures(Path(folder) / "pairs", max(batch, options.pairs), resolution)
         config = config_of(base_name, pairs, resolution=resolution, train_batch_size=batch)
-        pictures, _ = open_data(config)
-        base, lora = build(config, device)
+        run = prepared(config)
+        device = run.accelerator.device
         peaks = {"no": matmul_rate(torch.float32, device), "bf16": matmul_rate(torch.bfloat16, device)}
-        cached = replace(config, cache_latents=True)
-        arguments = (accelerator, base, lora, pictures)
-        kept = base.prompt_embedding.to(device)
         loops = {
-            "reference": reference(config, *arguments, text_encoder_of(base, device)),
-            "reference, prompt encoded once": reference(config, *arguments, kept),
-            "ours, no cache": ours(config, *arguments),
-            "ours": ours(cached, *arguments),
+            "reference": reference(run, text_encoder_of(run.base, device)),
+            "reference, prompt encoded once": reference(run, run.base.prompt_embedding),
+            "ours, no cache": ours(run),
+            "ours": ours(run, cache_latents=True),
         }
         flops = {name: flops_of(steps) for name, steps in loops.items()}
         precision, left_out = dict.fromkeys(loops, "no"), {}
@@ -385,12 +324,12 @@ def measure_cell(base_name: str, resolution: int, batch: int, options: argparse.
         on_top = {"ours, bf16": {"mixed_precision": "bf16"}}
         on_top |= {f"ours, {key}": {"mixed_precision": best, key: True} for key in options.on_top}
         for name, changes in on_top.items():
-            changed = replace(cached, **changes)
+            changed = replace(config, cache_latents=True, **changes)
             foreseen = flops["ours"] / peaks[changed.mixed_precision]
             if foreseen > options.limit:
                 left_out[name] = f"not run: about {foreseen:.0f} s a step"
                 continue
-            loops[name] = ours(changed, accelerator, *build(changed, device), pictures)
+            loops[name] = ours(prepared(changed))
             flops[name], precision[name] = flops["ours"], changed.mixed_precision
         found = take_turns(loops, options.rounds, device)
         for name, one in found.items():
@@ -423,6 +362,7 @@ def config_of(base_name: str, pairs: Path, **changes: Any) -> "TrainingConfig":
         pretrained_model_name_or_path=base_name,
         train_data_dir=str(pairs),
         output_dir="not written",
+        report_to="none",
         lr_scheduler="constant",
         lr_warmup_steps=0,
         max_train_steps=10**6,
@@ -493,12 +433,9 @@ def measure_gpu(base_name: str, resolution: int, options: argparse.Namespace) ->
     """Our step in bf16 with cached latents, for batches of 1, 2, 4, ... until they do not fit: images a second, peak
     memory, share of the measured bf16 peak. A row each."""
     import torch
-    from accelerate import Accelerator
 
-    from sdseg.training.data import open_data
-
-    accelerator = Accelerator()
-    device, gpu = accelerator.device, accelerator.device.type == "cuda"
+    gpu = torch.cuda.is_available()
+    device = torch.device("cuda" if gpu else "cpu")
     peak, flops_of_one = matmul_rate(torch.bfloat16, device), None
     for checkpointing in (False, True):
         with tempfile.TemporaryDirectory() as folder:
@@ -507,13 +444,12 @@ def measure_gpu(base_name: str, resolution: int, options: argparse.Namespace) ->
                 base_name, pairs, resolution=resolution, train_batch_size=1, cache_latents=True,
                 mixed_precision="bf16", gradient_checkpointing=checkpointing,
             )  # fmt: skip
-            pictures, _ = open_data(config)
-            base, lora = build(config, device)
+            run = prepared(config)
             for batch in itertools.takewhile(lambda size: size <= options.largest, (2**k for k in itertools.count())):
                 row = {"resolution": resolution, "batch": batch, "gradient_checkpointing": checkpointing}
                 if gpu:
                     torch.cuda.empty_cache()
-                steps = ours(replace(config, train_batch_size=batch), accelerator, base, lora, pictures)
+                steps = ours(run, train_batch_size=batch)
                 try:
                     next(steps)  # encodes the pairs
                     if not checkpointing and not flops_of_one:  # what is recomputed is no useful work

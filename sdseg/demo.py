@@ -71,7 +71,7 @@ def write_untrained_adapter(directory: Path) -> None:
 
     base = load_base(EMBEDDED)
     config = AdapterConfig(EMBEDDED, None, base.fingerprint, resolution=SIZE, num_inference_steps=STEPS)
-    peft_model = add_lora(base, rank=1, lora_alpha=1, targets=["conv_in"], seed=0)
+    peft_model = add_lora(base, rank=1, lora_alpha=1, lora_targets=["conv_in"], seed=0)
     save_adapter(directory, peft_model, config, base.prompt_embedding, card="The widened base, untrained.\n")
 
 

@@ -262,7 +262,7 @@ def add_lora(
     *,
     rank: int,
     lora_alpha: float,
-    targets: list[str],
+    lora_targets: list[str],
     seed: int,
     use_rslora: bool = False,
     use_dora: bool = False,
@@ -273,7 +273,8 @@ def add_lora(
     layers in it; the PeftModel around it is what `save_adapter` takes.
 
     Args:
-        targets: groups of LORA_TARGETS, or endings of module names such as `to_q` or `mid_block.attentions.0.proj_in`.
+        lora_targets: groups of LORA_TARGETS, or endings of module names such as `to_q` or
+            `mid_block.attentions.0.proj_in`.
         use_rslora: scale updates by alpha / √rank (Kalajdzievski 2023).
         use_dora: train each weight's direction and magnitude apart (Liu et al. 2024).
 
@@ -283,12 +284,12 @@ def add_lora(
     import torch
     from peft import LoraConfig, get_peft_model
 
-    for target in targets:
+    for target in lora_targets:
         refuse_unknown_target(base.unet, target)
     config = LoraConfig(
         r=rank,
         lora_alpha=lora_alpha,
-        target_modules=lora_target_modules(targets),
+        target_modules=lora_target_modules(lora_targets),
         use_rslora=use_rslora,
         use_dora=use_dora,
     )

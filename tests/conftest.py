@@ -74,7 +74,7 @@ def write_random_adapter(base_directory: Path, directory: Path, resolution: int)
     from sdseg.model import LORA_TARGETS, add_lora, load_base
 
     base = load_base(str(base_directory))
-    peft_model = add_lora(base, rank=4, lora_alpha=4, targets=list(LORA_TARGETS), seed=1)
+    peft_model = add_lora(base, rank=4, lora_alpha=4, lora_targets=list(LORA_TARGETS), seed=1)
     generator = torch.Generator().manual_seed(2)
     for name, parameter in sorted(peft_model.named_parameters()):
         if "lora_B" in name:

@@ -70,7 +70,7 @@ def test_saving_asks_nothing_of_the_hub(miniature, tmp_path, monkeypatch):
         raise AssertionError("a connection was tried")
 
     base = load_base(str(miniature))
-    peft_model = add_lora(base, rank=2, lora_alpha=2, targets=["attention"], seed=0)
+    peft_model = add_lora(base, rank=2, lora_alpha=2, lora_targets=["attention"], seed=0)
     config = read_config(base, name="someone/some-base")
     monkeypatch.setattr(socket, "getaddrinfo", refuse)
     monkeypatch.setattr(socket.socket, "connect", refuse)

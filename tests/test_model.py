@@ -116,7 +116,7 @@ def test_fingerprint_tells_other_weights_apart(miniature, tmp_path):
 
 def test_lora_sits_on_the_named_layers_and_nothing_else_is_trained(miniature):
     base = load_base(str(miniature))
-    add_lora(base, rank=2, lora_alpha=2, targets=["convolutions", "conv_in"], seed=0)
+    add_lora(base, rank=2, lora_alpha=2, lora_targets=["convolutions", "conv_in"], seed=0)
     trained = {name for name, value in base.unet.named_parameters() if value.requires_grad}
     assert all(".lora_" in name for name in trained)
     layers = {name.split(".lora_")[0].rsplit(".", 1)[-1] for name in trained}
@@ -126,13 +126,13 @@ def test_lora_sits_on_the_named_layers_and_nothing_else_is_trained(miniature):
 
 def test_lora_targets_by_name_and_unknown_ones(miniature):
     base = load_base(str(miniature))
-    add_lora(base, rank=2, lora_alpha=2, targets=["mid_block.attentions.0.proj_in", "to_q"], seed=0)
+    add_lora(base, rank=2, lora_alpha=2, lora_targets=["mid_block.attentions.0.proj_in", "to_q"], seed=0)
     trained = {name.split(".lora_")[0] for name, value in base.unet.named_parameters() if value.requires_grad}
     assert "mid_block.attentions.0.proj_in" in trained and len(trained) > 3
     assert all(name.endswith("to_q") for name in trained - {"mid_block.attentions.0.proj_in"})
     for wrong, near in (("atention", "attention"), ("to_qq", "to_q"), ("norm1", "")):  # a norm takes no LoRA
         with pytest.raises(ValueError, match=f"'{wrong}' is neither a group.*{near}"):
-            add_lora(load_base(str(miniature)), rank=2, lora_alpha=2, targets=["attention", wrong], seed=0)
+            add_lora(load_base(str(miniature)), rank=2, lora_alpha=2, lora_targets=["attention", wrong], seed=0)
 
 
 def test_rslora_scales_by_the_root_of_the_rank_and_dora_has_magnitudes(miniature):
@@ -143,7 +143,7 @@ def test_rslora_scales_by_the_root_of_the_rank_and_dora_has_magnitudes(miniature
         base = load_base(str(miniature))
         with torch.no_grad():
             before = base.unet(latent, t, base.prompt_embedding).sample
-            add_lora(base, rank=4, lora_alpha=4, targets=["conv_out"], seed=0, **words)
+            add_lora(base, rank=4, lora_alpha=4, lora_targets=["conv_out"], seed=0, **words)
             same = base.unet(latent, t, base.prompt_embedding).sample
             assert torch.allclose(same, before, atol=1e-5)
             for key, value in base.unet.named_parameters():
@@ -169,9 +169,9 @@ def test_fresh_lora_changes_nothing_and_is_drawn_from_the_seed(miniature):
     latent, t, prompt = torch.randn(1, 8, 16, 16), torch.tensor([500]), base.prompt_embedding
     with torch.no_grad():
         before = base.unet(latent, t, prompt).sample
-        one = add_lora(base, rank=4, lora_alpha=4, targets=["attention"], seed=5)
+        one = add_lora(base, rank=4, lora_alpha=4, lora_targets=["attention"], seed=5)
         assert torch.equal(base.unet(latent, t, prompt).sample, before)
-    two = add_lora(again, rank=4, lora_alpha=4, targets=["attention"], seed=5)
+    two = add_lora(again, rank=4, lora_alpha=4, lora_targets=["attention"], seed=5)
     for (name, left), (_, right) in zip(one.named_parameters(), two.named_parameters(), strict=True):
         assert torch.equal(left, right), name
 

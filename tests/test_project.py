@@ -60,7 +60,7 @@ def test_accelerate_reads_its_configs(file):
     from accelerate.commands.config.config_args import ClusterConfig
 
     config = ClusterConfig.from_yaml_file(str(file))  # an unknown key is an error there
-    wanted = {"single_gpu": "NO", "fsdp": "FSDP", "deepspeed_zero2": "DEEPSPEED"}
+    wanted = {"single_gpu": "NO", "fsdp": "FSDP"}
     assert config.distributed_type.value == wanted.get(file.stem, "MULTI_GPU") and not config.use_cpu
 
 

@@ -218,7 +218,7 @@ def test_the_unet_is_trained_on_the_same_pictures_as_lora(shapes):
     )
     stream = TrainingStream(
         source, len(pictures), seed=config.seed, latent_shape=(4, 8, 8), num_train_timesteps=1000,
-        timestep_power=config.timestep_power, noise_strength=config.multires_noise_strength,
+        timestep_power=config.timestep_power, multires_noise_strength=config.multires_noise_strength,
     )  # fmt: skip
     for number, batch in enumerate(segmentation.batches(flags)):
         assert len(batch["image"]) == config.train_batch_size

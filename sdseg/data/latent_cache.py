@@ -3,7 +3,7 @@
 Latents on disk lie in DIRECTORY/<key>/, where key is a digest of all that decides their values (see `cache_key`):
 
 cache.json             what the key was computed from, for people to read
-00000.safetensors      latents of SHARD_ENTRIES consecutive entries; entry i·variants + v is variant v of pair i
+00000.safetensors      latents of SHARD_ENTRIES consecutive entries; entry i·cached_variants + v is variant v of pair i
 00000.lock             held by the process that encodes this shard
 
 A shard is written under a temporary name and renamed, so it is either whole or absent. Its metadata hold a checksum; a
@@ -37,23 +37,23 @@ class LatentSource:
     """Pairs encoded once, each in a fixed number of augmented variants. Items hold latents, and with `keep_pixels` also
     the mattes or class ids that were encoded.
 
-    The latents are kept in memory, or with `directory` on disk and memory-mapped. Both give the same bits, since entry
-    i is encoded in the same batch either way.
+    The latents are kept in memory, or with `latent_cache_dir` on disk and memory-mapped. Both give the same bits, since
+    entry i is encoded in the same batch either way.
     """
 
     def __init__(
         self,
         pictures: Source,
         vae,
-        variants: int,
+        cached_variants: int,
         seed: int,
         device,
         progress,
         batch_size: int | None = None,
         keep_pixels: bool = False,
-        directory: str | Path | None = None,
-        place: int = 0,
-        places: int = 1,
+        latent_cache_dir: str | Path | None = None,
+        process_index: int = 0,
+        num_processes: int = 1,
         colours: np.ndarray | None = None,
     ):
         """Encodes what is not on disk yet.
@@ -61,31 +61,33 @@ class LatentSource:
         Args:
             progress: wraps the iterable of shard numbers, as tqdm does.
             batch_size: entries encoded at once, a power of two up to SHARD_ENTRIES; None chooses it by resolution.
-            directory: parent folder of all caches; None keeps the latents in memory.
+            latent_cache_dir: parent folder of all caches; None keeps the latents in memory.
             colours: uint8 [classes, 3], the colours that class ids are painted in.
-            place, places: which process this is, of how many that begin at once; each begins elsewhere.
+            process_index, num_processes: of those that encode together; each begins at another shard.
 
         Raises:
-            DataError: a pair cannot be read, or `directory` cannot be written.
+            DataError: a pair cannot be read, or `latent_cache_dir` cannot be written.
         """
-        self.pictures, self.variants = pictures, variants
+        self.pictures, self.cached_variants = pictures, cached_variants
         self._vae, self._seed, self._device = vae, seed, device
         self._batch_size = batch_size or default_batch_size(pictures.resolution)
         self._colours = colours
         self._keys = ["image_latents", "matte_latents", "latent_valid"]
         if keep_pixels:
             self._keys += ["alpha" if colours is None else "classes", "valid"]
-        self._entries = len(pictures) * variants
+        self._entries = len(pictures) * cached_variants
         count = -(-self._entries // SHARD_ENTRIES)
-        if directory is None:
+        if latent_cache_dir is None:
             numbers = progress(range(count), desc="encoding pairs", unit="shard")
             self.shards = [self._encode(number) for number in numbers]
             return
-        described = cache_key(pictures, vae, variants, seed, keep_pixels, self._batch_size)
+        described = cache_key(pictures, vae, cached_variants, seed, keep_pixels, self._batch_size)
         if colours is not None:
             described["colours"] = colours.tolist()
-        folder = Path(directory) / hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()[:16]
-        first = place * count // places
+        folder = (
+            Path(latent_cache_dir) / hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()[:16]
+        )
+        first = process_index * count // num_processes
         numbers = [*range(first, count), *range(first)]
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -99,8 +101,8 @@ class LatentSource:
             self.shards = [shards[number] or self._open_or_encode(folder, number, wait=True) for number in range(count)]
         except OSError as error:
             raise DataError(
-                f"latent_cache_dir {directory} cannot be used ({error.strerror or error}); make room, or name a folder "
-                "you may write to"
+                f"latent_cache_dir {latent_cache_dir} cannot be used ({error.strerror or error}); make room, or name a "
+                "folder you may write to"
             ) from error
 
     def __len__(self) -> int:
@@ -113,8 +115,8 @@ class LatentSource:
         return self.pictures.order(*key)
 
     def fetch(self, index: int, generator: torch.Generator) -> dict[str, torch.Tensor]:
-        variant = torch.randint(self.variants, (), generator=generator).item()
-        number, row = divmod(index * self.variants + variant, SHARD_ENTRIES)
+        variant = torch.randint(self.cached_variants, (), generator=generator).item()
+        number, row = divmod(index * self.cached_variants + variant, SHARD_ENTRIES)
         return {key: values[row] for key, values in self.shards[number].items()}
 
     def _encode(self, number: int) -> dict[str, torch.Tensor]:
@@ -123,7 +125,7 @@ class LatentSource:
         parts = {key: [] for key in self._keys}
         last = min(self._entries, (number + 1) * SHARD_ENTRIES)
         for start in range(number * SHARD_ENTRIES, last, self._batch_size):
-            entries = (divmod(e, self.variants) for e in range(start, min(last, start + self._batch_size)))
+            entries = (divmod(e, self.cached_variants) for e in range(start, min(last, start + self._batch_size)))
             fitted = [
                 self.pictures.fetch(index, draw_generator(self._seed, PERMUTATION, index, variant))
                 for index, variant in entries
@@ -161,7 +163,7 @@ def default_batch_size(resolution: int) -> int:
     return 1 << (fitting.bit_length() - 1)  # the power of two at or below it
 
 
-def cache_key(pictures: Source, vae, variants: int, seed: int, keep_pixels: bool, batch_size: int) -> dict:
+def cache_key(pictures: Source, vae, cached_variants: int, seed: int, keep_pixels: bool, batch_size: int) -> dict:
     """All that decides the values in a cache; a change to these keys makes every existing cache useless."""
     augmentation = pictures.augmentation
     return {
@@ -171,7 +173,7 @@ def cache_key(pictures: Source, vae, variants: int, seed: int, keep_pixels: bool
         "resolution": pictures.resolution,
         "random_flip": augmentation.random_flip,
         "min_crop_scale": augmentation.min_crop_scale,
-        "variants": variants,
+        "variants": cached_variants,
         "seed": seed,
         "keep_pixels": keep_pixels,
         "batch_size": batch_size,

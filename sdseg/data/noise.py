@@ -42,8 +42,8 @@ def annealed_noise(
     shape: tuple[int, int, int],
     timestep: int,
     num_train_timesteps: int,
-    strength: float,
+    multires_noise_strength: float,
     generator: torch.Generator,
 ) -> torch.Tensor:
-    """Noise for one sample at `timestep`, coarse at t = T and white at t = 0 (Marigold, `strength` = 0.9)."""
-    return multi_resolution_noise(shape, strength * timestep / num_train_timesteps, generator)
+    """Noise for one sample at `timestep`, coarse at t = T and white at t = 0 (Marigold: strength 0.9)."""
+    return multi_resolution_noise(shape, multires_noise_strength * timestep / num_train_timesteps, generator)

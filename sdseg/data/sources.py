@@ -142,20 +142,24 @@ class StreamedSource(RowSource):
     """Pairs from parquet files that are read in place, without a copy on disk.
 
     Reading is fast only if neighbouring rows are read together. So an epoch's order permutes the row groups, then
-    shuffles within windows of `window` pairs. The pair at position p remains a pure function of (seed, epoch, p), which
-    the files' footers suffice to compute: a resumed run reads nothing of what it has seen.
+    shuffles within windows of `shuffle_buffer_size` pairs. The pair at position p remains a pure function of (seed,
+    epoch, p), which the files' footers suffice to compute: a resumed run reads nothing of what it has seen.
     """
 
-    def __init__(self, rows: ParquetRows, resolution: int, augmentation: Augmentation, place: str, window: int):
+    def __init__(
+        self, rows: ParquetRows, resolution: int, augmentation: Augmentation, place: str, shuffle_buffer_size: int
+    ):
         super().__init__(rows, resolution, augmentation, place)
-        self.window = window
-        rows.keep = window + 2 * max(group.count for group in rows.groups)  # whole groups, and one cut at each end
+        self.shuffle_buffer_size = shuffle_buffer_size
+        rows.keep = shuffle_buffer_size + 2 * max(
+            group.count for group in rows.groups
+        )  # whole groups, and one cut at each end
 
     def order(self, *key: int) -> torch.Tensor:
         generator = draw_generator(*key, PERMUTATION)
         groups = [self.rows.groups[number] for number in torch.randperm(len(self.rows.groups), generator=generator)]
         walk = torch.cat([torch.arange(group.first, group.first + group.count) for group in groups])
-        windows = walk.split(self.window)
+        windows = walk.split(self.shuffle_buffer_size)
         return torch.cat([part[torch.randperm(len(part), generator=generator)] for part in windows])
 
 
@@ -237,7 +241,7 @@ def open_pictures(
     weights: list[float] | None = None,
     columns: Columns = Columns(),  # noqa: B008
     streaming: bool = False,
-    window: int = 512,
+    shuffle_buffer_size: int = 512,
     target: Target = Target(),  # noqa: B008
 ) -> Source:
     """The pairs of one data set, or a mixture of several.
@@ -248,13 +252,13 @@ def open_pictures(
     Args:
         weights: how often each data set is seen, relative to the others; None is in proportion to their sizes.
         streaming: read parquet files in place, on disk or on the Hub, rather than from a copy on disk.
-        window: of how many neighbours the order is shuffled where `streaming` reads parquet files.
+        shuffle_buffer_size: of how many neighbours the order is shuffled where `streaming` reads parquet files.
         target: the kind of ground truth: mattes (the default), masks or classes.
 
     Raises:
         UserError: a data set that is missing, empty or damaged.
     """
-    words = dict(columns=columns, streaming=streaming, window=window)
+    words = dict(columns=columns, streaming=streaming, shuffle_buffer_size=shuffle_buffer_size)
     if isinstance(places, (str, Path)):
         places = [places]
     sources = [_open_place(str(place), resolution, augmentation, **words) for place in places]
@@ -268,7 +272,13 @@ def open_pictures(
 
 
 def _open_place(
-    place: str, resolution: int, augmentation: Augmentation, *, columns: Columns, streaming: bool, window: int
+    place: str,
+    resolution: int,
+    augmentation: Augmentation,
+    *,
+    columns: Columns,
+    streaming: bool,
+    shuffle_buffer_size: int,
 ) -> Source:
     folder = Path(place)
     if is_on_the_fly(folder) and (folder / "metadata.jsonl").is_file():
@@ -283,5 +293,5 @@ def _open_place(
         return PictureSource(find_pairs(folder, columns.image, columns.alpha), resolution, augmentation, place)
     if streaming:
         rows = ParquetRows(parquet_files(place, columns.split), columns)
-        return StreamedSource(rows, resolution, augmentation, place, window)
+        return StreamedSource(rows, resolution, augmentation, place, shuffle_buffer_size)
     return RowSource(load_rows(place, columns), resolution, augmentation, place)

@@ -35,14 +35,14 @@ class TrainingStream(torch.utils.data.Dataset):
         latent_shape: tuple[int, int, int],
         num_train_timesteps: int,
         timestep_power: float,
-        noise_strength: float,
+        multires_noise_strength: float,
         pixel_loss_share: float = 0.0,
     ):
         self.source, self.size, self.seed = source, size, seed
         self.pixel_loss_share = pixel_loss_share
         self.timestep_power = timestep_power
         self.latent_shape, self.num_train_timesteps = latent_shape, num_train_timesteps
-        self.noise_strength = noise_strength
+        self.multires_noise_strength = multires_noise_strength
         self._order = (-1, torch.empty(0))
 
     def index_at(self, position: int) -> tuple[int, int, int]:
@@ -61,7 +61,9 @@ class TrainingStream(torch.utils.data.Dataset):
         if through_pixels:
             timestep = self.num_train_timesteps - 1
         item = self.source.fetch(index, generator)
-        noise = annealed_noise(self.latent_shape, timestep, self.num_train_timesteps, self.noise_strength, generator)
+        noise = annealed_noise(
+            self.latent_shape, timestep, self.num_train_timesteps, self.multires_noise_strength, generator
+        )
         scalars = {"timestep": timestep, "index": index, "through_pixels": through_pixels}
         return item | {"noise": noise} | {key: torch.tensor(value) for key, value in scalars.items()}
 
@@ -70,22 +72,22 @@ class TrainingStream(torch.utils.data.Dataset):
 class MicroBatches:
     """A batch sampler for `DataLoader`: the stream positions of this process, a list for each forward pass.
 
-    Optimiser step s covers positions [s·G, (s+1)·G), where G = accumulation · processes · batch_size is the global
-    batch; steps run from `first_step` to `last_step`, the latter excluded.
+    Optimiser step s covers positions [s·G, (s+1)·G), where G = gradient_accumulation_steps · num_processes ·
+    train_batch_size is the global batch; steps run from `first_step` to `last_step`, the latter excluded.
     """
 
     first_step: int
     last_step: int
-    batch_size: int
-    accumulation: int
-    processes: int
-    rank: int
+    train_batch_size: int
+    gradient_accumulation_steps: int
+    num_processes: int
+    process_index: int
 
     def __iter__(self) -> Iterator[list[int]]:
         for step in range(self.first_step, self.last_step):
-            for micro in range(self.accumulation):
-                block = (step * self.accumulation + micro) * self.processes + self.rank
-                yield list(range(block * self.batch_size, (block + 1) * self.batch_size))
+            for micro in range(self.gradient_accumulation_steps):
+                block = (step * self.gradient_accumulation_steps + micro) * self.num_processes + self.process_index
+                yield list(range(block * self.train_batch_size, (block + 1) * self.train_batch_size))
 
     def __len__(self) -> int:
-        return (self.last_step - self.first_step) * self.accumulation
+        return (self.last_step - self.first_step) * self.gradient_accumulation_steps

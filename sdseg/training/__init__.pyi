@@ -1,4 +1,4 @@
 from .config import ConfigError, TrainingConfig, parse_training_config
-from .run import train
+from .loop import train
 
 __all__ = ["ConfigError", "TrainingConfig", "parse_training_config", "train"]

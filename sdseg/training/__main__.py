@@ -5,8 +5,8 @@ import sys
 from sdseg.errors import one_line, reported
 from sdseg.training.config import parse_training_config
 from sdseg.training.hub import first_line
+from sdseg.training.loop import NonFiniteLoss, train
 from sdseg.training.processes import FailedOnMainProcess, StoppedBySignal, printed_already
-from sdseg.training.run import NonFiniteLoss, train
 
 
 def main(argv: list[str] | None = None, prog: str = "sdseg train") -> int:

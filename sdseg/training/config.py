@@ -1,5 +1,6 @@
 """Settings of a training run: checked at birth, flat, spelled as in diffusers' training scripts."""
 
+import argparse
 import difflib
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -23,6 +24,9 @@ FREE_ON_RESUME = {
     "dry_run", "push_to_hub", "hub_model_id", "validation_split", "latent_cache_dir", "enable_slicing", "channels_last",
     "torch_compile",
 }  # fmt: skip
+
+# settings of earlier versions, which stored them in config.yaml, and the only value that still describes what is done
+REMOVED = {"use_8bit_adam": False}
 
 
 class ConfigError(UserError):
@@ -153,9 +157,6 @@ class TrainingConfig:
     """AdamW's weight decay."""
     adam_epsilon: float = 1e-8
     """AdamW's epsilon."""
-    use_8bit_adam: bool = False
-    """AdamW of bitsandbytes, whose moments take 8 bits each (Dettmers et al. 2021): a quarter of their memory, which
-    with LoRA is little to begin with. Needs `pip install bitsandbytes`."""
     max_grad_norm: float = 1.0
     """Gradients are clipped to this norm."""
 
@@ -267,6 +268,8 @@ def parse_training_config(
     parser = jsonargparse.ArgumentParser(prog=prog, description=description, exit_on_error=False)
     parser.add_argument("--config", action="config", help="YAML file of settings; flags override it")
     parser.add_class_arguments(TrainingConfig)
+    for name, value in REMOVED.items():
+        parser.add_argument(f"--{name}", type=type(value), default=value, help=argparse.SUPPRESS)
     _refuse_unknown_keys(argv)
     try:
         parsed = parser.parse_args(_with_bare_switches(argv))
@@ -274,6 +277,9 @@ def parse_training_config(
         raise
     except (jsonargparse.ArgumentError, TypeError, ValueError, OSError) as error:
         raise ConfigError(_one_line(error)) from error
+    for name, value in REMOVED.items():
+        if parsed[name] != value:
+            raise ConfigError(f"{name} is {parsed[name]}, but this setting was removed; leave it out")
     settings = {item.name: parsed[item.name] for item in fields(TrainingConfig)}
     return TrainingConfig(**settings)
 
@@ -289,7 +295,7 @@ def _with_bare_switches(argv: list[str]) -> list[str]:
 
 
 def _refuse_unknown_keys(argv: list[str]) -> None:
-    known = {item.name for item in fields(TrainingConfig)} | {"config", "help", "print_config"}
+    known = {item.name for item in fields(TrainingConfig)} | REMOVED.keys() | {"config", "help", "print_config"}
     files = []
     for position, word in enumerate(argv):
         if not word.startswith("--"):
@@ -335,7 +341,8 @@ def settings_that_differ(old: dict, config: TrainingConfig) -> list[str]:
     """
     new, defaults = asdict(config), {item.name: item.default for item in fields(config)}
     before = {key: old.get(key, defaults[key]) for key in new}
-    return [
+    removed = [f"{key}: {old[key]!r} -> removed" for key, value in REMOVED.items() if old.get(key, value) != value]
+    return removed + [
         f"{key}: {before[key]!r} -> {new[key]!r}"
         for key in new
         if key not in FREE_ON_RESUME and before[key] != new[key]

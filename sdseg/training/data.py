@@ -29,7 +29,7 @@ def open_data(config: TrainingConfig) -> tuple[Source, Source | None]:
         weights=config.train_data_weights,
         columns=Columns(config.image_column, column, config.train_split),
         streaming=config.streaming,
-        window=config.shuffle_buffer_size,
+        shuffle_buffer_size=config.shuffle_buffer_size,
         target=target,
     )
     if not config.validation_data_dir:

@@ -13,8 +13,9 @@ if TYPE_CHECKING:
     import torch
 
     from sdseg.model import Base
+    from sdseg.training.run import Run
 
-# settings that say what was trained, told where they are not the usual ones
+# settings that say what was trained, named where they differ from their defaults
 NAMED_IF_SET = ("use_ema", "pixel_loss_share", "prediction_type", "timestep_power", "use_rslora", "use_dora")
 TITLES = {"alpha": "Matting", "mask": "Mask", "classes": "Segmentation"}
 ABOUT = (
@@ -29,28 +30,20 @@ ABOUT = (
 )
 
 
-def write_adapter(
-    output: Path,
-    peft_model,
-    base: Base,
-    config: TrainingConfig,
-    record: dict,
-    pairs: int,
-    held_out: int,
-    weights: dict[str, torch.Tensor],
-) -> None:
-    """Writes the folder of a finished adapter, trained on so many pairs and validated on so many held-out ones;
-    `weights` are those of the LoRA layers, by the names of the model's parameters."""
+def write_adapter(run: Run, weights: dict[str, torch.Tensor]) -> None:
+    """Writes the folder of the finished adapter; `weights` are those of the LoRA layers by the names of `run.lora`."""
     from sdseg.adapter import AdapterConfig, save_adapter
     from sdseg.imaging import read_image
     from sdseg.uncertainty import calibration_key
 
-    metrics = last_validation(output / "stats.jsonl")
+    config, base, classes = run.config, run.base, run.record.get("classes", {})
+    metrics = last_validation(run.output / "stats.jsonl")
     setting = calibration_key(config.num_inference_steps, config.validation_ensemble_size)
-    grid = output / "validation" / f"step-{config.max_train_steps:06d}.png"
+    grid = run.output / "validation" / f"step-{config.max_train_steps:06d}.png"
+    pairs, held_out = len(run.pictures), len(run.held_out or ())
     save_adapter(
-        output / "adapter",
-        peft_model,
+        run.output / "adapter",
+        run.peft_model,
         AdapterConfig(
             pretrained_model_name_or_path=base.name,
             revision=base.revision,
@@ -59,11 +52,11 @@ def write_adapter(
             num_inference_steps=config.num_inference_steps,
             calibration={setting: metrics["calibration_scale"]} if "calibration_scale" in metrics else {},
             target=config.target,
-            class_names=list(record.get("classes", {})),
-            class_colours=list(record.get("classes", {}).values()),
+            class_names=list(classes),
+            class_colours=list(classes.values()),
         ),
         base.prompt_embedding,
-        model_card(base, config, record, metrics, pairs, held_out, with_pictures=grid.is_file()),
+        model_card(base, config, run.record, metrics, pairs, held_out, with_pictures=grid.is_file()),
         {"validation.png": read_image(grid)} if grid.is_file() else {},
         prediction_type=config.prediction_type,
         weights=weights,
@@ -79,22 +72,22 @@ def last_validation(stats: Path) -> dict[str, float]:
     return {key.removeprefix("validation_"): value for key, value in validations[-1].items() if key != "step"}
 
 
-def figures_table(metrics: dict[str, float]) -> list[str]:
+def metrics_table(metrics: dict[str, float]) -> list[str]:
     """Lines of a Markdown table."""
     shown = {"mad": ("MAD", 4), "mse": ("MSE", 4), "iou": ("IoU", 3)}
     shown |= {"accuracy": ("accuracy", 3), "mean_iou": ("mean IoU", 3)}
-    chosen = [(*words, metrics[key]) for key, words in shown.items() if key in metrics]
+    chosen = [(title, digits, metrics[key]) for key, (title, digits) in shown.items() if key in metrics]
     return [
-        "| " + " | ".join(title for title, _, _ in chosen) + " |",
+        "| " + " | ".join(title for title, *_ in chosen) + " |",
         "|" + "---|" * len(chosen),
         "| " + " | ".join(f"{value:.{digits}f}" for _, digits, value in chosen) + " |",
     ]
 
 
-def all_rendered(places: list[str] | str) -> bool:
-    """Whether every data set has the renderer's own record beside it."""
-    places = places if isinstance(places, list) else [places]
-    return all((Path(place) / "render.json").is_file() for place in places)
+def all_rendered(data_dirs: list[str] | str) -> bool:
+    """Whether every data set holds the renderer's own record."""
+    data_dirs = data_dirs if isinstance(data_dirs, list) else [data_dirs]
+    return all((Path(folder) / "render.json").is_file() for folder in data_dirs)
 
 
 def other_settings(config: TrainingConfig) -> list[str]:
@@ -107,7 +100,14 @@ def other_settings(config: TrainingConfig) -> list[str]:
 def model_card(
     base: Base, config: TrainingConfig, record: dict, metrics: dict, pairs: int, held_out: int, with_pictures: bool
 ) -> str:
-    """README.md of an adapter: what it is, what it stands on, how it was trained, how well it does."""
+    """README.md of an adapter: what it is, its base, how it was trained, how well it does.
+
+    Args:
+        record: what a run keeps beside its settings: global batch, data digest, and colours of classes by name.
+        metrics: figures of the last validation, empty if there was none.
+        pairs, held_out: numbers of pairs trained on and held out.
+        with_pictures: whether pictures/validation.png lies beside the card.
+    """
     import yaml
 
     front = {
@@ -117,8 +117,6 @@ def model_card(
         "pipeline_tag": "image-segmentation",
         "tags": ["sdseg", "matting" if config.target == "alpha" else "segmentation", "lora"],
     }
-    rendered, others = all_rendered(config.train_data_dir), other_settings(config)
-    validated = min(config.num_validation_images, held_out)
     lines = [
         "---",
         yaml.safe_dump(front, sort_keys=True).strip(),
@@ -133,29 +131,12 @@ def model_card(
         "    --ensemble_size 8 --output_uncertainty",
         "```",
         "",
-        f"- Base: `{base.name}`" + (f" at revision `{base.revision}`" if base.revision else ""),
-        f"- Licence: {config.license} (an adapter inherits its base's)",
-        f"- Trained on {pairs} {'rendered ' if rendered else ''}pairs (digest `{record['data_digest']}`), "
-        f"{config.resolution} px, {config.max_train_steps} steps of {record['global_batch']}, seed {config.seed}",
-        *([f"- Went on from the adapter `{config.init_adapter}`"] if config.init_adapter else []),
-        f"- LoRA rank {config.rank}, alpha {config.lora_alpha:g}, on {', '.join(config.lora_targets)}",
-        f"- Learning rate {config.learning_rate:g}, {config.lr_scheduler}, {config.lr_warmup_steps} steps of warm-up",
-        *([f"- Further settings: {', '.join(others)}"] if others else []),
-        f"- Default: {config.num_inference_steps} denoising steps",
-        *([f"- Classes: {', '.join(record['classes'])}"] if "classes" in record else []),
+        *training_facts(base, config, record, pairs),
         "",
         "## Metrics",
         "",
+        *metrics_section(config, metrics, min(config.num_validation_images, held_out)),
     ]
-    if metrics:
-        lines += [
-            f"On the first {validated} held-out pairs, {config.num_inference_steps} steps, "
-            f"{config.validation_ensemble_size} samples:",
-            "",
-            *figures_table(metrics),
-        ]
-    else:
-        lines += ["Not validated during training."]
     if with_pictures:
         lines += [
             "",
@@ -167,7 +148,36 @@ def model_card(
         "",
         "## Where not to trust it",
         "",
-        ("Trained on renders alone; the" if rendered else "The")
+        ("Trained on renders alone; the" if all_rendered(config.train_data_dir) else "The")
         + " spread of its samples understates its error on photos unlike those it was trained on.",
     ]
     return "\n".join(lines) + "\n"
+
+
+def training_facts(base: Base, config: TrainingConfig, record: dict, pairs: int) -> list[str]:
+    """Items of a Markdown list: base, licence, data, settings."""
+    rendered, others = all_rendered(config.train_data_dir), other_settings(config)
+    return [
+        f"- Base: `{base.name}`" + (f" at revision `{base.revision}`" if base.revision else ""),
+        f"- Licence: {config.license} (an adapter inherits its base's)",
+        f"- Trained on {pairs} {'rendered ' if rendered else ''}pairs (digest `{record['data_digest']}`), "
+        f"{config.resolution} px, {config.max_train_steps} steps of {record['global_batch']}, seed {config.seed}",
+        *([f"- Went on from the adapter `{config.init_adapter}`"] if config.init_adapter else []),
+        f"- LoRA rank {config.rank}, alpha {config.lora_alpha:g}, on {', '.join(config.lora_targets)}",
+        f"- Learning rate {config.learning_rate:g}, {config.lr_scheduler}, {config.lr_warmup_steps} steps of warm-up",
+        *([f"- Further settings: {', '.join(others)}"] if others else []),
+        f"- Default: {config.num_inference_steps} denoising steps",
+        *([f"- Classes: {', '.join(record['classes'])}"] if "classes" in record else []),
+    ]
+
+
+def metrics_section(config: TrainingConfig, metrics: dict[str, float], validated: int) -> list[str]:
+    """Lines of Markdown; `validated` is the number of pairs."""
+    if not metrics:
+        return ["Not validated during training."]
+    return [
+        f"On the first {validated} held-out pairs, {config.num_inference_steps} steps, "
+        f"{config.validation_ensemble_size} samples:",
+        "",
+        *metrics_table(metrics),
+    ]

@@ -1,465 +1,264 @@
-"""Fine-tuning: build, loop, validate through the pipeline, save, resume. What is kept: see `run_folder`."""
+"""`Run`: the state of a training run, how it is prepared from settings, and one optimiser step of it."""
 
 from __future__ import annotations
 
 import contextlib
-import json
 import time
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sdseg.training.config import ConfigError, TrainingConfig
 from sdseg.training.data import open_data
 from sdseg.training.doctor import examine, refuse_errors
-from sdseg.training.dry_run import TRIED_STEPS, Stopwatch, Trial, dry_run_report
 from sdseg.training.hub import check_hub, push
-from sdseg.training.model_card import write_adapter
 from sdseg.training.processes import (
     StopFlag,
-    StoppedBySignal,
-    ZeroOptimizer,
     check_launch,
     keep_process_group,
     on_main_process,
-    whole_copy,
+    refuse_deepspeed,
 )
-from sdseg.training.run_folder import (
-    checkpoint_tensors,
-    load_checkpoint,
-    make_run_folder,
-    save_checkpoint,
-    step_to_resume,
-    stored_colours,
-    tracker_names,
-    write_environment,
-)
-from sdseg.training.validation import validate
+from sdseg.training.run_folder import load_checkpoint, step_to_resume, stored_colours
+from sdseg.training.weights import adamw, add_trained_lora, learning_rate_schedule, moving_average, trained_parameters
 
 if TYPE_CHECKING:
-    import torch
-    from accelerate import Accelerator
-    from diffusers import DDIMScheduler
-
-    from sdseg.adapter import Adapter
-    from sdseg.data import LatentSource, Source, TrainingStream
-    from sdseg.model import Base
-
-
-class NonFiniteLoss(ArithmeticError):
-    """The loss became NaN or infinite; names the step and the samples."""
-
-
-# ---------------------------------------------------------------------------------------------- the run
-
-
-def train(config: TrainingConfig) -> None:
-    """Train to `max_train_steps`, going on from the newest checkpoint in `output_dir` where there is one.
-
-    Raises:
-        UserError: bad settings, data or base, before anything is written.
-        NonFiniteLoss, StoppedBySignal: see there.
-    """
     import numpy as np
     import torch
     from accelerate import Accelerator
-    from accelerate.utils import DistributedType
-    from diffusers.optimization import get_scheduler
-    from tqdm.auto import tqdm
+    from diffusers import DDIMScheduler
+    from diffusers.training_utils import EMAModel
+    from peft import PeftModel
 
-    from sdseg.adapter import load_lora_weights, read_adapter
-    from sdseg.data import LatentSource, MicroBatches, encode_batch
-    from sdseg.model import add_lora, inference_scheduler, load_base
-    from sdseg.training.objective import training_loss
+    from sdseg.data import Source
+    from sdseg.model import Base
+    from sdseg.targets import Target
+
+
+class Stopwatch:
+    """Adds up the seconds spent inside `with`."""
+
+    seconds = 0.0
+
+    def __enter__(self):
+        self._started = time.monotonic()
+
+    def __exit__(self, *_):
+        self.seconds += time.monotonic() - self._started
+
+
+@dataclass
+class Run:
+    """The state of a training run. Draws are no part of it: each is a function of (seed, epoch, position)."""
+
+    config: TrainingConfig
+    accelerator: Accelerator
+    stop: StopFlag
+    pictures: Source  # to train on
+    held_out: Source | None  # to validate on
+    record: dict[str, Any]  # what must not change beside the settings: global batch, data digest, colours of classes
+    first_step: int  # optimiser steps taken by earlier launches
+    base: Base  # on the device, with LoRA layers in its UNet
+    colours: np.ndarray | None  # uint8 [classes, 3], where target is classes
+    peft_model: PeftModel  # around base.unet
+    scheduler: DDIMScheduler  # of noise
+    unet: torch.nn.Module  # base.unet as Accelerate prepared it
+    lora: dict[str, torch.nn.Parameter]  # the trained parameters by name
+    optimizer: torch.optim.Optimizer
+    schedule: torch.optim.lr_scheduler.LRScheduler  # of the learning rate
+    average: EMAModel | None  # of the LoRA weights, with use_ema
+    recent_losses: list[float] = field(default_factory=list)  # main process: since the last row of stats.jsonl
+    batches: Iterator[dict[str, torch.Tensor]] = iter(())  # this process's micro-batches; see `open_batches`
+    waited: Stopwatch = field(default_factory=Stopwatch)  # for batches
+
+    @property
+    def output(self) -> Path:
+        return Path(self.config.output_dir)
+
+    def encode(self, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """A batch as the loader gives it => on the device, with its latents; see `sdseg.data.encode_batch`."""
+        from sdseg.data import encode_batch
+
+        device = self.accelerator.device
+        batch = {key: value.to(device) for key, value in batch.items()}
+        return batch if "image_latents" in batch else encode_batch(batch, self.base.vae, device, self.colours)
+
+    def losses(self, unet: torch.nn.Module, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+        """Loss of each sample of an encoded batch, float32 [B]; see `training_loss`."""
+        import torch
+
+        from sdseg.training.objective import training_loss
+
+        bf16 = self.config.mixed_precision == "bf16"
+        with torch.autocast(self.accelerator.device.type, torch.bfloat16, enabled=bf16):
+            return training_loss(unet, self.base.vae, self.scheduler, batch, self.base.prompt_embedding, self.colours)
+
+    def accumulate(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Forward and backward passes of one optimiser step, over the next `gradient_accumulation_steps` batches.
+
+        Returns:
+            losses float32 [samples] and indices of pairs int64 [samples], of this process's samples.
+        """
+        import torch
+
+        losses, indices = [], []
+        last = self.config.gradient_accumulation_steps - 1
+        for micro in range(self.config.gradient_accumulation_steps):
+            with self.waited:
+                batch = next(self.batches)
+            batch = self.encode(batch)
+            with contextlib.nullcontext() if micro == last else self.accelerator.no_sync(self.unet):
+                of_samples = self.losses(self.unet, batch)
+                self.accelerator.backward(of_samples.mean())
+            losses.append(of_samples.detach())
+            indices.append(batch["index"])
+        return torch.cat(losses), torch.cat(indices)
+
+    def update(self) -> None:
+        """The rest of an optimiser step: clips the gradients, updates the weights, learning rate and moving average."""
+        self.accelerator.clip_grad_norm_(self.lora.values(), self.config.max_grad_norm)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        self.schedule.step()
+        if self.average:
+            self.average.step(self.lora.values())
+
+
+def prepare(config: TrainingConfig) -> Run | None:
+    """A run before its next step, resumed from the newest checkpoint in `output_dir`; nothing is written.
+
+    Returns:
+        The run, without batches (see `open_batches`); None where `output_dir` holds it finished, which is printed.
+
+    Raises:
+        UserError: bad settings, data or base.
+    """
+    from sdseg.model import inference_scheduler, load_base
 
     stop = StopFlag()
-    output = Path(config.output_dir)
-    refuse_what_is_not_installed(config)
+    refuse_deepspeed()
     pictures, held_out = open_data(config)
+    accelerator = start_accelerator(config)
+    global_batch = config.train_batch_size * accelerator.num_processes * config.gradient_accumulation_steps
+    record = {"global_batch": global_batch, "data_digest": pictures.digest()}
+    first_step = step_to_resume(Path(config.output_dir), config, record)
+    accelerator.wait_for_everyone()  # all have looked before the first one writes
+    if is_finished(config, first_step):
+        report_finished(config, accelerator, first_step)
+        return None
+    on_main_process(accelerator, lambda: refuse_errors(examine(pictures)))
+
+    base = load_base(config.pretrained_model_name_or_path, revision=config.revision)
+    if config.resolution % base.vae_scale_factor:
+        raise ConfigError(
+            f"resolution is {config.resolution}; it must be a multiple of {base.vae_scale_factor} for this base"
+        )
+    colours = class_colours(pictures.target, base, record, Path(config.output_dir) if first_step else None)
+    place_base(base, config, accelerator.device)
+    peft_model = add_trained_lora(base, config)
+    optimizer = adamw(trained_parameters(peft_model), config)
+    if config.torch_compile:
+        base.unet.compile(dynamic=False)  # in place, so that no name changes; every batch has one shape
+    if config.push_to_hub:
+        on_main_process(accelerator, lambda: check_hub(config))
+    # The schedule does not go through Accelerate: a prepared one would advance once per process.
+    schedule = learning_rate_schedule(optimizer, config, first_step)
+    unet, optimizer = accelerator.prepare(base.unet, optimizer)
+    lora = trained_parameters(peft_model)  # FSDP has replaced the parameters
+    average = moving_average(lora, config.ema_decay) if config.use_ema else None
+    scheduler = inference_scheduler(prediction_type=config.prediction_type)
+    run = Run(
+        config, accelerator, stop, pictures, held_out, record, first_step, base, colours, peft_model, scheduler, unet,
+        lora, optimizer, schedule, average,
+    )  # fmt: skip
+    print_start(run)
+    if first_step:
+        checkpoint = run.output / f"checkpoint-{first_step}"
+        run.recent_losses = load_checkpoint(checkpoint, lora, optimizer, average)
+        accelerator.print(f"going on from {checkpoint}")
+    return run
+
+
+def start_accelerator(config: TrainingConfig) -> Accelerator:
+    """Joins the processes of the launch; ConfigError for a launch or a tracker that cannot be served."""
+    import torch
+    from accelerate import Accelerator
+
     accelerator = Accelerator(
         mixed_precision=config.mixed_precision,
         gradient_accumulation_steps=config.gradient_accumulation_steps,
         log_with=None if config.report_to == "none" else config.report_to,
-        project_dir=str(output),
+        project_dir=config.output_dir,
     )
     check_launch(accelerator, config)
-    zero = accelerator.distributed_type == DistributedType.DEEPSPEED
     if torch.distributed.is_initialized():
         keep_process_group(torch.distributed.group.WORLD)
-    if config.report_to != "none" and not accelerator.log_with:  # Accelerate passes over it without a word
-        raise ConfigError(f"report_to is {config.report_to}, which is not installed; install it, or report to none")
-    samples_per_pass = config.train_batch_size * accelerator.num_processes
-    global_batch = samples_per_pass * config.gradient_accumulation_steps
-    record = {"global_batch": global_batch, "data_digest": pictures.digest()}
-    first_step = step_to_resume(output, config, record)
-    accelerator.wait_for_everyone()  # all have looked before the first one writes
-    if first_step >= config.max_train_steps and (config.dry_run or (output / "adapter").is_dir()):
-        accelerator.print(f"{output} is finished: {first_step} steps; its adapter is {output / 'adapter'}")
-        if config.push_to_hub and not config.dry_run:
-            on_main_process(accelerator, lambda: print(f"adapter uploaded to {push(config, output / 'adapter')}"))
-        accelerator.end_training()
-        return
-    on_main_process(accelerator, lambda: refuse_errors(examine(pictures)))
+    if config.report_to != "none" and not accelerator.log_with:  # which Accelerate silently ignores
+        raise ConfigError(f"report_to is {config.report_to}, which is not installed; install it, or set it to none")
+    return accelerator
 
-    base = load_base(config.pretrained_model_name_or_path, revision=config.revision)
-    factor = base.vae_scale_factor
-    if config.resolution % factor:
-        raise ConfigError(f"resolution is {config.resolution}; it must be a multiple of {factor} for this base")
-    colours = None
-    if pictures.target.kind == "classes":
-        record["classes"] = (first_step and stored_colours(output)) or pictures.target.painted(base.vae)
-        colours = np.array(list(record["classes"].values()), np.uint8)
-    base.vae.to(accelerator.device)
-    base.unet.to(accelerator.device)
+
+def is_finished(config: TrainingConfig, first_step: int) -> bool:
+    """Whether there is nothing left to do: all steps are taken and, unless nothing is to be written, the adapter is."""
+    return first_step >= config.max_train_steps and (config.dry_run or (Path(config.output_dir) / "adapter").is_dir())
+
+
+def report_finished(config: TrainingConfig, accelerator: Accelerator, step: int) -> None:
+    """Says that the run is finished, and uploads its adapter again where that is wanted."""
+    adapter = Path(config.output_dir) / "adapter"
+    accelerator.print(f"{adapter.parent} is finished: {step} steps; its adapter is {adapter}")
+    if config.push_to_hub and not config.dry_run:
+        on_main_process(accelerator, lambda: print(f"adapter uploaded to {push(config, adapter)}"))
+    accelerator.end_training()
+
+
+def class_colours(target: Target, base: Base, record: dict, resumed: Path | None) -> np.ndarray | None:
+    """The colours that classes are painted in, uint8 [classes, 3], which are noted in `record`; None for mattes.
+
+    Those of a resumed run are read from its folder, since a search depends on the VAE's last bits.
+    """
+    import numpy as np
+
+    if target.kind != "classes":
+        return None
+    record["classes"] = (resumed and stored_colours(resumed)) or target.painted(base.vae)
+    return np.array(list(record["classes"].values()), np.uint8)
+
+
+def place_base(base: Base, config: TrainingConfig, device: torch.device) -> None:
+    """The frozen parts on their device, with the settings of memory and precision; before LoRA is put in."""
+    import torch
+
+    base.vae.to(device)
+    base.unet.to(device)
+    base.prompt_embedding = base.prompt_embedding.to(device)
     if config.mixed_precision == "bf16":
         base.unet.bfloat16()
     if config.enable_slicing:
         base.vae.enable_slicing()
-    if config.channels_last:  # before LoRA's layers, whose weights and moments have one layout in memory and in files
+    if config.channels_last:  # not LoRA's layers: their weights and moments have one layout in memory and in files
         base.unet.to(memory_format=torch.channels_last)
     if config.gradient_checkpointing:
         base.unet.enable_gradient_checkpointing()
-        if config.pixel_loss_share:  # backward through the decoder too
+        if config.pixel_loss_share:  # whose backward pass goes through the decoder
             base.vae.enable_gradient_checkpointing()
-    peft_model = add_lora(
-        base,
-        rank=config.rank,
-        lora_alpha=config.lora_alpha,
-        targets=config.lora_targets,
-        seed=config.seed,
-        use_rslora=config.use_rslora,
-        use_dora=config.use_dora,
-    )
-    if config.init_adapter:
-        earlier = read_adapter(config.init_adapter)
-        refuse_other_start(earlier, base, config)
-        load_lora_weights(peft_model, earlier)
-    lora = trained_parameters(peft_model)
-    optimizer = adamw(lora, config)
-    if config.torch_compile:
-        base.unet.compile(dynamic=False)  # in place, so that no name changes; every batch has one shape
 
-    def begin():
-        if config.push_to_hub:
-            check_hub(config)
-        if not config.dry_run:
-            make_run_folder(output, config, record, first_step)
-            write_environment(output, accelerator, first_step)
 
-    on_main_process(accelerator, begin)
-    trained = sum(value.numel() for value in lora.values())
+def print_start(run: Run) -> None:
+    config, accelerator = run.config, run.accelerator
+    trained = sum(value.numel() for value in run.lora.values())
     accelerator.print(
         f"device {accelerator.device}, {accelerator.num_processes} process(es), distributed_type "
-        f"{accelerator.distributed_type.value}, global batch {global_batch}; "
-        f"{len(pictures)} pairs; training {trained / 1e6:.2f} M LoRA parameters of "
+        f"{accelerator.distributed_type.value}, global batch {run.record['global_batch']}; "
+        f"{len(run.pictures)} pairs; training {trained / 1e6:.2f} M LoRA parameters of "
         f"{config.pretrained_model_name_or_path}"
     )
 
-    source = pictures
-    if config.cache_latents and not config.dry_run:
-        bar = lambda items, **words: tqdm(items, disable=not accelerator.is_main_process, **words)  # noqa: E731
-        keep = config.pixel_loss_share > 0
-        source = LatentSource(
-            pictures,
-            base.vae,
-            config.cached_variants,
-            config.seed,
-            accelerator.device,
-            bar,
-            keep_pixels=keep,
-            directory=config.latent_cache_dir,
-            place=accelerator.process_index,
-            places=accelerator.num_processes,
-            colours=colours,
-        )
-    scheduler = inference_scheduler(prediction_type=config.prediction_type)
-    stream = training_stream(config, source, len(pictures), base, scheduler)
-    loader = torch.utils.data.DataLoader(
-        stream,
-        batch_sampler=MicroBatches(
-            first_step,
-            first_step + 1 + TRIED_STEPS if config.dry_run else config.max_train_steps,
-            config.train_batch_size,
-            config.gradient_accumulation_steps,
-            accelerator.num_processes,
-            accelerator.process_index,
-        ),
-        num_workers=config.dataloader_num_workers,
-        pin_memory=accelerator.device.type == "cuda",
-    )
-    # Neither the loader nor the schedule goes through `prepare`: the stream already knows its process, and a
-    # prepared schedule would advance once per process.
-    schedule = get_scheduler(
-        config.lr_scheduler,
-        optimizer,
-        num_warmup_steps=config.lr_warmup_steps,
-        num_training_steps=config.max_train_steps,
-    )
-    with warnings_off():  # one call per resumed step, before the optimiser's first
-        for _ in range(first_step):
-            schedule.step()
-    if zero:
-        ZeroOptimizer.tell(accelerator.deepspeed_plugin.deepspeed_config, config, trained)
-    unet, prepared = accelerator.prepare(base.unet, optimizer)
-    lora = trained_parameters(peft_model)  # which FSDP has put in place of those that were
-    optimizer = ZeroOptimizer(unet, optimizer, lora) if zero else prepared
-    backward = optimizer.backward if zero else lambda loss, last: accelerator.backward(loss)
-    average = moving_average(lora, config.ema_decay) if config.use_ema else None
-    recent: list[float] = []  # losses since the last row
-    if first_step:
-        recent = load_checkpoint(output / f"checkpoint-{first_step}", lora, optimizer, average)
-        accelerator.print(f"going on from {output / f'checkpoint-{first_step}'}")
-    prompt_embedding = base.prompt_embedding.to(accelerator.device)
-    batches, waited = iter(loader), Stopwatch()
-
-    def on_device(batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        batch = {key: value.to(accelerator.device) for key, value in batch.items()}
-        return batch if "image_latents" in batch else encode_batch(batch, base.vae, accelerator.device, colours)
-
-    def sample_losses(network, batch: dict[str, torch.Tensor]) -> torch.Tensor:
-        with torch.autocast(accelerator.device.type, torch.bfloat16, enabled=config.mixed_precision == "bf16"):
-            return training_loss(network, base.vae, scheduler, batch, prompt_embedding, colours)
-
-    def accumulate(batches: Iterator[dict[str, torch.Tensor]]) -> tuple[torch.Tensor, torch.Tensor]:
-        """One optimiser step's forward and backward passes: losses and pair indices of this process's samples."""
-        losses, indices = [], []
-        for micro in range(config.gradient_accumulation_steps):
-            with waited:
-                batch = next(batches)
-            batch = on_device(batch)
-            last = micro == config.gradient_accumulation_steps - 1
-            with contextlib.nullcontext() if last else accelerator.no_sync(unet):
-                found = sample_losses(unet, batch)
-                backward(found.mean(), last)
-            losses.append(found.detach())
-            indices.append(batch["index"])
-        return torch.cat(losses), torch.cat(indices)
-
-    def update() -> None:
-        accelerator.clip_grad_norm_(lora.values(), config.max_grad_norm)
-        optimizer.step()
-        optimizer.zero_grad()
-
-    if config.dry_run:
-        unet.train()
-        if not first_step and zero:  # a step of nothing, so that AdamW has its moments from the first pass on
-            optimizer.take_empty_step()
-        elif not first_step:
-            for value in lora.values():
-                value.grad = torch.zeros_like(value)
-            update()
-
-        def backward_alone(batch: dict[str, torch.Tensor]) -> None:
-            with not_compiled(config):
-                accelerator.backward(sample_losses(accelerator.unwrap_model(unet), batch).mean())
-
-        trial = Trial(
-            accelerator,
-            prepared=on_device,
-            backward=backward_alone,
-            accumulate=accumulate,
-            update=update,
-            last_timestep=scheduler.config.num_train_timesteps - 1,
-        )
-        found = trial.run(config, batches)
-        counts = {"trained": trained, "frozen UNet": sum(p.numel() for p in base.unet.parameters()) - trained}
-        counts["frozen VAE"] = sum(p.numel() for p in base.vae.parameters())
-        accelerator.print(dry_run_report(config, record, accelerator, counts, len(pictures), first_step, found))
-        accelerator.end_training()
-        return
-    if config.report_to != "none":
-        project, words = tracker_names(config.report_to, output)
-        settings = {key: str(value) for key, value in (asdict(config) | record).items()}
-        accelerator.init_trackers(project, settings, words)
-
-    progress = tqdm(
-        total=config.max_train_steps,
-        initial=first_step,
-        desc="training",
-        unit="step",
-        disable=not accelerator.is_main_process,
-    )
-    unet.train()
-    started = time.monotonic()
-    with stop.listening(), progress:
-        for step in range(first_step, config.max_train_steps):
-            losses, indices = accumulate(batches)
-            flags = torch.full_like(losses, stop.value())
-            gathered = accelerator.gather(torch.stack([losses, indices.to(losses), flags], dim=1)).cpu()
-            refuse_non_finite(gathered, pictures, step)
-            learning_rate = schedule.get_last_lr()[0]
-            update()
-            schedule.step()
-            if average:
-                average.step(lora.values())
-
-            done = step + 1
-            finished = done == config.max_train_steps
-            loss = gathered[:, 0].mean().item()
-            if accelerator.is_main_process:
-                recent.append(loss)
-            rate = (done - first_step) * global_batch / (time.monotonic() - started)
-            progress.update()
-            progress.set_postfix(loss=f"{loss:.4f}", images_per_second=f"{rate:.1f}", refresh=False)
-            if accelerator.is_main_process and (done % config.logging_steps == 0 or finished):
-                row = {"step": done, "loss": loss, "mean_loss": sum(recent) / len(recent)}
-                row |= {"learning_rate": learning_rate, "images_per_second": round(rate, 2)}
-                row["waiting_for_data"] = round(waited.seconds / (time.monotonic() - started), 4)
-                log(accelerator, output, row)
-                recent.clear()
-            stop_signal = int(gathered[:, 2].max())
-            validating = held_out and (done % config.validation_steps == 0 or finished)
-            if validating and (finished or not stop_signal):
-                # FSDP's processes draw together, and none can leave off alone; the last validation is never broken off
-                stopped = (lambda: 0) if finished or accelerator.is_fsdp2 else stop.value
-                if accelerator.is_main_process or accelerator.is_fsdp2:
-                    with weights_of(average, lora), not_compiled(config):
-                        figures = validate(accelerator, unet, base, held_out, config, output, done, colours, stopped)
-                    if accelerator.is_main_process and figures:
-                        named = {f"validation_{key}": value for key, value in figures.items()}
-                        log(accelerator, output, {"step": done} | named)
-                flags = torch.tensor([stop.value()], device=accelerator.device)
-                stop_signal = int(accelerator.gather(flags).max())
-            if done % config.checkpointing_steps == 0 or finished or stop_signal:
-                tensors = checkpoint_tensors(lora, optimizer, average)
-                if accelerator.is_main_process:
-                    save_checkpoint(output, done, tensors, record, config.checkpoints_total_limit, recent)
-                accelerator.wait_for_everyone()
-            if stop_signal and not finished:
-                accelerator.end_training()
-                raise StoppedBySignal(stop_signal, done)
-
-    with weights_of(average, lora):
-        weights = {name: whole_copy(value) for name, value in lora.items()}
-
-    def finish():
-        write_adapter(output, peft_model, base, config, record, len(pictures), len(held_out or ()), weights)
-        print(f"adapter written to {output / 'adapter'}")
-        if config.push_to_hub:
-            print(f"adapter uploaded to {push(config, output / 'adapter')}")
-
-    on_main_process(accelerator, finish)
-    accelerator.end_training()
-
-
-def refuse_other_start(earlier: Adapter, base: Base, config: TrainingConfig) -> None:
-    """Weights of LoRA mean another update on another base, at another scale, or of another prediction."""
-    from sdseg.model import same_fingerprint
-
-    if not same_fingerprint(earlier.config.fingerprint, base.fingerprint):
-        raise ConfigError(
-            f"init_adapter {config.init_adapter} was trained on base {earlier.config.pretrained_model_name_or_path}, "
-            f"whose weights differ from those of {base.name}; set pretrained_model_name_or_path to that base"
-        )
-    had = json.loads((earlier.path / "adapter_config.json").read_text(encoding="utf-8"))
-    had["prediction_type"] = earlier.scheduler.config.prediction_type
-    for key in ("prediction_type", "lora_alpha", "use_rslora"):
-        if getattr(config, key) != had[key]:
-            raise ConfigError(
-                f"{key} is {getattr(config, key)}, but init_adapter {config.init_adapter} has {had[key]}; set {key} to "
-                f"{had[key]}"
-            )
-
-
-def refuse_what_is_not_installed(config: TrainingConfig) -> None:
-    from accelerate.utils import is_bnb_available
-
-    if config.use_8bit_adam and not is_bnb_available():
-        raise ConfigError(
-            "use_8bit_adam is true, but bitsandbytes is not installed; pip install bitsandbytes, or leave it out"
-        )
-
-
-def training_stream(
-    config: TrainingConfig, source: Source | LatentSource, pairs: int, base: Base, scheduler: DDIMScheduler
-) -> TrainingStream:
-    """The endless stream of a run's samples; an epoch is `pairs` long."""
-    from sdseg.data import TrainingStream
-
-    size = config.resolution // base.vae_scale_factor
-    return TrainingStream(
-        source,
-        pairs,
-        seed=config.seed,
-        latent_shape=(base.vae.config.latent_channels, size, size),
-        num_train_timesteps=scheduler.config.num_train_timesteps,
-        timestep_power=config.timestep_power,
-        noise_strength=config.multires_noise_strength,
-        pixel_loss_share=config.pixel_loss_share,
-    )
-
-
-def trained_parameters(peft_model) -> dict[str, torch.nn.Parameter]:
-    return {name: value for name, value in peft_model.named_parameters() if value.requires_grad}
-
-
-def adamw(lora: dict[str, torch.nn.Parameter], config: TrainingConfig) -> torch.optim.Optimizer:
-    """AdamW (Loshchilov & Hutter 2019) in one kernel over all LoRA weights, or bitsandbytes' with 8-bit moments."""
-    import torch
-
-    words = dict(
-        lr=config.learning_rate,
-        betas=(config.adam_beta1, config.adam_beta2),
-        weight_decay=config.adam_weight_decay,
-        eps=config.adam_epsilon,
-    )
-    if config.use_8bit_adam:
-        from bitsandbytes.optim import AdamW8bit
-
-        return AdamW8bit(lora.values(), **words)
-    return torch.optim.AdamW(lora.values(), fused=True, **words)
-
-
-def moving_average(lora: dict[str, torch.nn.Parameter], decay: float):
-    """diffusers' moving average of the LoRA weights, on their device."""
-    from diffusers.training_utils import EMAModel
-
-    return EMAModel(lora.values(), decay=decay)
-
-
-@contextlib.contextmanager
-def weights_of(average, lora: dict[str, torch.nn.Parameter]):
-    """The LoRA layers hold their moving average inside, where there is one."""
-    if average is None:
-        yield
-        return
-    average.store(lora.values())
-    average.copy_to(lora.values())
-    try:
-        yield
-    finally:
-        average.restore(lora.values())
-
 
 def not_compiled(config: TrainingConfig):
-    """Pictures of validation and batches of the search for the largest have many shapes; each would be compiled for."""
+    """A context without `torch.compile`: validation and the search for the largest batch have many shapes, and each
+    would be compiled for."""
     import torch
 
     return torch.compiler.set_stance("force_eager") if config.torch_compile else contextlib.nullcontext()
-
-
-@contextlib.contextmanager
-def warnings_off():
-    import warnings
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
-
-
-def refuse_non_finite(gathered: torch.Tensor, pictures: Source, step: int) -> None:
-    """gathered: [samples, 3] of loss, pair index, stop flag, from all processes."""
-    bad = gathered[~gathered[:, 0].isfinite()]
-    if len(bad):
-        names = ", ".join(pictures.name(int(index)) for index in bad[:8, 1])
-        raise NonFiniteLoss(
-            f"the loss is {bad[0, 0].item()} at step {step} for {len(bad)} of {len(gathered)} samples ({names}); look "
-            "at these pairs, or lower learning_rate; the last checkpoint is from before this step"
-        )
-
-
-def log(accelerator: Accelerator, output: Path, row: dict) -> None:
-    with open(output / "stats.jsonl", "a", encoding="utf-8") as file:
-        file.write(json.dumps(row) + "\n")
-    accelerator.log({key: value for key, value in row.items() if key != "step"}, step=row["step"])

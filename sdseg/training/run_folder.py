@@ -34,7 +34,6 @@ if TYPE_CHECKING:
 CHECKPOINT_FILES = ("lora.safetensors", "optimizer.safetensors", "state.json")
 AVERAGE_FILE = "ema.safetensors"
 VERSIONS = ("torch", "diffusers", "transformers", "peft", "accelerate", "datasets", "numpy")
-OPTIONAL = ("deepspeed", "bitsandbytes")  # told where they are loaded
 RUN_NAMES = {  # tracker, as Accelerate calls it -> its own word for a run's name
     "wandb": "name", "trackio": "name", "mlflow": "run_name", "swanlab": "experiment_name", "clearml": "task_name",
 }  # fmt: skip
@@ -121,13 +120,12 @@ def write_environment(output: Path, accelerator: Accelerator, first_step: int) -
 
     from sdseg import __version__
 
-    packages = [*VERSIONS, *(name for name in OPTIONAL if name in sys.modules)]
     row = {
         "first_step": first_step,
         "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
         "git_revision": git_revision(Path(__file__).parent),
         "python": platform.python_version(),
-        "versions": {"sdseg": __version__} | {name: version(name) for name in packages},
+        "versions": {"sdseg": __version__} | {name: version(name) for name in VERSIONS},
         "distributed_type": accelerator.distributed_type.value,
         "num_processes": accelerator.num_processes,
         "device": device_name(accelerator),
@@ -234,13 +232,12 @@ def checkpoint_tensors(
     there is one. Every process has to ask, see `sdseg.training.processes.whole_copy`."""
     import torch
 
-    state = optimizer.state  # once: under DeepSpeed it is gathered when asked for
     tensors = {
         "lora.safetensors": {name: whole_copy(value) for name, value in lora.items()},
         "optimizer.safetensors": {
             f"{name}/{key}": whole_copy(torch.as_tensor(moment))
-            for name, value in lora.items()  # copied also since bitsandbytes' tables are one tensor for all layers
-            for key, moment in state[value].items()
+            for name, value in lora.items()
+            for key, moment in optimizer.state[value].items()
         },
     }
     if average:
@@ -302,8 +299,7 @@ def load_checkpoint(
     places = {name: place for place, name in enumerate(lora)}
     for key, moment in moments.items():
         name, word = key.rsplit("/", 1)
-        number = not moment.dim() and not moment.is_floating_point()  # bitsandbytes counts its steps so
-        state[places[name]][word] = moment.item() if number else spread_like(lora[name], moment)
+        state[places[name]][word] = spread_like(lora[name], moment)
     optimizer.load_state_dict(optimizer.state_dict() | {"state": state})  # knows which of them lie on which device
     counters = json.loads((folder / "state.json").read_text(encoding="utf-8"))
     if average:

@@ -2,64 +2,44 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sdseg.targets import NO_CLASS
-from sdseg.training.config import TrainingConfig
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     import numpy as np
-    from accelerate import Accelerator
+    from diffusers import UNet2DConditionModel
 
-    from sdseg.data import Source
-    from sdseg.model import Base
+    from sdseg.inference.pipeline import MattingPipeline
+    from sdseg.training.run import Run
 
 GRID_ROWS = 12  # of the validation picture
 
 
-def validate(
-    accelerator: Accelerator,
-    unet,
-    base: Base,
-    held_out: Source,
-    config: TrainingConfig,
-    output: Path,
-    step: int,
-    colours: np.ndarray | None = None,
-    stopped: Callable[[], int] = lambda: 0,
-) -> dict[str, float] | None:
-    """Matte the first held-out pairs through the pipeline users run; None, and nothing written, once `stopped`.
+def validate(run: Run, step: int, stopped: Callable[[], int]) -> dict[str, float] | None:
+    """Predict the first held-out pairs through the pipeline users run; None, and nothing written, once `stopped`.
 
-    Returns mean `mad`, `mse`, `iou` and, with two samples or more, the `calibration_scale` of the uncertainty; of
-    target classes, painted in `colours` uint8 [classes, 3], `accuracy` and `mean_iou` of all pixels together.
     The main process writes validation/step-<step>.png and shows the same grid in TensorBoard: photo, truth,
     prediction, uncertainty (black 0, white 0.5 of alpha or an entropy of 1) of the first few.
+
+    Returns:
+        Mean `mad`, `mse`, `iou` and, with two samples or more, the `calibration_scale` of the uncertainty; of target
+        classes `accuracy` and `mean_iou` of all pixels together.
     """
     import torch
 
-    from sdseg.imaging import write_image
-    from sdseg.inference.pipeline import MattingPipeline
-    from sdseg.model import inference_scheduler
-    from synth_data.drawing import sheet
-
-    network = accelerator.unwrap_model(unet)
+    config, network = run.config, run.accelerator.unwrap_model(run.unet)
     network.eval()
-    scheduler = inference_scheduler(prediction_type=config.prediction_type)
-    classes = {} if colours is None else {"class_colours": colours.tolist()}
-    pipeline = MattingPipeline(
-        network, base.vae, scheduler, base.prompt_embedding, target=held_out.target.kind, **classes
-    )
-    pipeline.set_progress_bar_config(disable=True)
-    scores = MatteScores() if colours is None else ClassScores(colours)
+    pipeline = matting_pipeline(run, network)
+    scores = MatteScores() if run.colours is None else ClassScores(run.colours)
     rows = []
-    for index in range(min(len(held_out), config.num_validation_images)):
+    for index in range(min(len(run.held_out), config.num_validation_images)):
         if stopped():
             network.train()
             return None
-        image, truth = held_out.read(index)
+        image, truth = run.held_out.read(index)
         result = pipeline(
             image,
             num_inference_steps=config.num_inference_steps,
@@ -74,13 +54,38 @@ def validate(
         if len(rows) < GRID_ROWS:
             rows.append([image, *scores.shown(result.prediction[0], truth, uncertainty)])
     network.train()
-    if accelerator.is_main_process:
-        grid = sheet(rows, gap=0, side=config.resolution)
-        write_image(output / "validation" / f"step-{step:06d}.png", grid)
-        for tracker in accelerator.trackers:
-            if tracker.name == "tensorboard":
-                tracker.writer.add_image("validation", grid, step, dataformats="HWC")
+    if run.accelerator.is_main_process:
+        write_grid(run, step, rows)
     return scores.figures()
+
+
+def matting_pipeline(run: Run, network: UNet2DConditionModel) -> MattingPipeline:
+    """The pipeline around the network in training."""
+    from sdseg.inference.pipeline import MattingPipeline
+    from sdseg.model import inference_scheduler
+
+    pipeline = MattingPipeline(
+        network,
+        run.base.vae,
+        inference_scheduler(prediction_type=run.config.prediction_type),
+        run.base.prompt_embedding,
+        target=run.held_out.target.kind,
+        class_colours=None if run.colours is None else run.colours.tolist(),
+    )
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+def write_grid(run: Run, step: int, rows: list[list[np.ndarray]]) -> None:
+    """Rows of pictures uint8 [H, W, 3] and maps float [H, W] in [0, 1], as a sheet in validation/ and in TensorBoard."""
+    from sdseg.imaging import write_image
+    from synth_data.drawing import sheet
+
+    grid = sheet(rows, gap=0, side=run.config.resolution)
+    write_image(run.output / "validation" / f"step-{step:06d}.png", grid)
+    for tracker in run.accelerator.trackers:
+        if tracker.name == "tensorboard":
+            tracker.writer.add_image("validation", grid, step, dataformats="HWC")
 
 
 class MatteScores:

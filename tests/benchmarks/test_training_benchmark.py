@@ -10,8 +10,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from sdseg.training.data import open_data
-
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 
 import training as benchmark
@@ -25,37 +23,32 @@ def config(miniature, tmp_path_factory):
 
 @pytest.mark.parametrize("changes", [{}, {"cache_latents": True}, {"mixed_precision": "bf16"}], ids=str)
 def test_the_timed_steps_are_those_of_the_trainer(config, changes, tmp_path):
-    from accelerate import Accelerator
     from accelerate.state import AcceleratorState
 
-    from sdseg.training.run import train
+    from sdseg.training.loop import train
 
     AcceleratorState._reset_state(reset_partial_state=True)  # of another precision
     config = replace(config, learning_rate=1e-2, **changes)
     steps = 4
-    train(replace(config, output_dir=str(tmp_path / "run"), max_train_steps=steps, report_to="none", logging_steps=1))
+    train(replace(config, output_dir=str(tmp_path / "run"), max_train_steps=steps, logging_steps=1))
     trained = [json.loads(line)["loss"] for line in (tmp_path / "run" / "stats.jsonl").read_text().splitlines()]
-    AcceleratorState._reset_state(reset_partial_state=True)
-    base, lora = benchmark.build(config, torch.device("cpu"))
-    loop = benchmark.ours(config, Accelerator(), base, lora, open_data(config)[0])
+    loop = benchmark.ours(benchmark.prepared(config))
     timed = [loss for loss, _ in itertools.islice(loop, steps)]
     assert timed == pytest.approx(trained, rel=1e-6) and len(set(timed)) == steps
 
 
 def test_the_reference_trains_the_same_layers_and_runs_its_text_encoder_each_step(config):
-    from accelerate import Accelerator
-
-    base, lora = benchmark.build(config, torch.device("cpu"))
-    tokenizer, encoder = benchmark.text_encoder_of(base, torch.device("cpu"))
+    run = benchmark.prepared(config)
+    tokenizer, encoder = benchmark.text_encoder_of(run.base, torch.device("cpu"))
     shapes = []
     encoder.register_forward_hook(lambda _, __, out: shapes.append(tuple(out[0].shape)))
-    before = {name: value.detach().clone() for name, value in lora.items()}
-    loop = benchmark.reference(config, Accelerator(), base, lora, open_data(config)[0], (tokenizer, encoder))
+    before = {name: value.detach().clone() for name, value in run.lora.items()}
+    loop = benchmark.reference(run, (tokenizer, encoder))
     losses = [loss for loss, _ in itertools.islice(loop, 3)]
-    assert shapes == [(2, 77, base.unet.config.cross_attention_dim)] * 3
+    assert shapes == [(2, 77, run.base.unet.config.cross_attention_dim)] * 3
     assert all(0 < loss < 10 for loss in losses)
-    changed = {name for name, value in lora.items() if not torch.equal(value, before[name])}
-    assert changed == set(lora)
+    changed = {name for name, value in run.lora.items() if not torch.equal(value, before[name])}
+    assert changed == set(run.lora)
 
 
 def test_flops_of_known_operations():

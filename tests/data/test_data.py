@@ -192,13 +192,15 @@ def streamed(tmp_path_factory):
 
 
 def stream_of(source, **changes) -> TrainingStream:
-    settings = dict(seed=5, latent_shape=(4, 4, 4), num_train_timesteps=1000, timestep_power=1.0, noise_strength=0.9)
+    settings = dict(
+        seed=5, latent_shape=(4, 4, 4), num_train_timesteps=1000, timestep_power=1.0, multires_noise_strength=0.9
+    )
     return TrainingStream(source, len(source), **settings | changes)
 
 
 def test_a_streamed_position_depends_on_nothing_else(streamed):
     """Not on what was read before, nor in which order: resuming, other processes and loader workers rely on that."""
-    place, words = str(streamed / "parquet"), dict(streaming=True, window=16)
+    place, words = str(streamed / "parquet"), dict(streaming=True, shuffle_buffer_size=16)
     positions = [0, 1, 17, 59, 60, 61, 133]
     one, backwards = stream_of(opened(place, **words)), stream_of(opened(place, **words))
     items = {position: one[position] for position in range(134)}
@@ -217,7 +219,7 @@ def test_a_streamed_position_depends_on_nothing_else(streamed):
 
 
 def test_an_epoch_of_a_stream_holds_each_pair_once_in_a_local_order(streamed):
-    source = opened(str(streamed / "parquet"), streaming=True, window=16)
+    source = opened(str(streamed / "parquet"), streaming=True, shuffle_buffer_size=16)
     orders = [source.order(5, epoch).tolist() for epoch in range(4)]
     assert all(sorted(order) == list(range(60)) for order in orders) and len(set(map(tuple, orders))) == 4
     for order in orders:
@@ -233,7 +235,7 @@ def test_a_stream_reads_what_it_needs_and_keeps_little(streamed, monkeypatch):
     read = []
     real = pq.ParquetFile.read_row_group
     monkeypatch.setattr(pq.ParquetFile, "read_row_group", lambda *a, **k: read.append(a[1]) or real(*a, **k))
-    source = opened(str(streamed / "parquet"), streaming=True, window=16)
+    source = opened(str(streamed / "parquet"), streaming=True, shuffle_buffer_size=16)
     stream = stream_of(source)
     stream[47]
     assert len(read) == 1  # a run resumed at position 47 does not read what came before
@@ -286,13 +288,17 @@ def test_a_mixture_follows_the_weights_and_shows_each_pair_before_any_comes_agai
 
 
 def test_a_mixture_reads_from_the_right_set(sets, streamed):
-    parts = [opened(str(sets / "tar")), opened(str(streamed / "parquet"), streaming=True, window=16)]
-    source = opened([str(sets / "tar"), str(streamed / "parquet")], streaming=True, window=16, weights=[1, 2])
+    parts = [opened(str(sets / "tar")), opened(str(streamed / "parquet"), streaming=True, shuffle_buffer_size=16)]
+    source = opened(
+        [str(sets / "tar"), str(streamed / "parquet")], streaming=True, shuffle_buffer_size=16, weights=[1, 2]
+    )
     for index, (k, own_index) in {0: (0, 0), 10: (0, 10), 11: (1, 0), 70: (1, 59)}.items():
         assert np.array_equal(source.read(index)[0], parts[k].read(own_index)[0])
         assert source.name(index) == f"{parts[k].place}: {parts[k].name(own_index)}"
     assert source.files() == parts[0].files() | parts[1].files()
-    other = opened([str(sets / "tar"), str(streamed / "parquet")], streaming=True, window=16, weights=[2, 1])
+    other = opened(
+        [str(sets / "tar"), str(streamed / "parquet")], streaming=True, shuffle_buffer_size=16, weights=[2, 1]
+    )
     assert source.digest() != other.digest()
     lone = opened([str(sets / "tar")])
     assert torch.equal(lone.order(3, 2), parts[0].order(3, 2)) and lone.digest() == parts[0].digest()

@@ -53,8 +53,8 @@ def pictures_of(pairs, crop: float = 0.6):
 
 
 def cached(pairs, vae, directory=None, **changes) -> LatentSource:
-    settings = dict(variants=VARIANTS, seed=3, device="cpu", progress=lambda items, **_: items, batch_size=4)
-    return LatentSource(pictures_of(pairs), vae, **settings | changes, directory=directory)
+    settings = dict(cached_variants=VARIANTS, seed=3, device="cpu", progress=lambda items, **_: items, batch_size=4)
+    return LatentSource(pictures_of(pairs), vae, **settings | changes, latent_cache_dir=directory)
 
 
 def items_of(source: LatentSource) -> list[dict[str, torch.Tensor]]:
@@ -116,12 +116,12 @@ def test_whatever_changes_the_values_changes_the_key(pairs, vae, miniature, tmp_
     (fewer / "metadata.jsonl").write_text("\n".join(lines[:-1]) + "\n")
     with torch.no_grad():
         other_vae.encoder.conv_in.bias[0] += 1e-6
-    base = dict(pictures=pictures_of(pairs), vae=vae, variants=2, seed=0, keep_pixels=False, batch_size=4)
+    base = dict(pictures=pictures_of(pairs), vae=vae, cached_variants=2, seed=0, keep_pixels=False, batch_size=4)
     changes = [
         dict(pictures=pictures_of(pairs, crop=0.7)), dict(pictures=pictures_of(fewer)), dict(vae=other_vae),
         dict(pictures=open_pictures(pairs, 32, Augmentation(True, 0.6))),
         dict(pictures=open_pictures(pairs, 16, Augmentation(False, 0.6))),
-        dict(variants=3), dict(seed=1), dict(keep_pixels=True), dict(batch_size=8),
+        dict(cached_variants=3), dict(seed=1), dict(keep_pixels=True), dict(batch_size=8),
     ]  # fmt: skip
     keys = [str(cache_key(**base | change)) for change in [{}, *changes]]
     assert len(set(keys)) == len(keys)
@@ -226,7 +226,7 @@ def test_concurrent_processes_encode_each_shard_once(pairs, vae, tmp_path, monke
     monkeypatch.setattr(LatentSource, "_encode", logged)
 
     def work(place):
-        assert same(memory, cached(pairs, vae, tmp_path / "cache", place=place, places=2))
+        assert same(memory, cached(pairs, vae, tmp_path / "cache", process_index=place, num_processes=2))
 
     children = [forked(lambda place=place: work(place)) for place in (0, 1, 0, 1)]
     assert [exit_code(child) for child in children] == [0, 0, 0, 0]
