@@ -11,6 +11,7 @@ everywhere, and the truth painted, encoded and decoded, which LoRA cannot exceed
 """
 
 import argparse
+import bisect
 import statistics
 import sys
 from collections.abc import Iterator
@@ -122,11 +123,13 @@ def fitted_unet(parameters: int, seed: int) -> "torch.nn.Module":
     """The U-Net whose number of parameters comes closest to `parameters`."""
     import torch
 
-    def distance(lowest: int) -> int:
+    def count(lowest: int) -> int:
         with torch.device("meta"):
-            return abs(sum(value.numel() for value in plain_unet(lowest).parameters()) - parameters)
+            return sum(value.numel() for value in plain_unet(lowest).parameters())
 
-    lowest = min(range(8, 513), key=distance)
+    widths = range(8, 513)
+    first = bisect.bisect_left(widths, parameters, key=count)  # of those with at least as many
+    lowest = min(widths[max(first - 1, 0) : first + 1], key=lambda width: abs(count(width) - parameters))
     torch.manual_seed(seed)
     return plain_unet(lowest)
 

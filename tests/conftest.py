@@ -4,10 +4,42 @@ The miniature has Stable Diffusion 2's topology and layout on disk and none of i
 of plumbing and arithmetic. What the shipped, trained miniature can do is tested where it is used.
 """
 
+import os
+import runpy
+import socket
+import sys
 from pathlib import Path
+from unittest import mock
+
+# One thread a process, also where `pytest` is called without `make`: miniatures gain nothing from more, and threads
+# that wait for one another take ten times as long where there are more of them than idle cores.
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before numpy and torch are imported
 
 import numpy as np
 import pytest
+
+ROOT = Path(__file__).parent.parent
+# `make test` gives each worker whole files, which share what they render and train; longest first, so that no worker is
+# left with a long one at the end.
+LONGEST = ["training", "launches", "infer", "synth_data", "synth_store", "segmentation", "end_to_end"]
+
+
+def pytest_collection_modifyitems(items):
+    place = {f"test_{name}.py": number for number, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: place.get(item.path.name, len(place)))
+
+
+def run_here(*command) -> None:
+    """What `python SCRIPT ...` or `python -m MODULE ...` does, in this process, which has imported torch already."""
+    command = [str(word) for word in command]
+    with mock.patch.object(sys, "argv", command[1:] if command[0] == "-m" else command):
+        try:
+            if command[0] == "-m":
+                runpy.run_module(command[1], run_name="__main__")
+            else:
+                runpy.run_path(str(ROOT / command[0]), run_name="__main__")
+        except SystemExit as end:
+            assert not end.code, (command, end.code)
 
 
 def write_random_miniature(directory: Path, seed: int = 0) -> Path:
@@ -55,6 +87,12 @@ def write_random_miniature(directory: Path, seed: int = 0) -> Path:
     ).save_pretrained(directory / "scheduler")
     save_file({"prompt_embedding": prompt_embedding}, directory / "prompt_embedding.safetensors")
     return directory
+
+
+def free_port() -> int:
+    with socket.socket() as one:
+        one.bind(("", 0))
+        return one.getsockname()[1]
 
 
 @pytest.fixture(scope="session")

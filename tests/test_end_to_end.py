@@ -1,8 +1,6 @@
 """The main workflow through its command lines (render, train, infer, evaluate), the demo, and the shipped miniature."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,38 +9,34 @@ import pytest
 from sdseg import demo
 from sdseg.cli import COMMANDS
 from sdseg.imaging import read_alpha
+from tests.conftest import ROOT, run_here
 
-ROOT = Path(__file__).parent.parent
-RECIPE = "configs/recipes/fur_solids.yaml"
-
-
-def run(*command) -> str:
-    result = subprocess.run([sys.executable, *map(str, command)], cwd=ROOT, capture_output=True, text=True)
-    assert result.returncode == 0, result.stdout + result.stderr
-    return result.stdout
+RECIPE = ROOT / "configs/recipes/fur_solids.yaml"
 
 
 @pytest.fixture(scope="module")
 def renders(tmp_path_factory) -> Path:
     """Nine held-out renders, of a seed that neither the base nor the shipped adapter was trained on."""
     folder = tmp_path_factory.mktemp("renders")
-    run("-m", "synth_data", "render", "--recipe", RECIPE, "--count", 9, "--size", 64, "--seed", 77, "--output", folder)
+    words = ("--recipe", RECIPE, "--count", 9, "--size", 64, "--seed", 77)
+    run_here("-m", "synth_data", "render", *words, "--output", folder)
     return folder
 
 
 def test_render_train_infer_evaluate(renders, tmp_path):
-    run(
-        "train.py", "--config", "configs/demo.yaml", "--train_data_dir", renders, "--output_dir", tmp_path / "run",
-        "--max_train_steps", 2, "--lr_warmup_steps", 1, "--train_batch_size", 4, "--cached_variants", 1,
-        "--report_to", "none",
+    run_here(
+        "train.py", "--config", ROOT / "configs/demo.yaml", "--train_data_dir", renders,
+        "--output_dir", tmp_path / "run", "--max_train_steps", 2, "--lr_warmup_steps", 1, "--train_batch_size", 4,
+        "--cached_variants", 1, "--report_to", "none",
     )  # fmt: skip
-    run(
+    run_here(
         "infer.py", "--adapter", tmp_path / "run" / "adapter", "--input", renders / "images", "--output",
-        tmp_path / "mattes", "--num_inference_steps", 2, "--ensemble_size", 3, "--output_uncertainty",
+        tmp_path / "mattes", "--num_inference_steps", 2, "--ensemble_size", 3, "--batch_size", 3,
+        "--output_uncertainty",
     )  # fmt: skip
-    run(
+    run_here(
         "-m", "sdseg.evaluation", "--prediction", tmp_path / "mattes", "--ground_truth", renders / "alpha",
-        "--output", tmp_path / "metrics.json",
+        "--output", tmp_path / "metrics.json", "--workers", 1,
     )  # fmt: skip
     metrics = json.loads((tmp_path / "metrics.json").read_text())
     assert metrics["mean"]["count"] == 9
@@ -56,14 +50,12 @@ def test_render_train_infer_evaluate(renders, tmp_path):
 
 def test_shipped_adapter_beats_half_of_grabcut(renders, tmp_path):
     """The demo's target on other held-out renders: MAD at most half of the better classical method's."""
-    run(
+    run_here(
         "infer.py", "--input", renders / "images", "--output", tmp_path / "shipped", "--num_inference_steps", 4,
-        "--ensemble_size", 4,
+        "--ensemble_size", 4, "--batch_size", 4,
     )  # fmt: skip
-    run(
-        "-m", "sdseg.classical", "--method", "otsu", "grabcut", "--input", renders / "images", "--output",
-        tmp_path / "classical",
-    )  # fmt: skip
+    methods = ("--method", "otsu", "grabcut")
+    run_here("-m", "sdseg.classical", *methods, "--input", renders / "images", "--output", tmp_path / "classical")
     from sdseg.evaluation.evaluate import evaluate_folder
 
     mad = {

@@ -1,18 +1,30 @@
-"""Settings of a training run: checked at birth, flat, spelled as in diffusers' training scripts."""
+"""Settings of a training run: flat, spelled as in diffusers' training scripts, checked when they are made."""
 
 import argparse
-import difflib
+import re
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
+from types import NoneType, UnionType
+from typing import Any, Literal, get_args, get_origin
 
-from sdseg.errors import UserError
+from jsonargparse.typing import ClosedUnitInterval, NonNegativeInt, PositiveInt, restricted_number_type
 
-TARGETS = ("alpha", "mask", "classes")
-CHOICES = {
-    "mixed_precision": ["no", "bf16"],
-    "lr_scheduler": ["constant", "constant_with_warmup", "linear", "cosine", "polynomial"],
-    "prediction_type": ["v_prediction", "sample"],
-    "target": list(TARGETS),
+from sdseg.errors import UserError, did_you_mean, one_line
+
+Resolution = restricted_number_type("Resolution", int, (">=", 8))
+Positive = restricted_number_type("Positive", float, [(">", 0), ("<", float("inf"))])
+NonNegative = restricted_number_type("NonNegative", float, [(">=", 0), ("<", float("inf"))])
+Decay = restricted_number_type("Decay", float, [(">=", 0), ("<", 1)])
+Scale = restricted_number_type("Scale", float, [(">", 0), ("<=", 1)])
+RANGES = {
+    PositiveInt: "a whole number of at least 1",
+    NonNegativeInt: "a whole number of at least 0",
+    Resolution: "a whole number of at least 8",
+    Positive: "a number above 0",
+    NonNegative: "a number of at least 0",
+    Decay: "a number in [0, 1)",
+    Scale: "a number in (0, 1]",
+    ClosedUnitInterval: "a number in [0, 1]",
 }
 
 # what may change when a run is resumed: output, logging, cadence, workers, memory and the per-device batch
@@ -27,6 +39,7 @@ FREE_ON_RESUME = {
 
 # settings of earlier versions, which stored them in config.yaml, and the only value that still describes what is done
 REMOVED = {"use_8bit_adam": False}
+HELP = "; see --help for all settings"
 
 
 class ConfigError(UserError):
@@ -47,7 +60,7 @@ class TrainingConfig:
     folder of parquet files or of webdataset tars; or a Hub set, owner/name or owner/name@revision. A folder rendered
     with `compositing: on_the_fly` gives new pairs in every epoch; an epoch is as long as there are foregrounds. A list
     of these is mixed."""
-    train_data_weights: list[float] | None = None
+    train_data_weights: list[Positive] | None = None
     """Where `train_data_dir` is a list: how often pairs of each set are seen, relative to each other. None takes their
     numbers of pairs."""
     image_column: str = "image"
@@ -60,9 +73,9 @@ class TrainingConfig:
     streaming: bool = False
     """Read parquet files in place, on disk or on the Hub, rather than copy the set to disk first. The order of pairs is
     then shuffled by row groups, and within windows of `shuffle_buffer_size`."""
-    shuffle_buffer_size: int = 512
+    shuffle_buffer_size: PositiveInt = 512
     """With `streaming`: how many neighbours are shuffled together, and kept in each loader process's memory."""
-    target: str = "alpha"
+    target: Literal["alpha", "mask", "classes"] = "alpha"
     """What is drawn: `alpha`, the matte; `mask`, a binary one, trained as alpha 0 or 1; or `classes`, ids painted in
     colours that lie far apart (docs/segmentation.md). Files hold masks as 0 and 255, ids as they are, 255 for void."""
     class_names: list[str] | None = None
@@ -74,25 +87,25 @@ class TrainingConfig:
     license: str = "openrail++"
     """Licence named in the adapter's model card; an adapter inherits its base's."""
 
-    resolution: int = 512
+    resolution: Resolution = 512
     """Longer side of a training picture in pixels; a multiple of the VAE's factor (8 for SD2)."""
     random_flip: bool = True
     """Mirror half of the pictures."""
-    min_crop_scale: float = 0.7
+    min_crop_scale: Scale = 0.7
     """Smallest side of a random crop as a share of the picture's side, in (0, 1]; 1 never crops."""
     cache_latents: bool = False
     """Encode all pairs once before training and keep the latents, in memory or in `latent_cache_dir`."""
-    cached_variants: int = 2
+    cached_variants: PositiveInt = 2
     """With `cache_latents`: how many augmented variants of each pair are kept."""
     latent_cache_dir: str | None = None
     """With `cache_latents`: folder that keeps the latents for other runs on the same data, settings of pictures and
     VAE; about 270 MB for 1000 pairs of 512 px in two variants. None keeps them in memory."""
-    dataloader_num_workers: int = 0
+    dataloader_num_workers: NonNegativeInt = 0
     """Loader processes per training process."""
 
-    rank: int = 16
+    rank: PositiveInt = 16
     """LoRA rank r (Hu et al. 2021)."""
-    lora_alpha: float = 16.0
+    lora_alpha: Positive = 16.0
     """LoRA alpha; the update is scaled by alpha / rank."""
     lora_targets: list[str] = field(
         default_factory=lambda: ["attention", "feed_forward", "projections", "convolutions", "conv_in"]
@@ -106,32 +119,32 @@ class TrainingConfig:
     init_adapter: str | None = None
     """Adapter (folder or Hub id) whose LoRA weights training starts from; same base, rank and layers."""
 
-    prediction_type: str = "v_prediction"
+    prediction_type: Literal["v_prediction", "sample"] = "v_prediction"
     """What the UNet predicts: `v_prediction` (SD2's own, Salimans & Ho 2022) or `sample` (the matte's latents)."""
 
-    multires_noise_strength: float = 0.9
+    multires_noise_strength: ClosedUnitInterval = 0.9
     """Strength of multi-resolution noise at t = T, annealed linearly to 0 at t = 0 (Marigold); 0 is white noise."""
 
-    timestep_power: float = 1.0
+    timestep_power: Positive = 1.0
     """p: time steps are drawn with density p·(t/T)^(p−1)/T. 1 is uniform; more favours the noisy end, where the image
     alone decides what the subject is (at small t the noisy matte gives it away)."""
-    pixel_loss_share: float = 0.0
+    pixel_loss_share: ClosedUnitInterval = 0.0
     """Share of the samples, in [0, 1], that are trained at t = T through the VAE's decoder: mattes are compared, by L1,
     Laplacian pyramid and gradient. For a short second stage after `init_adapter`; the other samples keep the denoising
     loss, so that one adapter serves one step and many."""
 
     use_ema: bool = False
     """Keep an exponential moving average of the LoRA weights: validated, and written as the adapter."""
-    ema_decay: float = 0.999
+    ema_decay: Decay = 0.999
     """Its decay, reached from 0.1 as (1 + step) / (10 + step)."""
 
-    seed: int = 0
+    seed: NonNegativeInt = 0
     """Seed of every draw: order, crops, time steps, noise, initial LoRA weights."""
-    max_train_steps: int = 10000
+    max_train_steps: PositiveInt = 10000
     """Optimiser steps."""
-    train_batch_size: int = 4
+    train_batch_size: PositiveInt = 4
     """Samples per device and forward pass."""
-    gradient_accumulation_steps: int = 1
+    gradient_accumulation_steps: PositiveInt = 1
     """Forward passes per optimiser step."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, about a third slower."""
@@ -141,42 +154,42 @@ class TrainingConfig:
     """Keep the UNet's convolutions channels-last (NHWC) in memory, as tensor cores want them."""
     torch_compile: bool = False
     """Compile the UNet with `torch.compile`. The first step takes minutes, the others less time each."""
-    mixed_precision: str = "no"
+    mixed_precision: Literal["no", "bf16"] = "no"
     """`no` (float32) or `bf16`: the frozen UNet in bfloat16, LoRA weights in float32."""
-    learning_rate: float = 1e-4
+    learning_rate: Positive = 1e-4
     """Peak learning rate of AdamW."""
-    lr_scheduler: str = "cosine"
-    """constant, constant_with_warmup, linear, cosine or polynomial; counted in optimiser steps."""
-    lr_warmup_steps: int = 100
+    lr_scheduler: Literal["constant", "constant_with_warmup", "linear", "cosine", "polynomial"] = "cosine"
+    """Of the learning rate, after the warm-up; it counts optimiser steps."""
+    lr_warmup_steps: NonNegativeInt = 100
     """Optimiser steps of linear warm-up."""
-    adam_beta1: float = 0.9
+    adam_beta1: Decay = 0.9
     """AdamW's decay of the first moment."""
-    adam_beta2: float = 0.999
+    adam_beta2: Decay = 0.999
     """AdamW's decay of the second moment."""
-    adam_weight_decay: float = 0.0
+    adam_weight_decay: NonNegative = 0.0
     """AdamW's weight decay."""
-    adam_epsilon: float = 1e-8
+    adam_epsilon: Positive = 1e-8
     """AdamW's epsilon."""
-    max_grad_norm: float = 1.0
+    max_grad_norm: Positive = 1.0
     """Gradients are clipped to this norm."""
 
-    num_inference_steps: int = 4
+    num_inference_steps: PositiveInt = 4
     """Denoising steps of validation, kept in the adapter as its default."""
     validation_data_dir: str | None = None
     """Held-out pairs that stay the same (not composited on the fly), in any form that `train_data_dir` takes; of one
     recipe with the training set, they are rendered with another `--seed`. None skips validation."""
     validation_split: str = "train"
     """Split of `validation_data_dir`; an exported folder has only `train`."""
-    validation_steps: int = 500
+    validation_steps: PositiveInt = 500
     """Optimiser steps between validations; one more comes at the end."""
-    num_validation_images: int = 8
+    num_validation_images: PositiveInt = 8
     """Pairs validated on: the first ones of the folder."""
-    validation_ensemble_size: int = 4
+    validation_ensemble_size: PositiveInt = 4
     """Samples per validation picture."""
 
-    checkpointing_steps: int = 500
+    checkpointing_steps: PositiveInt = 500
     """Optimiser steps between checkpoints."""
-    checkpoints_total_limit: int = 2
+    checkpoints_total_limit: PositiveInt = 2
     """Checkpoints kept; older ones are removed."""
     dry_run: bool = False
     """Try a few steps, tell parameters, memory, steps and hours, and write nothing."""
@@ -186,42 +199,18 @@ class TrainingConfig:
     """Repository to upload to, owner/name; None takes the name of `output_dir`."""
     overwrite_output_dir: bool = False
     """Remove what an earlier run left in `output_dir` and start afresh."""
-    logging_steps: int = 10
+    logging_steps: PositiveInt = 10
     """Optimiser steps between rows of `stats.jsonl` and the tracker."""
     report_to: str = "tensorboard"
     """Tracker, by Accelerate's name for it: tensorboard, wandb, ..., or none."""
 
     def __post_init__(self) -> None:
-        at_least = dict(
-            resolution=8, cached_variants=1, rank=1, max_train_steps=1, train_batch_size=1, num_inference_steps=1,
-            gradient_accumulation_steps=1, validation_steps=1, num_validation_images=1, checkpointing_steps=1,
-            checkpoints_total_limit=1, logging_steps=1, validation_ensemble_size=1, lr_warmup_steps=0,
-            dataloader_num_workers=0, seed=0, shuffle_buffer_size=1,
-        )  # fmt: skip
-        for name, least in at_least.items():
-            if getattr(self, name) < least:
-                raise ConfigError(f"{name} is {getattr(self, name)}; it must be at least {least}")
-        for name in ("learning_rate", "lora_alpha", "max_grad_norm", "adam_epsilon", "timestep_power"):
-            if not 0 < getattr(self, name) < float("inf"):
-                raise ConfigError(f"{name} is {getattr(self, name)}; it must be above 0")
-        for name in ("adam_beta1", "adam_beta2", "ema_decay"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ConfigError(f"{name} is {getattr(self, name)}; it must lie in [0, 1)")
-        if not 0 <= self.adam_weight_decay < float("inf"):
-            raise ConfigError(f"adam_weight_decay is {self.adam_weight_decay}; it must be 0 or more")
-        if not 0 < self.min_crop_scale <= 1:
-            raise ConfigError(f"min_crop_scale is {self.min_crop_scale}; it must lie in (0, 1]")
-        for name in ("multires_noise_strength", "pixel_loss_share"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ConfigError(f"{name} is {getattr(self, name)}; it must lie in [0, 1]")
-        if self.prediction_type == "epsilon":
-            raise ConfigError(
-                "prediction_type is 'epsilon', but with zero terminal SNR there is nothing but noise at t = T, and a "
-                "prediction of it says nothing of the matte; choose v_prediction or sample"
-            )
-        for name, choices in CHOICES.items():
-            if getattr(self, name) not in choices:
-                raise ConfigError(f"{name} is {getattr(self, name)!r}; choose among {', '.join(choices)}")
+        for item in fields(self):
+            value = getattr(self, item.name)
+            if not fits(value, item.type):
+                raise ConfigError(refusal(item.name, value))
+            if item.type in RANGES:  # jsonargparse gives numbers of the restricted types, which YAML cannot write
+                setattr(self, item.name, int(value) if issubclass(item.type, int) else float(value))
         if self.lr_warmup_steps > self.max_train_steps:
             raise ConfigError(
                 f"lr_warmup_steps ({self.lr_warmup_steps}) exceeds max_train_steps ({self.max_train_steps})"
@@ -245,10 +234,51 @@ class TrainingConfig:
                 raise ConfigError(
                     f"train_data_weights has {len(weights)} numbers for {sets} data sets; give one for each"
                 )
-            if not all(0 < weight < float("inf") for weight in weights):
-                raise ConfigError(f"train_data_weights is {weights}; every weight must be above 0")
+            self.train_data_weights = [float(weight) for weight in weights]
         if self.latent_cache_dir and not self.cache_latents:
             raise ConfigError("latent_cache_dir is set, but cache_latents is false; set cache_latents, or leave it out")
+
+
+def fits(value: Any, annotation: Any) -> bool:
+    """Whether a value is one of a `Literal`, in the range of one of RANGES, or a list of such, as annotated.
+
+    Other annotations are left to jsonargparse.
+    """
+    if get_origin(annotation) is UnionType:
+        return any(fits(value, option) for option in get_args(annotation))
+    if get_origin(annotation) is Literal:
+        return value in get_args(annotation)
+    if get_origin(annotation) is list and get_args(annotation)[0] in RANGES:
+        return isinstance(value, list) and all(fits(item, get_args(annotation)[0]) for item in value)
+    if annotation not in RANGES:
+        return annotation is not NoneType or value is None
+    try:
+        annotation(value)
+    except (TypeError, ValueError):
+        return False
+    return not isinstance(value, str)
+
+
+def refusal(name: str, value: Any) -> str:
+    """Why a setting cannot have this value, and which it can have; one line."""
+    if (name, value) == ("prediction_type", "epsilon"):
+        return (
+            "prediction_type is 'epsilon', but with zero terminal SNR there is nothing but noise at t = T, and a "
+            "prediction of it says nothing of the matte; choose v_prediction or sample"
+        )
+    annotation = next(item.type for item in fields(TrainingConfig) if item.name == name)
+    if get_origin(annotation) is Literal:
+        return f"{name} is {value!r}; choose among {', '.join(get_args(annotation))}"
+    options = get_args(annotation) if get_origin(annotation) is UnionType else (annotation,)
+    return f"{name} is {value!r}; it must be {', or '.join(expected(option) for option in options)}"
+
+
+def expected(annotation: Any) -> str:
+    """What the values of a type are, in words."""
+    if get_origin(annotation) is list:
+        return f"a list, each item {expected(get_args(annotation)[0])}"
+    names = {bool: "true or false", str: "a text", int: "a whole number", float: "a number", NoneType: "null"}
+    return (RANGES | names)[annotation]
 
 
 def parse_training_config(
@@ -270,13 +300,14 @@ def parse_training_config(
     parser.add_class_arguments(TrainingConfig)
     for name, value in REMOVED.items():
         parser.add_argument(f"--{name}", type=type(value), default=value, help=argparse.SUPPRESS)
-    _refuse_unknown_keys(argv)
+    argv = _with_bare_switches(argv)
+    given = _given(argv)
     try:
-        parsed = parser.parse_args(_with_bare_switches(argv))
-    except ConfigError:
-        raise
+        parsed = parser.parse_args(argv)
     except (jsonargparse.ArgumentError, TypeError, ValueError, OSError) as error:
-        raise ConfigError(_one_line(error)) from error
+        key = re.match(r'Parser key "(\w+)"', str(error))
+        known = key and key[1] in given.keys() & TrainingConfig.__dataclass_fields__
+        raise ConfigError(refusal(key[1], given[key[1]]) if known else one_line(error)) from error
     for name, value in REMOVED.items():
         if parsed[name] != value:
             raise ConfigError(f"{name} is {parsed[name]}, but this setting was removed; leave it out")
@@ -294,21 +325,28 @@ def _with_bare_switches(argv: list[str]) -> list[str]:
     ]
 
 
-def _refuse_unknown_keys(argv: list[str]) -> None:
+def _given(argv: list[str]) -> dict[str, Any]:
+    """Settings by key as files and flags give them, flags over files, for messages; unknown keys are refused."""
+    import yaml
+
     known = {item.name for item in fields(TrainingConfig)} | REMOVED.keys() | {"config", "help", "print_config"}
-    files = []
-    for position, word in enumerate(argv):
+    settings, flags = {}, {}
+    for word, following in zip(argv, [*argv[1:], ""], strict=True):
         if not word.startswith("--"):
             continue
-        key, _, value = word[2:].partition("=")
+        key, equals, value = word[2:].partition("=")
         if key.rstrip("+") not in known:
-            raise ConfigError(f"unknown flag --{key}{_nearest(key, known)}")
+            raise ConfigError(f"unknown flag --{key}{did_you_mean(key, known, 0.5) or HELP}")
         if key == "config":
-            files.append(value or (argv[position + 1] if position + 1 < len(argv) else ""))
-    for name in files:
-        for key in _read_yaml(name):
-            if key not in known:
-                raise ConfigError(f"{name}: unknown key {key!r}{_nearest(str(key), known)}")
+            name = value or following
+            for setting in (stored := _read_yaml(name)):
+                if setting not in known:
+                    near = did_you_mean(str(setting), known, 0.5) or HELP
+                    raise ConfigError(f"{name}: unknown key {setting!r}{near}")
+            settings |= stored
+        else:
+            flags[key] = value if equals else following
+    return settings | {key: yaml.safe_load(value) for key, value in flags.items()}
 
 
 def _read_yaml(name: str) -> dict:
@@ -319,19 +357,10 @@ def _read_yaml(name: str) -> dict:
     try:
         settings = yaml.safe_load(Path(name).read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{name} is not valid YAML: {_one_line(error)}") from error
+        raise ConfigError(f"{name} is not valid YAML: {one_line(error)}") from error
     if not isinstance(settings, dict):
         raise ConfigError(f"{name} must hold `key: value` lines")
     return settings
-
-
-def _nearest(key: str, known: set[str]) -> str:
-    near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
-    return f"; did you mean {near[0]!r}?" if near else "; see --help for all settings"
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())
 
 
 def settings_that_differ(old: dict, config: TrainingConfig) -> list[str]:

@@ -1,6 +1,7 @@
 """Folder runs through the real command line: what is written, what is refused, what does not depend on what."""
 
 import json
+import multiprocessing
 import os
 import resource
 import subprocess
@@ -17,7 +18,7 @@ from sdseg.imaging import read_alpha, read_grey16
 from sdseg.inference.__main__ import main
 from sdseg.inference.pipeline import MattingPipeline
 from sdseg.model import EMBEDDED_ADAPTER
-from tests.conftest import picture, write_random_miniature
+from tests.conftest import free_port, picture, write_random_miniature
 
 ROOT = Path(__file__).parents[2]
 LEVEL = 1 / 65535  # of a 16-bit matte
@@ -32,6 +33,18 @@ def infer(*arguments, command=("infer.py",), **environment) -> subprocess.Comple
         capture_output=True,
         text=True,
     )
+
+
+def rank(arguments: list[str], log: Path, environment: dict[str, str]) -> None:
+    """Inference in a forked process, which has imported torch already: one of those that a launcher starts."""
+    from accelerate.state import PartialState
+
+    os.environ |= environment
+    PartialState._reset_state()  # what the parent may have found out about itself
+    with open(log, "w") as file:
+        sys.stdout = sys.stderr = file
+        code = main(arguments)
+    os._exit(code)
 
 
 def run_record(output: Path) -> dict:
@@ -100,19 +113,34 @@ def test_the_seed_counts(mattes, photos, miniature_adapter, tmp_path):
     assert np.abs(read_alpha(tmp_path / "a.png") - read_alpha(mattes / "a.png")).max() > 100 * LEVEL
 
 
-@pytest.mark.parametrize("flag", [{"ACCELERATE_USE_CPU": "true"}, {}], ids=["told", "untold"])
-def test_two_processes_write_what_one_writes(mattes, photos, miniature_adapter, tmp_path, flag):
+@pytest.mark.parametrize("told", [True, False], ids=["told", "untold"])
+def test_two_processes_write_what_one_writes(mattes, photos, miniature_adapter, tmp_path, told):
     """`untold`: on a machine without a GPU Accelerate would take each process for the only one."""
-    if not flag and torch.accelerator.is_available():
+    if not told and torch.accelerator.is_available():
         pytest.skip("two processes would share the one GPU")
-    result = infer(
-        *("--adapter", miniature_adapter, "--input", photos, "--output", tmp_path / "two"),
-        *("--ensemble_size", 3, "--output_uncertainty"),
-        command=("-m", "torch.distributed.run", "--nproc_per_node", "2", "--standalone", "infer.py"),
-        **flag,
-    )
-    assert result.returncode == 0, result.stderr
-    assert result.stderr.count("device: cpu") == 1 and "2 processes" in result.stderr
+    words = ["--adapter", miniature_adapter, "--input", photos, "--output", tmp_path / "two"]
+    words = [str(word) for word in [*words, "--ensemble_size", 3, "--output_uncertainty"]]
+    if told:  # by what torchrun and `accelerate launch --cpu` put into the environment
+        given = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "ACCELERATE_USE_CPU": "true"}
+        given |= {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
+        logs = [tmp_path / f"log{number}" for number in "01"]
+        context = multiprocessing.get_context("fork")
+        ranks = [
+            context.Process(target=rank, args=(words, log, given | {"RANK": number, "LOCAL_RANK": number}))
+            for number, log in zip("01", logs, strict=True)
+        ]
+        for process in ranks:
+            process.start()
+        for process in ranks:
+            process.join(300)
+        errors = "".join(log.read_text() for log in logs)
+        assert [process.exitcode for process in ranks] == [0, 0], errors
+    else:
+        launcher = ("-m", "torch.distributed.run", "--nproc_per_node", "2", "--standalone", "infer.py")
+        result = infer(*words, command=launcher)
+        errors = result.stderr
+        assert result.returncode == 0, errors
+    assert errors.count("device: cpu") == 1 and "2 processes" in errors
     record = run_record(tmp_path / "two")
     assert record["settings"]["processes"] == 2
     assert [row["input"] for row in record["inputs"]] == ["a.png", "b.jpg", "sub/a.png"]
@@ -149,10 +177,10 @@ def odd_photos(tmp_path) -> Path:
     return folder
 
 
-def test_odd_photos_are_matted_upright_or_refused_by_name(odd_photos, miniature_adapter, tmp_path):
+def test_odd_photos_are_matted_upright_or_refused_by_name(odd_photos, miniature_adapter, tmp_path, capsys):
     output = tmp_path / "mattes"
-    result = infer("--adapter", miniature_adapter, "--input", odd_photos, "--output", output)
-    assert result.returncode == 1, result.stderr
+    assert main(["--adapter", str(miniature_adapter), "--input", str(odd_photos), "--output", str(output)]) == 1
+    errors = capsys.readouterr().err
     rows = {row["input"]: row for row in run_record(output)["inputs"]}
     good = {name for name in rows if not name.startswith("bad_")}
     assert good == {p.name for p in odd_photos.iterdir()} - {name for name in rows if "bad" in name} - {"notes.txt"}
@@ -162,7 +190,7 @@ def test_odd_photos_are_matted_upright_or_refused_by_name(odd_photos, miniature_
         assert read_alpha(output / rows[name]["output"]).shape == (40, 60), name
     for name in rows.keys() - good:
         assert name in rows[name]["error"] and "output" not in rows[name]
-        assert f"error: {rows[name]['error']}" in result.stderr
+        assert f"error: {rows[name]['error']}" in errors
     left = [p.name for p in output.iterdir() if p.name not in {row.get("output") for row in rows.values()}]
     assert left == ["run.json"]
     turned = read_alpha(output / rows["exif.jpg"]["output"])

@@ -95,6 +95,20 @@ def sets(render, tmp_path_factory):
     return {kind: folder / kind for kind in RECIPES}
 
 
+@pytest.fixture
+def in_this_process(monkeypatch):
+    """Renders without a worker, which takes a second to start."""
+
+    def results(recipe, seed, indices, size, workers_, variant, folder):
+        workers._load(recipe.text, variant)
+        shared = recipe.composites_per_foreground
+        for foreground in sorted({i // shared for i in indices}):
+            group = [i for i in indices if i // shared == foreground]
+            yield workers._make(seed, foreground, group, size, folder)
+
+    monkeypatch.setattr(workers, "_results", results)
+
+
 # ---------------------------------------------------------------- one sample
 
 
@@ -190,7 +204,7 @@ def test_an_unfit_foreground_file_is_named(tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["classes", "layers"])
-def test_shards_join_to_the_bytes_of_one_run(kind, render, sets, tmp_path):
+def test_shards_join_to_the_bytes_of_one_run(kind, render, sets, in_this_process, tmp_path):
     count = len(read_metadata(sets[kind]))
     for part in (3, 1, 2):
         assert render(kind, tmp_path / f"{part}", "--count", count, "--shard", f"{part}/3") == 0
@@ -379,7 +393,9 @@ def with_bad_line(folder, what, name="metadata.jsonl"):
 
 
 @pytest.mark.parametrize("what", BAD_LINES)
-def test_a_bad_line_is_named_and_nothing_is_taken_for_finished_or_lost(what, render, sets, tmp_path, capsys):
+def test_a_bad_line_is_named_and_nothing_is_taken_for_finished_or_lost(
+    what, render, sets, in_this_process, tmp_path, capsys
+):
     folder = shutil.copytree(sets["mask"], tmp_path / "set")
     with_bad_line(folder, what)
     before = tree(folder)
@@ -534,16 +550,10 @@ def whole(folder):
 @pytest.mark.parametrize(
     "victim", ["alpha/000007.png", "images/000007.png", "metadata.jsonl", workers.JOURNAL, "lists"]
 )
-def test_a_full_disk_leaves_whole_samples(victim, render, sets, tmp_path, monkeypatch, capsys):
+def test_a_full_disk_leaves_whole_samples(victim, render, sets, in_this_process, tmp_path, monkeypatch, capsys):
     """Writes of one file fail as on a full disk; in one process, so that the failure can be put in."""
     folder, recipe = tmp_path / "set", parse_recipe(RECIPES["classes"], "recipe")
     full, passed = [True], []
-
-    def in_this_process(recipe, seed, indices, size, workers_, variant, folder):
-        workers._load(recipe.text, variant)
-        for foreground in sorted({i // SHARED for i in indices}):
-            group = [i for i in indices if i // SHARED == foreground]
-            yield workers._make(seed, foreground, group, size, folder)
 
     def replace(source, target):
         passed.append(Path(target).name)
@@ -560,7 +570,6 @@ def test_a_full_disk_leaves_whole_samples(victim, render, sets, tmp_path, monkey
         add(journal, group)
 
     rename, add = os.replace, workers._append
-    monkeypatch.setattr(workers, "_results", in_this_process)
     monkeypatch.setattr(store.os, "replace", replace)
     monkeypatch.setattr(workers, "_append", append)
     assert render("classes", folder, "--count", COUNT) == 1

@@ -10,7 +10,6 @@ import os
 import random
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -23,6 +22,7 @@ from safetensors.torch import load_file
 
 from sdseg.training.__main__ import main
 from sdseg.training.run_folder import CHECKPOINT_FILES, checkpoint_steps, latest_checkpoint
+from tests.conftest import free_port
 from tests.training.test_training import ROOT, lora_of, stats, write_pairs
 
 PATIENCE = 540  # seconds; a machine with other work on it is slow, and what hangs ends here
@@ -179,12 +179,6 @@ def test_another_number_of_processes_goes_on(run_by, pairs, tmp_path, processes)
     assert [row["first_step"] for row in rows] == [0, 4]
     assert rows[0]["versions"]["torch"].split("+")[0] == torch.__version__.split("+")[0]
     assert_agree(run, run_by(1))
-
-
-def free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("", 0))
-        return one.getsockname()[1]
 
 
 @pytest.mark.slow

@@ -171,10 +171,10 @@ def test_adapter_goes_through_the_pipeline(arguments, tmp_path):
 
 def test_training_lowers_the_loss_it_reports(arguments, tmp_path):
     """Loss on the same draws (one epoch of the same positions) falls when the adapter is trained."""
-    changes = dict(max_train_steps=60, learning_rate=5e-3, rank=8, lora_alpha=8, checkpointing_steps=60)
+    changes = dict(max_train_steps=24, learning_rate=1e-2, rank=8, lora_alpha=8, checkpointing_steps=24)
     assert main(arguments(**changes)) == 0
     losses = [row["loss"] for row in stats(tmp_path / "run") if "loss" in row]
-    assert np.mean(losses[-15:]) < 0.8 * np.mean(losses[:5])
+    assert np.mean(losses[-8:]) < 0.8 * np.mean(losses[:5])
 
 
 def test_training_goes_on_from_an_earlier_adapter(arguments, miniature, tmp_path, capsys):
@@ -531,9 +531,11 @@ def test_dry_run_takes_the_steps_that_need_most(arguments, capsys, monkeypatch):
     assert "first loss" in capsys.readouterr().out
 
 
-def test_search_for_the_largest_batch_ends_within_a_tenth():
+def test_search_for_the_largest_batch_ends_within_a_tenth(monkeypatch):
     from sdseg.training.dry_run import largest_batch
 
+    # after each failure Accelerate collects garbage, which takes a second in a process that has run other tests
+    monkeypatch.setattr("accelerate.utils.memory.clear_device_cache", lambda **_: None)
     tried = []
 
     def attempt_with(room):
@@ -717,27 +719,26 @@ def test_two_processes_that_shard_train_as_one(arguments, tmp_path):
         assert all(torch.allclose(one[key], other[key], rtol=0, atol=1e-4) for key in one), name
 
 
-def test_a_bad_setting_is_told_once_and_what_one_process_alone_meets_as_well(arguments, pairs, tmp_path):
-    """Two processes refuse the same before they know each other; then only the second one's data are missing."""
+def test_a_bad_setting_is_told_once_and_what_one_process_alone_meets_as_well(arguments, tmp_path):
+    """Two processes refuse the same before they know each other; then only the second one's data are missing.
 
-    def errors_of(script: str, settings: list[str]) -> list[str]:
-        command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--standalone", "--no-python"]
-        command += ["bash", "-c", script, sys.executable, "train.py", *settings]
-        environment = os.environ | {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
-        ended = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=280)
-        assert ended.returncode != 0 and "Traceback" not in ended.stderr.split("torch/distributed")[0], ended.stderr
-        return [line for line in ended.stderr.splitlines() if line.startswith("error: ")]
-
-    together = (
-        '"$0" "$@"; echo ended > "$FOLDER/$RANK"; until [ -e "$FOLDER/0" -a -e "$FOLDER/1" ]; do sleep .1; done; exit 2'
-    )
-    (tmp_path / "ends").mkdir()
-    together = together.replace("$FOLDER", str(tmp_path / "ends"))  # torchrun ends the others when one has failed
-    [error] = errors_of(together, arguments(rank=0))
-    assert "rank is 0" in error
-    alone = '[ $RANK = 1 ] && set -- "$@" --train_data_dir=missing; exec "$0" "$@"'
-    [error] = errors_of(alone, arguments())
-    assert "missing does not exist" in error
+    Both in one launch. torchrun ends the other process when one has failed, so each first waits for the other.
+    """
+    (tmp_path / "refused").mkdir()
+    script = f"""
+        cd "{tmp_path}/refused"; here=$OLDPWD
+        (cd "$here"; "$0" "$@" --rank=0); echo $? > $RANK; until [ -s 0 -a -s 1 ]; do sleep .1; done; cd "$here"
+        [ $RANK = 1 ] && set -- "$@" --train_data_dir=missing; exec "$0" "$@"
+    """
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--standalone", "--no-python"]
+    command += ["bash", "-c", script, sys.executable, "train.py", *arguments()]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
+    ended = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=280)
+    assert ended.returncode != 0 and "Traceback" not in ended.stderr.split("torch/distributed")[0], ended.stderr
+    assert [(tmp_path / "refused" / rank).read_text() for rank in "01"] == ["2\n", "2\n"]
+    together, alone = [line for line in ended.stderr.splitlines() if line.startswith("error: ")]
+    assert "rank is 0" in together
+    assert "missing does not exist" in alone
 
 
 # ---------------------------------------------------------------------------------------------- bad input
@@ -886,6 +887,51 @@ def test_unknown_key_in_a_file_names_its_neighbour(tmp_path, capsys):
     assert "does not exist" in error_of(["--config", str(tmp_path / "none.yaml")], capsys)
 
 
+def test_a_value_out_of_range_is_refused_alike_from_files_flags_and_python(tmp_path):
+    """The message names the setting, the value and what it can be, in words of ours rather than jsonargparse's."""
+    from sdseg.training.config import ConfigError, parse_training_config
+
+    cases = [
+        ("rank", "0", 0, "rank is 0; it must be a whole number of at least 1"),
+        ("rank", "2.5", 2.5, "rank is 2.5; it must be a whole number of at least 1"),
+        ("seed", "-1", -1, "seed is -1; it must be a whole number of at least 0"),
+        ("resolution", "4", 4, "resolution is 4; it must be a whole number of at least 8"),
+        ("learning_rate", ".inf", float("inf"), "learning_rate is inf; it must be a number above 0"),
+        ("adam_weight_decay", "-0.5", -0.5, "adam_weight_decay is -0.5; it must be a number of at least 0"),
+        ("ema_decay", "1.5", 1.5, "ema_decay is 1.5; it must be a number in [0, 1)"),
+        ("min_crop_scale", "0.0", 0.0, "min_crop_scale is 0.0; it must be a number in (0, 1]"),
+        ("pixel_loss_share", "1.5", 1.5, "pixel_loss_share is 1.5; it must be a number in [0, 1]"),
+        ("mixed_precision", "fp16", "fp16", "mixed_precision is 'fp16'; choose among no, bf16"),
+        (
+            "train_data_weights",
+            "[-2.0]",
+            [-2.0],
+            "train_data_weights is [-2.0]; it must be a list, each item a number ",
+        ),
+    ]
+    for name, text, value, message in cases:
+        file = tmp_path / f"{name}.yaml"
+        file.write_text(f"output_dir: x\ntrain_data_dir: y\n{name}: {text}\n")
+        for build in (
+            lambda file=file: parse_training_config(["--config", str(file)]),
+            lambda name=name, text=text: parse_training_config(
+                ["--output_dir=x", "--train_data_dir=y", f"--{name}={text}"]
+            ),
+            lambda name=name, value=value: TrainingConfig(output_dir="x", train_data_dir="y", **{name: value}),
+        ):
+            with pytest.raises(ConfigError) as raised:
+                build()
+            assert str(raised.value).startswith(message)
+    for flag, message in {
+        "use_ema=7": "use_ema is 7; it must be true or false",
+        "class_names=x": "class_names is 'x'; it must be a list, each item a text, or null",
+        "seed=null": "seed is None; it must be a whole number of at least 0",
+    }.items():
+        with pytest.raises(ConfigError) as raised:
+            parse_training_config(["--output_dir=x", "--train_data_dir=y", f"--{flag}"])
+        assert str(raised.value) == message
+
+
 def test_config_file_and_flags(tmp_path):
     from sdseg.training.config import parse_training_config
 
@@ -902,11 +948,16 @@ def test_config_file_and_flags(tmp_path):
 
 
 def test_gradient_checkpointing_changes_nothing_and_bf16_little(arguments, tmp_path):
+    from accelerate.state import AcceleratorState
+
     common = dict(max_train_steps=3, gradient_accumulation_steps=2, train_batch_size=2)
     assert main(arguments(output_dir=tmp_path / "plain", **common)) == 0
     assert main(arguments(output_dir=tmp_path / "recomputed", gradient_checkpointing="true", **common)) == 0
-    half = launch(arguments(output_dir=tmp_path / "bf16", mixed_precision="bf16", **common))  # one precision a process
-    assert half.wait(timeout=240) == 0, half.stdout.read()
+    try:
+        AcceleratorState._reset_state(reset_partial_state=True)  # Accelerate knows one precision a process
+        assert main(arguments(output_dir=tmp_path / "bf16", mixed_precision="bf16", **common)) == 0
+    finally:
+        AcceleratorState._reset_state(reset_partial_state=True)
     plain, recomputed, half = (
         [row["loss"] for row in stats(tmp_path / name)] for name in ("plain", "recomputed", "bf16")
     )
