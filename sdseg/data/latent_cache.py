@@ -105,6 +105,10 @@ class LatentSource:
                 "folder you may write to"
             ) from error
 
+    def __getstate__(self) -> dict:
+        """Without the VAE, which has done its work: loader processes that are not forked get a pickled copy."""
+        return self.__dict__ | {"_vae": None}
+
     def __len__(self) -> int:
         return len(self.pictures)
 

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import pickle
 import shutil
 import signal
 import time
@@ -91,6 +92,16 @@ def test_disk_and_memory_hold_the_same_bits(pairs, vae, tmp_path, encodings, kee
     maps = Path("/proc/self/maps")
     if maps.exists():  # memory-mapped, not read
         assert all(str(file) in maps.read_text() for file in files)
+
+
+def test_loader_processes_get_no_copy_of_the_vae(pairs, vae):
+    """Those that are not forked (Python 3.14's default, Windows, macOS) are sent the source pickled."""
+    source = cached(pairs, vae)
+    sent = pickle.dumps(source)
+    assert len(sent) < sum(value.numel() for value in vae.parameters())
+    again = pickle.loads(sent)
+    item, other = (one.fetch(0, torch.Generator().manual_seed(1)) for one in (source, again))
+    assert all(torch.equal(item[key], other[key]) for key in item)
 
 
 def test_entries_equal_pairs_encoded_one_by_one(pairs, vae):

@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -194,6 +195,27 @@ def test_training_goes_on_from_an_earlier_adapter(arguments, miniature, tmp_path
     save_file(tensors | {"conv_out.weight": tensors["conv_out.weight"] * 1.1}, file)
     told = error_of(arguments(**changes | dict(pretrained_model_name_or_path=base)), capsys)
     assert "whose weights differ" in told and not (tmp_path / "other").exists()
+
+
+def test_an_adapter_of_an_older_peft_is_started_from(arguments, tmp_path):
+    """Its adapter_config.json has no `use_rslora` yet."""
+    assert main(arguments(max_train_steps=1, lr_warmup_steps=1)) == 0
+    file = tmp_path / "run" / "adapter" / "adapter_config.json"
+    settings = json.loads(file.read_text())
+    file.write_text(json.dumps({key: value for key, value in settings.items() if key != "use_rslora"}))
+    changes = dict(output_dir=tmp_path / "next", init_adapter=file.parent, max_train_steps=1, lr_warmup_steps=1)
+    assert main(arguments(**changes)) == 0
+    assert main(arguments(**changes | dict(output_dir=tmp_path / "other", use_rslora=True))) == 2
+
+
+def test_validation_does_not_count_as_training_time(arguments, pairs, tmp_path, monkeypatch):
+    import sdseg.training.loop
+
+    monkeypatch.setattr(sdseg.training.loop, "validate", lambda *_: time.sleep(2))
+    held_out = write_pairs(tmp_path / "held_out", 1, first_seed=99)
+    assert main(arguments(max_train_steps=4, validation_steps=1, validation_data_dir=held_out)) == 0
+    rates = [row["images_per_second"] for row in stats(tmp_path / "run")]
+    assert rates[-1] > 0.5 * rates[0]  # with the six seconds of three validations it would be at most 16 / 6
 
 
 def test_an_average_of_the_weights_is_what_comes_out(arguments, tmp_path):
