@@ -173,6 +173,7 @@ def cache_key(pictures: Source, vae, cached_variants: int, seed: int, keep_pixel
     return {
         "format": CACHE_FORMAT,
         "data": pictures.digest(),
+        "contents": pictures.checksum(),
         "vae": vae_digest(vae),
         "resolution": pictures.resolution,
         "random_flip": augmentation.random_flip,

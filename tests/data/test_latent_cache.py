@@ -188,7 +188,8 @@ def test_a_cache_of_the_first_version_is_still_read(pairs, vae, tmp_path, encodi
     memory = cached(pairs, vae)
     encodings.clear()
     key = {
-        "format": 1, "data": pictures_of(pairs).digest(), "vae": vae_digest(vae), "resolution": 16, "random_flip": True,
+        "format": 1, "data": pictures_of(pairs).digest(),
+        "contents": pictures_of(pairs).checksum(), "vae": vae_digest(vae), "resolution": 16, "random_flip": True,
         "min_crop_scale": 0.6, "variants": 3, "seed": 3, "keep_pixels": False, "batch_size": 4,
     }  # fmt: skip
     folder = tmp_path / hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
