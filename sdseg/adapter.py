@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sdseg.errors import UserError, one_line
+from sdseg.errors import MissingFile, UserError, one_line
 
 if TYPE_CHECKING:
     import torch
@@ -168,7 +168,7 @@ def read_adapter(directory_or_hub_id: str | Path) -> Adapter:
 
 
 def _fetch(directory_or_hub_id: str | Path) -> Path:
-    from sdseg.model import EMBEDDED, EMBEDDED_ADAPTER, is_hub_id
+    from sdseg.model import EMBEDDED, EMBEDDED_ADAPTER, is_hub_id, snapshot
 
     name = str(directory_or_hub_id)
     if name == EMBEDDED:
@@ -177,15 +177,10 @@ def _fetch(directory_or_hub_id: str | Path) -> Path:
         return Path(name)
     if not is_hub_id(name):
         raise AdapterError(f"adapter {name!r} is no folder and no Hub id; give the folder that train.py wrote")
-    from huggingface_hub import snapshot_download
-
     try:
-        return Path(snapshot_download(name))
-    except (OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise AdapterError(
-            f"adapter {name!r} is no folder here, and the Hub has no such repository ({reason})"
-        ) from error
+        return Path(snapshot(name))
+    except MissingFile as error:
+        raise AdapterError(f"adapter {error}") from error
 
 
 def load_adapter(adapter: Adapter, base: Base) -> PeftModel:

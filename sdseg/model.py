@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sdseg.errors import UserError, did_you_mean
+from sdseg.errors import MissingFile, UserError, did_you_mean
 from sdseg.imaging import to_signed
 
 if TYPE_CHECKING:
@@ -43,6 +43,10 @@ FINGERPRINT_TENSORS = {
     ],
     "vae": ["encoder.conv_in.weight", "decoder.conv_out.weight", "decoder.mid_block.resnets.0.conv1.weight"],
 }
+
+
+PARTS = 32  # projections of a tensor beside that of all its weights
+SAME_WEIGHTS = 0.003  # largest difference of weights, as a share of their size, that counts as rounding
 
 
 class BaseError(UserError):
@@ -123,6 +127,17 @@ def load_base(
 def is_hub_id(name: str) -> bool:
     """Whether a name that is no folder here can be one on the Hub, `owner/name`."""
     return name.count("/") == 1 and not name.startswith((".", "/", "~"))
+
+
+def snapshot(hub_id: str, revision: str | None = None) -> str:
+    """The folder of a repository's files, downloaded if need be; raises MissingFile where the Hub does not have it."""
+    from huggingface_hub import snapshot_download
+
+    try:
+        return snapshot_download(hub_id, revision=revision)
+    except (OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise MissingFile(f"{hub_id!r} is no folder here, and the Hub has no such repository ({reason})") from error
 
 
 def _locate(name: str) -> str:
@@ -209,9 +224,10 @@ def encode_empty_prompt(source: str, name: str, revision: str | None = None) -> 
 
 
 def fingerprint(unet: UNet2DConditionModel, vae: AutoencoderKL) -> dict[str, list[float]]:
-    """Per named tensor: its size, its root mean square, and its projection on a fixed sign pattern.
+    """Per named tensor: its size, its root mean square, its projection on a fixed sign pattern, and PARTS more of them,
+    each of every PARTS-th weight.
 
-    Both figures survive a change of mirror and of precision, which a hash of the bytes does not.
+    They survive a change of mirror and of precision, which a hash of the bytes does not.
     """
     import torch
 
@@ -222,22 +238,32 @@ def fingerprint(unet: UNet2DConditionModel, vae: AutoencoderKL) -> dict[str, lis
             values = tensors[name].detach().double().cpu().flatten()
             signs = torch.randint(2, values.shape, generator=torch.Generator().manual_seed(0)) * 2 - 1
             scale = values.square().mean().sqrt()
-            projection = (values * signs).mean() / scale.clamp(min=1e-12)
-            prints[f"{part}.{name}"] = [values.numel(), round(scale.item(), 8), round(projection.item(), 6)]
+            signed = values * signs / scale.clamp(min=1e-12)
+            parts = signed[: len(signed) // PARTS * PARTS].view(-1, PARTS).mean(dim=0)
+            print_of_tensor = [values.numel(), round(scale.item(), 8), round(signed.mean().item(), 6)]
+            prints[f"{part}.{name}"] = print_of_tensor + [round(value, 8) for value in parts.tolist()]
     return prints
 
 
 def same_fingerprint(one: dict, other: dict) -> bool:
-    """Whether two fingerprints come from the same weights, in whatever precision they were stored."""
+    """Whether two fingerprints come from the same weights, in whatever precision they were stored.
+
+    Rounding to bfloat16 moves a weight by .0015 of its size (root mean square), and so the mean of n signed weights by
+    .0015 / √n. Weights that differ by half a per cent move it by .005 / √n. One such mean varies too much to tell the
+    two apart, but not the root mean square of PARTS of them. Adapters of sdseg 0.1.0 have the single mean alone.
+    """
     if one.keys() != other.keys():
         return False
-    for name, (count, scale, projection) in one.items():
-        other_count, other_scale, other_projection = other[name]
-        tolerance = 0.02 / count**0.5  # rounding to bf16 moves the projection by at most 2^-9 / sqrt(count)
+    for name, (count, scale, projection, *parts) in one.items():
+        other_count, other_scale, other_projection, *other_parts = other[name]
         if count != other_count or abs(scale - other_scale) > 2e-3 * scale:
             return False
-        if abs(projection - other_projection) > tolerance + 2e-6:
+        if abs(projection - other_projection) > 0.02 / count**0.5 + 2e-6:
             return False
+        if parts and other_parts:
+            moved = sum((a - b) ** 2 for a, b in zip(parts, other_parts, strict=True)) / len(parts)
+            if moved**0.5 > SAME_WEIGHTS / (count / len(parts)) ** 0.5 + 2e-8:
+                return False
     return True
 
 

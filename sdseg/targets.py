@@ -77,15 +77,15 @@ def as_mask(alpha: np.ndarray) -> np.ndarray:
     return (alpha >= MIDDLE).astype(np.float32)
 
 
-def open_target(kind: str, class_names: list[str] | None, places: list[str]) -> Target:
-    """The target of a run; without `class_names` the first of the data folders that has classes.json tells them.
+def open_target(kind: str, class_names: list[str] | None, folders: list[str]) -> Target:
+    """The target of a run; without `class_names` the classes.json of the data folders names the classes.
 
     Raises:
-        UserError: classes that nothing names.
+        UserError: classes that nothing names, or that two folders name differently.
     """
     if kind != "classes":
         return Target(kind)
-    records = [Path(place) / CLASSES_RECORD for place in places]
+    records = [Path(folder) / CLASSES_RECORD for folder in folders]
     if not class_names:
         found = [record for record in records if record.is_file()]
         if not found:
@@ -93,10 +93,30 @@ def open_target(kind: str, class_names: list[str] | None, places: list[str]) -> 
                 f"target is classes, but nothing names them: {records[0]} does not exist; render with target: classes, "
                 "or set class_names, by id, background first"
             )
-        class_names = read_class_record(found[0])
+        class_names = shared_names(found)
     if len(set(class_names)) != len(class_names):
         raise UserError(f"class names {class_names} are not all different; give each class a name of its own")
     return Target(kind, tuple(class_names))
+
+
+def shared_names(records: list[Path]) -> list[str]:
+    """The names of classes, by id, in several classes.json; the longest list where one only goes on from another.
+
+    Raises:
+        UserError: two of them name one id differently, so that the same id would mean two things.
+    """
+    longest, names = records[0], read_class_record(records[0])
+    for record in records[1:]:
+        others = read_class_record(record)
+        for number, (name, other) in enumerate(zip(names, others, strict=False)):
+            if name != other:
+                raise UserError(
+                    f"{longest} and {record} name class {number} differently, {name!r} and {other!r}; mix sets of one "
+                    "list of classes, or set class_names if their ids mean the same"
+                )
+        if len(others) > len(names):
+            longest, names = record, others
+    return names
 
 
 def read_class_record(path: Path) -> list[str]:

@@ -12,6 +12,7 @@ from sdseg.model import (
     BaseError,
     add_lora,
     encode_alpha,
+    fingerprint,
     load_base,
     lora_target_modules,
     same_fingerprint,
@@ -106,12 +107,30 @@ def test_fingerprint_tells_other_weights_apart(miniature, tmp_path):
     one = load_base(str(miniature))
     other = load_base(str(write_random_miniature(tmp_path / "other", seed=1)))
     assert not same_fingerprint(one.fingerprint, other.fingerprint)
-    from sdseg.model import fingerprint
-
     with torch.no_grad():  # a light fine-tune of one layer
         weight = one.vae.decoder.conv_out.weight
         weight.add_(0.1 * weight.std() * torch.randn(weight.shape, generator=torch.Generator().manual_seed(0)))
     assert not same_fingerprint(one.fingerprint, fingerprint(one.unet, one.vae))
+
+
+@pytest.mark.parametrize("change", [0.005, 0.01])
+@pytest.mark.parametrize("tensor", [None, "mid_block.resnets.0.conv1.weight"])
+def test_fingerprint_tells_a_slightly_changed_base_apart(miniature, change, tensor):
+    """All weights, or one tensor's, times 1 + `change` · N(0, 1): what a short fine-tuning might do."""
+    base = load_base(str(miniature))
+    generator = torch.Generator().manual_seed(3)
+    with torch.no_grad():
+        for model in (base.unet, base.vae) if tensor is None else (base.unet,):
+            for name, weight in model.named_parameters():
+                if tensor in (None, name):
+                    weight.mul_(1 + change * torch.randn(weight.shape, generator=generator))
+    assert not same_fingerprint(base.fingerprint, fingerprint(base.unet, base.vae))
+
+
+def test_a_fingerprint_of_the_version_before_still_serves(miniature):
+    base = load_base(str(miniature))
+    earlier = {name: values[:3] for name, values in base.fingerprint.items()}
+    assert same_fingerprint(earlier, base.fingerprint) and same_fingerprint(base.fingerprint, earlier)
 
 
 def test_lora_sits_on_the_named_layers_and_nothing_else_is_trained(miniature):

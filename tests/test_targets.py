@@ -216,6 +216,22 @@ def test_names_of_classes_come_from_the_settings_or_the_data(tmp_path):
 # ------------------------------------------------------------------------------------------------- pairs
 
 
+def test_sets_that_name_a_class_differently_are_not_mixed(tmp_path):
+    def write(folder: str, names: dict) -> str:
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "classes.json").write_text(json.dumps(names))
+        return str(tmp_path / folder)
+
+    first = write("one", {"0": "background", "1": "fur"})
+    longer = write("two", {"0": "background", "1": "fur", "2": "glass"})
+    other = write("three", {"0": "background", "1": "hair"})
+    assert open_target("classes", None, [first, longer]).class_names == ("background", "fur", "glass")
+    with pytest.raises(ValueError, match="name class 1 differently, 'fur' and 'hair'") as raised:
+        open_target("classes", None, [first, longer, other])
+    assert "two/classes.json" in str(raised.value) and "three/classes.json" in str(raised.value)
+    assert open_target("classes", ["a", "b"], [first, other]).class_names == ("a", "b")
+
+
 def test_fitting_keeps_image_and_classes_together(colours):
     """Where the picture shows its own classes' colours, crop, mirror and resize must treat both alike."""
     from sdseg.data.augmentation import Augmentation, draw_generator, fit_pair

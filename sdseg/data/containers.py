@@ -7,6 +7,7 @@ Each class here is a sequence of `PairFiles` whose pictures are bytes, read on a
 from __future__ import annotations
 
 import tarfile
+import zlib
 from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
@@ -14,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from sdseg.data.pairs import DataError, PairFiles
+from sdseg.data.pairs import BLOCK, DataError, PairFiles, sampled_checksum
 from sdseg.errors import did_you_mean, one_line
 from sdseg.imaging import Encoded
 
@@ -28,6 +29,9 @@ class Columns:
     split: str = "train"
 
 
+PARQUET_BLOCKS = 256  # that a file's checksum is made of
+
+
 class Rows(Protocol):
     """Pairs by index."""
 
@@ -39,7 +43,10 @@ class Rows(Protocol):
         """What messages call the pair; reads nothing."""
 
     def sizes(self) -> Iterable[str]:
-        """Lines that change when the data do."""
+        """Lines that change with the number, names and sizes of the pairs."""
+
+    def contents(self) -> Iterable[str]:
+        """Lines that change with what the pairs hold, as far as `sampled_checksum` sees it."""
 
     def files(self) -> set[str]:
         """The files that hold the pairs."""
@@ -127,6 +134,10 @@ class TarRows:
     def sizes(self) -> Iterator[str]:
         for number, key, image, alpha in self._samples:
             yield f"{self.paths[number].name} {key} {image.size} {alpha.size}"
+
+    def contents(self) -> Iterator[str]:
+        for number, _, *parts in self._samples:
+            yield " ".join(str(sampled_checksum(self.paths[number], part.size, part.offset)) for part in parts)
 
     def files(self) -> set[str]:
         return {str(path.resolve()) for path in self.paths}
@@ -267,6 +278,12 @@ class ParquetRows:
             groups = [footer.row_group(group).total_byte_size for group in range(footer.num_row_groups)]
             yield f"{url.rsplit('/', 1)[-1]} {footer.num_rows} {groups} {self.image} {self.alpha}"
 
+    def contents(self) -> Iterator[str]:
+        """Of files on this machine; those of a Hub data set do not change at one revision."""
+        for url in self.urls:
+            if "://" not in url:
+                yield str(sampled_checksum(url, Path(url).stat().st_size, blocks=PARQUET_BLOCKS))
+
     def files(self) -> set[str]:
         return {str(Path(url).resolve()) if "://" not in url else url for url in self.urls}
 
@@ -354,6 +371,13 @@ class ArrowRows:
             lengths.append(pc.fill_null(pc.binary_length(cells), 0).to_pylist())
         for index, (image, alpha) in enumerate(zip(*lengths, strict=True)):
             yield f"{index} {image} {alpha}"
+
+    def contents(self) -> Iterator[str]:
+        for cells in (self._rows.data.column(column) for column in (self.image, self.alpha)):
+            for cell in cells:
+                content = cell["bytes"] if cell.type.num_fields else cell
+                buffer = content.as_buffer() if content.is_valid else b""
+                yield str(zlib.crc32(memoryview(buffer)[-BLOCK:]))
 
     def files(self) -> set[str]:
         return {str(file["filename"]) for file in self._rows.cache_files}

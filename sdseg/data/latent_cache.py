@@ -105,6 +105,10 @@ class LatentSource:
                 "folder you may write to"
             ) from error
 
+    def __getstate__(self) -> dict:
+        """Without the VAE, which has done its work: loader processes that are not forked get a pickled copy."""
+        return self.__dict__ | {"_vae": None}
+
     def __len__(self) -> int:
         return len(self.pictures)
 
@@ -169,6 +173,7 @@ def cache_key(pictures: Source, vae, cached_variants: int, seed: int, keep_pixel
     return {
         "format": CACHE_FORMAT,
         "data": pictures.digest(),
+        "contents": pictures.checksum(),
         "vae": vae_digest(vae),
         "resolution": pictures.resolution,
         "random_flip": augmentation.random_flip,

@@ -14,7 +14,7 @@ import torch
 
 from sdseg.data.augmentation import PERMUTATION, Augmentation, draw_generator, fit_pair
 from sdseg.data.containers import Columns, ParquetRows, Rows, TarRows, load_rows, of_split, parquet_files
-from sdseg.data.pairs import DataError, PairFiles, find_pairs, is_on_the_fly, read_pair
+from sdseg.data.pairs import DataError, PairFiles, find_pairs, is_on_the_fly, read_pair, sampled_checksum
 from sdseg.model import is_hub_id
 from sdseg.targets import Target
 
@@ -67,6 +67,18 @@ class Source:
         if self.target != Target():
             digest.update(f"{self.target}\n".encode())
         for line in self.sizes():
+            digest.update(f"{line}\n".encode())
+        return digest.hexdigest()[:16]
+
+    def contents(self) -> Iterable[str]:
+        """One line per pair, which changes with the content of either file."""
+        for pair in self.pairs:
+            yield " ".join(str(sampled_checksum(path, path.stat().st_size)) for path in (pair.image, pair.alpha))
+
+    def checksum(self) -> str:
+        """16 hexadecimal digits that change with what the files hold, as far as `sampled_checksum` sees it."""
+        digest = hashlib.sha256()
+        for line in self.contents():
             digest.update(f"{line}\n".encode())
         return digest.hexdigest()[:16]
 
@@ -133,6 +145,9 @@ class RowSource(Source):
 
     def sizes(self) -> Iterable[str]:
         return self.rows.sizes()
+
+    def contents(self) -> Iterable[str]:
+        return self.rows.contents()
 
     def files(self) -> set[str]:
         return self.rows.files()
@@ -214,6 +229,10 @@ class MixedSource(Source):
         yield json.dumps(self.weights)
         for source in self.sources:
             yield source.digest()
+
+    def contents(self) -> Iterable[str]:
+        for source in self.sources:
+            yield source.checksum()
 
     def files(self) -> set[str]:
         return set().union(*(source.files() for source in self.sources))

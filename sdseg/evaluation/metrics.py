@@ -75,18 +75,23 @@ def conn(prediction: np.ndarray, truth: np.ndarray, where: np.ndarray | None = N
     """Connectivity error, Σ|φ(p) − φ(g)| / 1000 (Rhemann et al., CVPR 2009).
 
     For each threshold t = 0, 0.1 … 1 the source region is the largest 4-connected region in which both
-    mattes are at least t (of several largest the first in reading order). l is the last t whose region
-    holds the pixel, and
+    mattes are at least t (of several largest the first in reading order). l is the threshold before the
+    first one whose region lacks the pixel, 1 if none lacks it, and
 
         φ(α) = 1 − d·[d ≥ 0.15],   d = α − l.
+
+    A pixel that has once lost its connection does not get it back, even where the region of a higher threshold
+    holds it again.
     """
     return _figure(_conn_over, prediction, truth, where)
 
 
 def _conn_over(prediction, truth) -> Over:
-    level = np.zeros(truth.shape)
-    for threshold in THRESHOLDS[1:]:  # at 0 the region is the whole picture
-        level[_largest_region((prediction >= threshold) & (truth >= threshold))] = threshold
+    level, connected = np.ones(truth.shape), np.ones(truth.shape, bool)  # at 0 the region is the whole picture
+    for before, threshold in zip(THRESHOLDS, THRESHOLDS[1:], strict=False):
+        region = _largest_region((prediction >= threshold) & (truth >= threshold))
+        level[connected & ~region] = before
+        connected &= region
     difference = np.abs(_connectedness(prediction - level) - _connectedness(truth - level))
     return lambda part: float(_taken(difference, part).sum() / 1000)
 

@@ -76,7 +76,12 @@ def build_parser(prog: str = "sdseg infer") -> argparse.ArgumentParser:
         default=1,
         help="samples computed together (default: 1); more is faster and takes more memory",
     )
-    add("--seed", type=whole_number(0), default=0, help="of the starting noise of every photo (default: 0)")
+    add(
+        "--seed",
+        type=whole_number(0, 2**32 - 1),  # all that torch's generator on the CPU uses
+        default=0,
+        help="of the starting noise of every photo (default: 0)",
+    )
     add(
         "--mixed_precision",
         choices=["no", "bf16"],

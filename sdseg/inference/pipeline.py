@@ -22,11 +22,34 @@ from safetensors.torch import load_file, save_file
 from sdseg.adapter import Adapter, load_adapter, read_adapter
 from sdseg.errors import MissingFile, UserError
 from sdseg.imaging import read_image, to_unit
-from sdseg.model import decode_colour, decode_grey, encode_image, load_base, vae_scale_factor, without_noise
+from sdseg.model import (
+    decode_colour,
+    decode_grey,
+    encode_image,
+    is_hub_id,
+    load_base,
+    snapshot,
+    vae_scale_factor,
+    without_noise,
+)
 from sdseg.targets import decided, nearest_class, resize, votes
 from sdseg.uncertainty import mean_and_variance
 
 PROMPT_EMBEDDING = "prompt_embedding.safetensors"
+SAVED_CARD = """---
+library_name: sdseg
+pipeline_tag: image-segmentation
+---
+
+A matting pipeline with its adapter merged, as `MattingPipeline.save_pretrained` of sdseg writes it. diffusers alone
+does not know its class; load it with
+
+```python
+from sdseg import MattingPipeline
+
+pipeline = MattingPipeline.from_pretrained("THIS_FOLDER_OR_REPOSITORY")
+```
+"""
 
 
 @dataclass
@@ -122,7 +145,10 @@ class MattingPipeline(DiffusionPipeline):
     ):
         super().__init__()
         if prompt_embedding is None:
-            raise UserError("prompt_embedding is missing; give the adapter's or the base's, [1, T, D]")
+            raise UserError(
+                "prompt_embedding is missing; load a saved pipeline with sdseg.MattingPipeline.from_pretrained, or "
+                "give the adapter's or the base's, [1, T, D]"
+            )
         self.register_modules(unet=unet, vae=vae, scheduler=scheduler)
         self.register_to_config(
             default_denoising_steps=default_denoising_steps,
@@ -197,20 +223,33 @@ class MattingPipeline(DiffusionPipeline):
             self.config.class_names,
             self.config.class_colours,
         )
-        super(MattingPipeline, merged).save_pretrained(save_directory, **kwargs)
+        Path(save_directory).mkdir(parents=True, exist_ok=True)
+        (Path(save_directory) / "README.md").write_text(SAVED_CARD, encoding="utf-8")
+        # First, since with push_to_hub diffusers uploads the folder as soon as its own part is written.
         save_file({"prompt_embedding": self.prompt_embedding}, Path(save_directory) / PROMPT_EMBEDDING)
+        super(MattingPipeline, merged).save_pretrained(str(save_directory), **kwargs)
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **kwargs) -> "MattingPipeline":
-        """Read a folder that `save_pretrained` wrote. For an adapter and its base there is `from_adapter`."""
-        stored = Path(pretrained_model_name_or_path) / PROMPT_EMBEDDING
+        """Read what `save_pretrained` wrote, from a folder or from the Hub. An adapter is read by `from_adapter`.
+
+        Args:
+            kwargs: as diffusers' `from_pretrained` takes them, `revision` and `torch_dtype` among them.
+
+        Raises:
+            MissingFile: no such folder or repository, or one that holds something else.
+        """
+        folder = Path(pretrained_model_name_or_path)
+        if not folder.is_dir() and is_hub_id(str(pretrained_model_name_or_path)):
+            folder = Path(snapshot(str(pretrained_model_name_or_path), kwargs.pop("revision", None)))
+        stored = folder / PROMPT_EMBEDDING
         if not stored.is_file():
             raise MissingFile(
                 f"{stored} is missing; from_pretrained reads what MattingPipeline.save_pretrained wrote, "
                 "from_adapter reads an adapter"
             )
         kwargs["prompt_embedding"] = load_file(stored)["prompt_embedding"]
-        return super().from_pretrained(pretrained_model_name_or_path, **kwargs)
+        return super().from_pretrained(folder, **kwargs)
 
     @torch.no_grad()
     def __call__(
@@ -364,7 +403,8 @@ def starting_noise(source: torch.Tensor | torch.Generator | None, shape: tuple[i
     Drawn where the generator lives: a CPU generator gives the same noise to every device.
     """
     if not isinstance(source, torch.Tensor):
-        return torch.randn(shape, generator=source, device="cpu" if source is None else source.device)
+        device = "cpu" if source is None else source.device
+        return torch.randn(shape, generator=source, device=device, dtype=torch.float32)
     if tuple(source.shape) != shape:
         raise UserError(
             f"latents of shape {tuple(source.shape)} do not fit a picture that needs {shape}; "

@@ -2,6 +2,7 @@
 
 import argparse
 import re
+from collections.abc import Collection
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from types import NoneType, UnionType
@@ -363,7 +364,7 @@ def _read_yaml(name: str) -> dict:
     return settings
 
 
-def settings_that_differ(old: dict, config: TrainingConfig) -> list[str]:
+def settings_that_differ(old: dict, config: TrainingConfig, ignored: Collection[str] = ()) -> list[str]:
     """`key: old -> new` for every setting that makes `config` another run than the one stored as `old`.
 
     A setting that did not exist when `old` was stored had its default.
@@ -374,5 +375,5 @@ def settings_that_differ(old: dict, config: TrainingConfig) -> list[str]:
     return removed + [
         f"{key}: {before[key]!r} -> {new[key]!r}"
         for key in new
-        if key not in FREE_ON_RESUME and before[key] != new[key]
+        if key not in FREE_ON_RESUME and key not in ignored and before[key] != new[key]
     ]

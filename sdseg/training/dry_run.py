@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import resource
+import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
@@ -60,8 +60,19 @@ def try_steps(run: Run) -> dict[str, float]:
     if gpu:
         torch.cuda.synchronize()
     seconds = (time.monotonic() - started) / TRIED_STEPS
-    used = torch.cuda.max_memory_allocated() if gpu else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    used = torch.cuda.max_memory_allocated() if gpu else peak_memory()
     return {"seconds_per_step": seconds, "peak_memory": used / 2**30, "loss": loss}
+
+
+def peak_memory() -> int:
+    """The most memory that this process has held, in bytes; getrusage gives kilobytes, on macOS bytes."""
+    if sys.platform == "win32":
+        import psutil
+
+        return psutil.Process().memory_info().peak_wset
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def step(run: Run, batches: Iterator[dict[str, torch.Tensor]]) -> float:

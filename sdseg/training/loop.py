@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +12,7 @@ from sdseg.training.dry_run import dry_run
 from sdseg.training.hub import push
 from sdseg.training.model_card import write_adapter
 from sdseg.training.processes import StoppedBySignal, on_main_process, whole_copy
-from sdseg.training.run import Run, not_compiled, prepare
+from sdseg.training.run import Run, Stopwatch, not_compiled, prepare
 from sdseg.training.run_folder import (
     checkpoint_tensors,
     make_run_folder,
@@ -67,18 +66,18 @@ def loop(run: Run) -> None:
         total=config.max_train_steps, initial=run.first_step, desc="training", unit="step", disable=not main
     )
     run.unet.train()
-    started = time.monotonic()
+    stepping = Stopwatch()  # the time that steps take, without validation and checkpoints
     with run.stop.listening(), progress:
         for step in range(run.first_step, config.max_train_steps):
-            samples = gather_samples(run, *run.accumulate())
-            refuse_non_finite(samples, run.pictures, step)
-            row = {"loss": samples[:, 0].mean().item(), "learning_rate": run.schedule.get_last_lr()[0]}
-            run.update()
+            with stepping:
+                samples = gather_samples(run, *run.accumulate())
+                refuse_non_finite(samples, run.pictures, step)
+                row = {"loss": samples[:, 0].mean().item(), "learning_rate": run.schedule.get_last_lr()[0]}
+                run.update()
             done = step + 1
             finished = done == config.max_train_steps
-            seconds = time.monotonic() - started
-            row["images_per_second"] = (done - run.first_step) * run.record["global_batch"] / seconds
-            row["waiting_for_data"] = run.waited.seconds / seconds
+            row["images_per_second"] = (done - run.first_step) * run.record["global_batch"] / stepping.seconds
+            row["waiting_for_data"] = run.waited.seconds / stepping.seconds
             progress.update()
             progress.set_postfix(
                 loss=f"{row['loss']:.4f}", images_per_second=f"{row['images_per_second']:.1f}", refresh=False
@@ -186,11 +185,10 @@ def validate_and_log(run: Run, done: int) -> int:
 
     accelerator = run.accelerator
     breakable = done < run.config.max_train_steps and not accelerator.is_fsdp2
-    if accelerator.is_main_process or accelerator.is_fsdp2:
-        with averaged(run.lora, run.average), not_compiled(run.config):
-            figures = validate(run, done, run.stop.value if breakable else lambda: 0)
-        if accelerator.is_main_process and figures:
-            log(run, {"step": done} | {f"validation_{key}": value for key, value in figures.items()})
+    with averaged(run.lora, run.average), not_compiled(run.config):
+        figures = validate(run, done, run.stop.value if breakable else lambda: 0)
+    if accelerator.is_main_process and figures:
+        log(run, {"step": done} | {f"validation_{key}": value for key, value in figures.items()})
     flags = torch.tensor([run.stop.value()], device=accelerator.device)
     return int(accelerator.gather(flags).max())
 

@@ -141,7 +141,11 @@ def prepare(config: TrainingConfig) -> Run | None:
     pictures, held_out = open_data(config)
     accelerator = start_accelerator(config)
     global_batch = config.train_batch_size * accelerator.num_processes * config.gradient_accumulation_steps
-    record = {"global_batch": global_batch, "data_digest": pictures.digest()}
+    record = {
+        "global_batch": global_batch,
+        "data_digest": pictures.digest(),
+        "data_checksum": pictures.checksum(),
+    }
     first_step = step_to_resume(Path(config.output_dir), config, record)
     accelerator.wait_for_everyone()  # all have looked before the first one writes
     if is_finished(config, first_step):

@@ -156,12 +156,17 @@ def device_name(accelerator: Accelerator) -> str:
 
 
 def refuse_other_run(output: Path, old: dict, config: TrainingConfig, record: dict) -> None:
-    changed = settings_that_differ(old, config)
-    changed += [
-        f"{key}: {old.get(key)!r} -> {record[key]!r}"
-        for key in ("global_batch", "data_digest")
-        if old.get(key) != record[key]
-    ]
+    """Raises ConfigError where a folder's run has other settings, another global batch or other data.
+
+    The data are compared, not their path: a link, a trailing slash or a moved folder is the same data set. Runs of an
+    earlier version have no `data_checksum`.
+    """
+    compared = {key: (old.get(key), record[key]) for key in ("global_batch", "data_digest")}
+    if "data_checksum" in old:
+        compared["data_checksum"] = (old["data_checksum"], record["data_checksum"])
+    changed = [f"{key}: {stored!r} -> {new!r}" for key, (stored, new) in compared.items() if stored != new]
+    same_data = not any(line.startswith("data_") for line in changed)
+    changed = settings_that_differ(old, config, ignored={"train_data_dir"} if same_data else set()) + changed
     if changed:
         raise ConfigError(
             f"output_dir {output} holds another run ({'; '.join(changed)}); restore these settings to go on with it, "

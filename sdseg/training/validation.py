@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sdseg.targets import NO_CLASS
 
@@ -21,42 +21,57 @@ GRID_ROWS = 12  # of the validation picture
 def validate(run: Run, step: int, stopped: Callable[[], int]) -> dict[str, float] | None:
     """Predict the first held-out pairs through the pipeline users run; None, and nothing written, once `stopped`.
 
-    The main process writes validation/step-<step>.png and shows the same grid in TensorBoard: photo, truth,
-    prediction, uncertainty (black 0, white 0.5 of alpha or an entropy of 1) of the first few.
+    The processes share the pictures, so that none waits for the others longer than a process group does (ten minutes
+    under NCCL). FSDP's draw every picture together. The main process writes validation/step-<step>.png and shows the
+    same grid in TensorBoard: photo, truth, prediction, uncertainty (black 0, white 0.5 of alpha or an entropy of 1) of
+    the first few.
 
     Returns:
         Mean `mad`, `mse`, `iou` and, with two samples or more, the `calibration_scale` of the uncertainty; of target
         classes `accuracy` and `mean_iou` of all pixels together.
     """
+    from accelerate.utils import gather_object
+
+    accelerator, network = run.accelerator, run.accelerator.unwrap_model(run.unet)
+    together = accelerator.is_fsdp2
+    first, every = (0, 1) if together else (accelerator.process_index, accelerator.num_processes)
+    scores = MatteScores() if run.colours is None else ClassScores(run.colours)
+    network.eval()
+    pipeline, judged, broken_off = matting_pipeline(run, network), [], False
+    for index in range(first, min(len(run.held_out), run.config.num_validation_images), every):
+        if broken_off := bool(stopped()):
+            break
+        judged.append((index, *judge(run, pipeline, index, scores)))
+    network.train()
+    if not together:
+        broken_off = any(gather_object([broken_off]))
+        judged = gather_object(judged)
+    if broken_off:
+        return None
+    judged.sort(key=lambda entry: entry[0])
+    if accelerator.is_main_process:
+        write_grid(run, step, [row for _, _, row in judged if row])
+    return scores.figures([found for _, found, _ in judged])
+
+
+def judge(run: Run, pipeline: MattingPipeline, index: int, scores: MatteScores | ClassScores) -> tuple[Any, list]:
+    """A held-out pair's part of the figures, and its row of the grid (empty from GRID_ROWS on)."""
     import torch
 
-    config, network = run.config, run.accelerator.unwrap_model(run.unet)
-    network.eval()
-    pipeline = matting_pipeline(run, network)
-    scores = MatteScores() if run.colours is None else ClassScores(run.colours)
-    rows = []
-    for index in range(min(len(run.held_out), config.num_validation_images)):
-        if stopped():
-            network.train()
-            return None
-        image, truth = run.held_out.read(index)
-        result = pipeline(
-            image,
-            num_inference_steps=config.num_inference_steps,
-            ensemble_size=config.validation_ensemble_size,
-            processing_resolution=config.resolution,
-            batch_size=config.train_batch_size,
-            output_uncertainty=config.validation_ensemble_size > 1,
-            generator=torch.Generator().manual_seed(config.seed),
-        )
-        uncertainty = None if result.uncertainty is None else result.uncertainty[0]
-        scores.add(result.prediction[0], truth, uncertainty)
-        if len(rows) < GRID_ROWS:
-            rows.append([image, *scores.shown(result.prediction[0], truth, uncertainty)])
-    network.train()
-    if run.accelerator.is_main_process:
-        write_grid(run, step, rows)
-    return scores.figures()
+    config = run.config
+    image, truth = run.held_out.read(index)
+    result = pipeline(
+        image,
+        num_inference_steps=config.num_inference_steps,
+        ensemble_size=config.validation_ensemble_size,
+        processing_resolution=config.resolution,
+        batch_size=config.train_batch_size,
+        output_uncertainty=config.validation_ensemble_size > 1,
+        generator=torch.Generator().manual_seed(config.seed),
+    )
+    prediction, uncertainty = result.prediction[0], None if result.uncertainty is None else result.uncertainty[0]
+    row = [image, *scores.shown(prediction, truth, uncertainty)] if index < GRID_ROWS else []
+    return scores.measure(prediction, truth, uncertainty), row
 
 
 def matting_pipeline(run: Run, network: UNet2DConditionModel) -> MattingPipeline:
@@ -89,53 +104,50 @@ def write_grid(run: Run, step: int, rows: list[list[np.ndarray]]) -> None:
 
 
 class MatteScores:
-    """Mean figures of mattes against true ones, and how wide their uncertainty is."""
+    """Figures of mattes against true ones, and how wide their uncertainty is."""
 
-    def __init__(self):
-        from sdseg.evaluation.metrics import iou, mad, mse
-
-        self.measures: dict[str, Callable] = {"mad": mad, "mse": mse, "iou": iou}
-        self.values = {name: [] for name in self.measures}
-        self.squared_error = self.variance = 0.0
-
-    def add(self, matte: np.ndarray, truth: np.ndarray, deviation: np.ndarray | None) -> None:
-        """float32 [H, W] in [0, 1] each."""
+    def measure(self, matte: np.ndarray, truth: np.ndarray, deviation: np.ndarray | None) -> dict[str, float]:
+        """One picture's part; float32 [H, W] in [0, 1] each."""
         import numpy as np
 
-        for name, measure in self.measures.items():
-            self.values[name].append(measure(matte, truth))
+        from sdseg.evaluation.metrics import iou, mad, mse
+
+        found = {"mad": mad(matte, truth), "mse": mse(matte, truth), "iou": iou(matte, truth)}
         if deviation is not None:
-            self.squared_error += float(np.square(matte - truth, dtype=np.float64).sum())
-            self.variance += float(np.square(deviation, dtype=np.float64).sum())
+            found["squared_error"] = float(np.square(matte - truth, dtype=np.float64).sum())
+            found["variance"] = float(np.square(deviation, dtype=np.float64).sum())
+        return found
 
     def shown(self, matte: np.ndarray, truth: np.ndarray, deviation: np.ndarray | None) -> list[np.ndarray]:
         """Truth, matte and twice the deviation, for a row of the grid."""
         return [truth, matte] + ([] if deviation is None else [(deviation * 2).clip(0, 1)])
 
-    def figures(self) -> dict[str, float]:
+    def figures(self, measured: list[dict[str, float]]) -> dict[str, float]:
+        """Of all pictures, in their order."""
         import numpy as np
 
         from sdseg.evaluation.metrics import calibration_scale
 
-        means = {name: float(np.mean(values)) for name, values in self.values.items()}
-        return means | (
-            {"calibration_scale": calibration_scale(self.squared_error, self.variance)} if self.variance else {}
+        means = {name: float(np.mean([found[name] for found in measured])) for name in ("mad", "mse", "iou")}
+        squared_error, variance = (
+            sum(found.get(key, 0.0) for found in measured) for key in ("squared_error", "variance")
         )
+        return means | ({"calibration_scale": calibration_scale(squared_error, variance)} if variance else {})
 
 
 class ClassScores:
     """Accuracy and mean IoU of class maps, pixels of all pictures together."""
 
     def __init__(self, colours: np.ndarray):
-        self.colours, self.matrix = colours, 0
+        self.colours = colours
 
-    def add(self, ids: np.ndarray, truth: np.ndarray, _entropy: np.ndarray | None) -> None:
-        """Ids uint8 [H, W] and int32 [H, W], NO_CLASS where there is none."""
+    def measure(self, ids: np.ndarray, truth: np.ndarray, _entropy: np.ndarray | None) -> np.ndarray:
+        """One picture's confusion matrix; ids uint8 [H, W] and int32 [H, W], NO_CLASS where there is none."""
         import numpy as np
 
         from sdseg.evaluation.segmentation_metrics import confusion_matrix
 
-        self.matrix = self.matrix + confusion_matrix(ids.astype(np.int32), truth, len(self.colours), ignore=NO_CLASS)
+        return confusion_matrix(ids.astype(np.int32), truth, len(self.colours), ignore=NO_CLASS)
 
     def shown(self, ids: np.ndarray, truth: np.ndarray, entropy: np.ndarray | None) -> list[np.ndarray]:
         """Both in their colours, void grey, and the entropy, for a row of the grid."""
@@ -144,7 +156,9 @@ class ClassScores:
         colours = np.concatenate([self.colours, np.full((1, 3), 127, np.uint8)])
         return [colours[truth], colours[ids]] + ([] if entropy is None else [entropy])
 
-    def figures(self) -> dict[str, float]:
+    def figures(self, measured: list[np.ndarray]) -> dict[str, float]:
+        """Of all pictures."""
         from sdseg.evaluation.segmentation_metrics import accuracy, mean_iou
 
-        return {"accuracy": float(accuracy(self.matrix)), "mean_iou": float(mean_iou(self.matrix))}
+        matrix = sum(measured)
+        return {"accuracy": float(accuracy(matrix)), "mean_iou": float(mean_iou(matrix))}

@@ -52,7 +52,7 @@ def refuse_other_start(earlier: Adapter, base: Base, config: TrainingConfig) -> 
             f"init_adapter {config.init_adapter} was trained on base {earlier.config.pretrained_model_name_or_path}, "
             f"whose weights differ from those of {base.name}; set pretrained_model_name_or_path to that base"
         )
-    had = json.loads((earlier.path / "adapter_config.json").read_text(encoding="utf-8"))
+    had = {"use_rslora": False} | json.loads((earlier.path / "adapter_config.json").read_text(encoding="utf-8"))
     had["prediction_type"] = earlier.scheduler.config.prediction_type
     for key in ("prediction_type", "lora_alpha", "use_rslora"):
         if getattr(config, key) != had[key]:

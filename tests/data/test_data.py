@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from sdseg.data import Augmentation, Columns, DataError, MicroBatches, MixedSource, TrainingStream, open_pictures
 from sdseg.data.augmentation import draw_generator
@@ -71,6 +72,53 @@ def test_tar_and_arrow_files_keep_the_folders_order_and_file_sizes_change_the_di
     for kind, suffix in (("parquet", "parquet"), ("webdataset", "tar")):
         export(changed, kind, tmp_path / suffix, 4)
         assert opened(str(tmp_path / suffix)).digest() != before[suffix]
+
+
+def rewritten(content: bytes) -> bytes:
+    """A PNG of the same size on disk whose first pixel differs; `content` must have been stored uncompressed."""
+    image = np.array(Image.open(io.BytesIO(content)))
+    image.flat[0] ^= 1
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, format="PNG", compress_level=0)
+    assert len(buffer.getvalue()) == len(content)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("kind", ["folder", "tar", "parquet", "streamed"])
+def test_a_file_rewritten_in_place_with_the_same_size_changes_the_checksum(tmp_path, kind):
+    """Names and sizes, which the digest is made of, stay as they were."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    folder, data = write_pairs(tmp_path / "folder", 3, size=96), tmp_path / "data"
+    for file in (folder / "images").iterdir():
+        Image.open(file).save(file, compress_level=0)
+    names = [f"{index:06d}.png" for index in range(3)]
+    old = (folder / "images" / names[1]).read_bytes()
+    data.mkdir()
+    if kind == "folder":
+        data, changed_file = folder, folder / "images" / names[1]
+    elif kind == "tar":
+        changed_file = data / "train.tar"
+        with tarfile.open(changed_file, "w") as tar:
+            for name in names:
+                add(tar, name.replace(".", ".image."), (folder / "images" / name).read_bytes())
+                add(tar, name.replace(".", ".alpha."), (folder / "alpha" / name).read_bytes())
+    else:
+        changed_file = data / "train-0.parquet"
+        columns = {"image": "images", "alpha": "alpha"}
+        table = {key: [(folder / where / name).read_bytes() for name in names] for key, where in columns.items()}
+        pq.write_table(pa.table(table), changed_file, compression="none", use_dictionary=False)
+
+    def source():
+        return opened(str(data), streaming=kind == "streamed")
+
+    before, checksum = source().digest(), source().checksum()
+    assert source().checksum() == checksum
+    whole = changed_file.read_bytes()
+    assert old in whole
+    changed_file.write_bytes(whole.replace(old, rewritten(old)))
+    assert source().digest() == before and source().checksum() != checksum
 
 
 def add(tar: tarfile.TarFile, name: str, content: bytes) -> None:

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import pickle
 import shutil
 import signal
 import time
@@ -93,6 +94,16 @@ def test_disk_and_memory_hold_the_same_bits(pairs, vae, tmp_path, encodings, kee
         assert all(str(file) in maps.read_text() for file in files)
 
 
+def test_loader_processes_get_no_copy_of_the_vae(pairs, vae):
+    """Those that are not forked (Python 3.14's default, Windows, macOS) are sent the source pickled."""
+    source = cached(pairs, vae)
+    sent = pickle.dumps(source)
+    assert len(sent) < sum(value.numel() for value in vae.parameters())
+    again = pickle.loads(sent)
+    item, other = (one.fetch(0, torch.Generator().manual_seed(1)) for one in (source, again))
+    assert all(torch.equal(item[key], other[key]) for key in item)
+
+
 def test_entries_equal_pairs_encoded_one_by_one(pairs, vae):
     """Against the plain way: variant v of pair i, cropped by its own draws, encoded in a batch of one."""
     source, pictures = cached(pairs, vae), pictures_of(pairs)
@@ -177,7 +188,8 @@ def test_a_cache_of_the_first_version_is_still_read(pairs, vae, tmp_path, encodi
     memory = cached(pairs, vae)
     encodings.clear()
     key = {
-        "format": 1, "data": pictures_of(pairs).digest(), "vae": vae_digest(vae), "resolution": 16, "random_flip": True,
+        "format": 1, "data": pictures_of(pairs).digest(),
+        "contents": pictures_of(pairs).checksum(), "vae": vae_digest(vae), "resolution": 16, "random_flip": True,
         "min_crop_scale": 0.6, "variants": 3, "seed": 3, "keep_pixels": False, "batch_size": 4,
     }  # fmt: skip
     folder = tmp_path / hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]

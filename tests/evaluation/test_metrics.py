@@ -121,6 +121,34 @@ def test_conn_uses_four_neighbours_and_the_largest_region():
     assert conn(prediction, truth) == 0
 
 
+def test_conn_does_not_reconnect_what_a_larger_fainter_blob_outweighed():
+    """20 opaque pixels, predicted at .9, beside 100 at .55: the small blob is outside the largest region up to .5, and
+    that it is the largest from .6 on changes nothing. l = 0 there, so φ is 0 in the truth and .1 in the prediction."""
+    truth = np.zeros((12, 20))
+    truth[1:11, 1:11] = 0.55
+    truth[4:8, 14:19] = 1
+    prediction = truth.copy()
+    prediction[4:8, 14:19] = 0.9
+    assert conn(prediction, truth) == pytest.approx(20 * 0.1 / 1000, rel=1e-9)
+    assert conn(truth, truth) == 0
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_conn_of_smooth_random_mattes_equals_the_literal_rule(seed):
+    """Smooth mattes have several blobs that grow and shrink with the threshold, as noise has not."""
+    from scipy.ndimage import gaussian_filter
+
+    rng = np.random.default_rng(seed)
+
+    def smooth():
+        field = gaussian_filter(rng.normal(size=(20, 24)), rng.uniform(1, 3), mode="wrap")
+        return ((field - field.min()) / np.ptp(field) * 1.3 - 0.15).clip(0, 1)
+
+    truth = smooth()
+    prediction = (0.7 * truth + 0.3 * smooth()).clip(0, 1)
+    assert conn(prediction, truth) == pytest.approx(slow_conn(prediction, truth), abs=1e-12, rel=1e-9)
+
+
 def test_iou_of_empty_mattes():
     empty, full = np.zeros((4, 5)), np.ones((4, 5))
     assert iou(empty, empty) == 1
@@ -220,9 +248,9 @@ def slow_grad(prediction, truth):
 
 
 def slow_conn(prediction, truth):
-    """Flood fill for every threshold."""
+    """Rhemann's rule pixel by pixel: l is the step before the first whose flood-filled region lacks the pixel."""
     height, width = truth.shape
-    level = np.full(truth.shape, np.nan)
+    regions = []
     for step in range(11):
         threshold = step / 10
         unseen = {
@@ -246,8 +274,13 @@ def slow_conn(prediction, truth):
                         queue.append(near)
             if len(region) > len(largest):
                 largest = region
-        for y, x in largest:
-            level[y, x] = threshold
+        regions.append(set(largest))
+    level = np.ones(truth.shape)
+    for y in range(height):
+        for x in range(width):
+            missing = [step for step in range(11) if (y, x) not in regions[step]]
+            if missing:
+                level[y, x] = (missing[0] - 1) / 10
 
     def phi(alpha):
         distance = alpha - level

@@ -1,6 +1,8 @@
 """What `MattingPipeline` promises beside parity (see test_parity.py), on a miniature with random weights."""
 
 import copy
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -191,6 +193,48 @@ def test_saved_whole_and_read_again(pipe, tmp_path):
     assert not any("lora_A" in name for name, _ in again.unet.named_parameters())
     with pytest.raises(FileNotFoundError, match="from_adapter"):
         MattingPipeline.from_pretrained(tmp_path)
+
+
+def test_what_is_pushed_is_whole(pipe, tmp_path, monkeypatch):
+    """diffusers uploads as soon as its own part is written (huggingface/diffusers#868)."""
+    import diffusers.pipelines.pipeline_utils as utils
+
+    uploaded = []
+    monkeypatch.setattr(
+        MattingPipeline,
+        "_upload_folder",
+        lambda self, folder, *_, **__: uploaded.extend(path.name for path in Path(folder).rglob("*.*")),
+    )
+    monkeypatch.setattr(utils, "create_repo", lambda *_, **__: SimpleNamespace(repo_id="owner/name"))
+    monkeypatch.setattr(utils, "load_or_create_model_card", lambda *_, **__: None)  # would ask the Hub for one
+    monkeypatch.setattr(utils, "populate_model_card", lambda *_: SimpleNamespace(save=lambda _: None))
+    pipe.save_pretrained(tmp_path, push_to_hub=True, repo_id="owner/name")
+    assert {"prompt_embedding.safetensors", "model_index.json", "diffusion_pytorch_model.safetensors"} <= set(uploaded)
+    assert "from sdseg import MattingPipeline" in (tmp_path / "README.md").read_text()
+
+
+def test_a_saved_pipeline_is_read_from_the_hub(pipe, tmp_path, monkeypatch):
+    """The Hub is stood in for by a function that returns a local snapshot."""
+    pipe.save_pretrained(tmp_path / "snapshot")
+    asked = []
+
+    def snapshot_download(name, revision=None):
+        asked.append((name, revision))
+        return str(tmp_path / "snapshot")
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
+    again = MattingPipeline.from_pretrained("owner/name", revision="main")
+    assert asked == [("owner/name", "main")] and torch.equal(again.prompt_embedding, pipe.prompt_embedding)
+
+
+def test_the_default_dtype_changes_nothing(pipe):
+    one = pipe(picture(64, 64), generator=seeded()).prediction[0]
+    try:
+        torch.set_default_dtype(torch.float64)
+        other = pipe(picture(64, 64), generator=seeded()).prediction[0]
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert other.dtype == np.float32 and np.array_equal(one, other)
 
 
 # ------------------------------------------------------------------------------------------------ bad input

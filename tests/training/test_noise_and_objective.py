@@ -37,6 +37,26 @@ def test_strength_does_not_change_the_number_of_draws():
     assert torch.equal(torch.rand(3, generator=generators[0]), torch.rand(3, generator=generators[1]))
 
 
+@pytest.mark.parametrize(
+    "strength, size, powers",
+    [  # what 600 to 1500 calls of Marigold's own multi_res_noise_like gave (github.com/prs-eth/Marigold, b1dffaa)
+        (0.9, 16, {2: 0.520, 4: 0.352, 8: 0.259, 16: 0.223}),
+        (0.9, 32, {2: 0.521, 4: 0.353, 8: 0.270, 16: 0.237}),
+        (0.9, 64, {2: 0.537, 4: 0.376, 8: 0.299, 16: 0.264}),
+        (0.9, 96, {2: 0.548, 4: 0.389, 8: 0.315, 16: 0.280}),
+        (0.45, 64, {2: 0.291, 4: 0.102, 8: 0.0424, 16: 0.0235}),
+    ],
+)
+def test_spectrum_is_that_of_marigolds_noise(strength, size, powers):
+    """Power that is left after means of k x k latents; white noise leaves 1 / k²."""
+    generator, samples = torch.Generator().manual_seed(2), 300
+    noise = torch.stack([multi_resolution_noise((4, size, size), strength, generator) for _ in range(samples)])
+    for side, expected in powers.items():
+        left = torch.nn.functional.avg_pool2d(noise, side).square().mean(dim=(1, 2, 3))
+        error = (left.var().item() * (1 / samples + 1 / 600)) ** 0.5
+        assert left.mean().item() == pytest.approx(expected, abs=4 * error), side
+
+
 class LinearUnet(torch.nn.Module):
     """Its output is 0.3 · image + 0.5 · noisy + t / 1000: enough to write the loss out by hand."""
 

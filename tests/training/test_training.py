@@ -7,11 +7,13 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from sdseg.imaging import write_alpha, write_image
@@ -194,6 +196,27 @@ def test_training_goes_on_from_an_earlier_adapter(arguments, miniature, tmp_path
     save_file(tensors | {"conv_out.weight": tensors["conv_out.weight"] * 1.1}, file)
     told = error_of(arguments(**changes | dict(pretrained_model_name_or_path=base)), capsys)
     assert "whose weights differ" in told and not (tmp_path / "other").exists()
+
+
+def test_an_adapter_of_an_older_peft_is_started_from(arguments, tmp_path):
+    """Its adapter_config.json has no `use_rslora` yet."""
+    assert main(arguments(max_train_steps=1, lr_warmup_steps=1)) == 0
+    file = tmp_path / "run" / "adapter" / "adapter_config.json"
+    settings = json.loads(file.read_text())
+    file.write_text(json.dumps({key: value for key, value in settings.items() if key != "use_rslora"}))
+    changes = dict(output_dir=tmp_path / "next", init_adapter=file.parent, max_train_steps=1, lr_warmup_steps=1)
+    assert main(arguments(**changes)) == 0
+    assert main(arguments(**changes | dict(output_dir=tmp_path / "other", use_rslora=True))) == 2
+
+
+def test_validation_does_not_count_as_training_time(arguments, pairs, tmp_path, monkeypatch):
+    import sdseg.training.loop
+
+    monkeypatch.setattr(sdseg.training.loop, "validate", lambda *_: time.sleep(2))
+    held_out = write_pairs(tmp_path / "held_out", 1, first_seed=99)
+    assert main(arguments(max_train_steps=4, validation_steps=1, validation_data_dir=held_out)) == 0
+    rates = [row["images_per_second"] for row in stats(tmp_path / "run")]
+    assert rates[-1] > 0.5 * rates[0]  # with the six seconds of three validations it would be at most 16 / 6
 
 
 def test_an_average_of_the_weights_is_what_comes_out(arguments, tmp_path):
@@ -403,7 +426,7 @@ def test_settings_of_a_run_start_another(arguments, tmp_path):
     changed = {"output_dir": "other", "overwrite_output_dir": False}  # what it once overwrote is overwritten once
     assert asdict(parse_training_config(again)) == asdict(parse_training_config(flags)) | changed
     facts = json.loads((tmp_path / "run" / "run.json").read_text())
-    assert facts.keys() == {"global_batch", "data_digest"} and facts["global_batch"] == 4
+    assert facts.keys() == {"global_batch", "data_digest", "data_checksum"} and facts["global_batch"] == 4
 
 
 def test_the_revision_is_that_of_the_package(tmp_path):
@@ -652,6 +675,31 @@ def test_finished_run_is_left_alone(arguments, tmp_path, capsys):
     assert main([*arguments(max_train_steps=2), "--dry_run"]) == 0
     assert capsys.readouterr().out.count("is finished") == 2
     assert adapter.stat().st_mtime_ns == before
+
+
+def test_the_data_decide_whether_a_run_is_the_same_not_their_path(arguments, tmp_path, capsys):
+    pairs = write_pairs(tmp_path / "pairs", 6, size=96)
+    for file in (pairs / "images").iterdir():
+        Image.open(file).save(file, compress_level=0)
+    run, moved, link = tmp_path / "run", tmp_path / "elsewhere" / "pairs", tmp_path / "link"
+    link.symlink_to(pairs)
+    short = dict(max_train_steps=4, output_dir=run)
+    assert main(arguments(**short, train_data_dir=pairs)) == 0
+    shutil.rmtree(run / "adapter")
+    shutil.rmtree(run / "checkpoint-4")
+    for other in (f"{pairs}/", link):
+        assert main(arguments(**short, train_data_dir=other)) == 0
+        shutil.rmtree(run / "adapter")
+        shutil.rmtree(run / "checkpoint-4")
+    moved.parent.mkdir()
+    pairs.rename(moved)
+    assert main(arguments(**short, train_data_dir=moved)) == 0
+    shutil.rmtree(run / "adapter")
+    file = moved / "images" / "000002.png"
+    image = np.array(Image.open(file))
+    image[0, 0] ^= 1
+    Image.fromarray(image).save(file, compress_level=0)  # of the same size
+    assert "data_checksum" in error_of(arguments(**short, train_data_dir=moved), capsys)
 
 
 def test_changed_settings_are_refused_by_name_or_allowed(arguments, tmp_path, capsys):
