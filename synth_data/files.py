@@ -6,6 +6,8 @@ import sys
 import unicodedata
 from pathlib import Path
 
+MESH_SUFFIXES, ENVIRONMENT_SUFFIXES = (".obj", ".ply"), (".hdr", ".exr")
+NO_PICTURES = ("BUFR", "GRIB", "HDF5", "MPEG", "WMF")  # Pillow knows these formats, but cannot decode them
 TEXTURE_FOLDERS = ("texture", "textures", "tex", "map", "maps", "image", "images", "material", "materials")
 # Options before a file name in an MTL file: `-s 1 1 1 wood.png`, `-clamp on wood.png`.
 MTL_OPTIONS = re.compile(r"(-type\s+\S+\s+|-[a-z]+(\s+(on|off|[rgbmlz]|[-+.\d][-+.\de]*))*\s+)+", re.IGNORECASE)
@@ -14,6 +16,14 @@ MTL_OPTIONS = re.compile(r"(-type\s+\S+\s+|-[a-z]+(\s+(on|off|[rgbmlz]|[-+.\d][-
 def warn(line: str) -> None:
     """Prints a warning on standard error."""
     print(f"warning: {line}", file=sys.stderr)
+
+
+def picture_suffixes() -> set[str]:
+    """The suffixes of pictures that can be read, in lower case."""
+    from PIL import Image
+
+    known = Image.registered_extensions().items()
+    return {suffix for suffix, kind in known if kind in Image.OPEN and kind not in NO_PICTURES}
 
 
 def files_below(folder: str | Path) -> list[Path]:

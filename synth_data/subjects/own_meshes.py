@@ -12,13 +12,12 @@ import numpy as np
 from synth_data.colour import any_colour, colour_of_tone, shade, srgb_to_linear
 from synth_data.errors import MissingFile, UserError, one_line
 from synth_data.factors import chance, count, draw, shares, span, text
-from synth_data.files import files_below, find_named
+from synth_data.files import MESH_SUFFIXES, files_below, find_named
 from synth_data.subjects import fur
 from synth_data.subjects.meshes import Mesh, Strands, Subject, join, placed, random_rotation, rotation, scatter, waves
 from synth_data.subjects.solids import finish, patterned
 from synth_data.subjects.strands import tapered, tinted
 
-SUFFIXES = (".obj", ".ply")
 NOT_READ = (".3ds", ".abc", ".blend", ".c4d", ".dae", ".fbx", ".glb", ".gltf", ".max", ".off", ".stl", ".usd", ".usdz")
 LARGEST_TEXTURE = 1024  # pixels per side; larger textures are reduced
 REMEDY = "export it again as a triangle or polygon mesh, or take it out of the folder"
@@ -65,14 +64,14 @@ def files_of(folder: str) -> list[Path]:
         raise UserError("own_meshes: folder: is empty; give a folder of .obj or .ply files, or one such file")
     path = Path(folder)
     if path.is_file():
-        if path.suffix.lower() not in SUFFIXES:
+        if path.suffix.lower() not in MESH_SUFFIXES:
             raise UserError(
                 f"own_meshes: folder: '{folder}' is not a mesh; give a .obj or .ply file, or a folder of them"
             )
         return [path]
     if not path.is_dir():
         raise MissingFile(f"own_meshes: folder: nothing at '{folder}'; give a folder of .obj or .ply files")
-    found = sorted((p for p in files_below(path) if p.suffix.lower() in SUFFIXES), key=Path.as_posix)
+    found = sorted((p for p in files_below(path) if p.suffix.lower() in MESH_SUFFIXES), key=Path.as_posix)
     if not found:
         raise UserError(f"own_meshes: folder: no .obj or .ply file in '{folder}'; put meshes in it or name another")
     return found
