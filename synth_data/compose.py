@@ -63,7 +63,7 @@ def mean_colour(colour: np.ndarray, alpha: np.ndarray) -> np.ndarray:
 @lru_cache(maxsize=4)
 def sources_of(recipe: Any, seed: int) -> Sources:
     """What the recipe's backgrounds take from elsewhere: photos, and rendered objects out of focus."""
-    return Sources(recipe.photos, partial(_distractor, recipe, seed))
+    return Sources(recipe.photos, partial(_distractor, recipe, seed), recipe.left_out)
 
 
 def _distractor(recipe: Any, seed: int, rng: np.random.Generator, size: int) -> tuple[np.ndarray, np.ndarray]:
