@@ -104,19 +104,23 @@ class Companions:
     """The files that a mesh names (material libraries, textures), as trimesh asks for them.
 
     Attributes:
-        notes: one line for each file that was not found or cannot be read.
+        notes: one line for each file that was not found or cannot be read, and each material that is not defined.
+        materials: the names of the materials that the libraries define.
     """
 
     def __init__(self, mesh: Path, text: str = ""):
         """`text` is the mesh's own, if it is an OBJ file."""
-        self.mesh, self.text, self.notes = mesh, text, []
+        self.mesh, self.text, self.notes, self.materials = mesh, text, [], set()
 
     def _note(self, line: str) -> None:
         if line not in self.notes:
             self.notes.append(line)
 
     def __getitem__(self, name: str) -> bytes:
-        """The material libraries of an OBJ file, as one; FileNotFoundError if none is found."""
+        """The material libraries of an OBJ file, as one; FileNotFoundError if none is found.
+
+        Only names, diffuse colours and textures are passed on: trimesh drops all materials for one odd line.
+        """
         folder, texts = self.mesh.parent, []
         for line in re.findall(r"^[ \t]*mtllib[ \t]+(\S.*?)[ \t]*$", self.text, re.MULTILINE):
             for library in [line] if find_named(line, folder) else line.split():  # a name with spaces, or several names
@@ -127,7 +131,33 @@ class Companions:
                     texts.append(_text(file.read_bytes()))
         if not texts:
             raise FileNotFoundError(name)
-        return "\n".join(texts).encode()
+        kept = []
+        for line in "\n".join(texts).split("\n"):
+            key, *rest = line.split(maxsplit=1)[:2] or [""]
+            if key.lower() == "newmtl" and rest:
+                self.materials.add(" ".join(rest[0].split()))
+            elif key.lower() == "kd" and rest:
+                if (colour := self._colour(rest[0])) is None:
+                    continue
+                line = f"Kd {colour[0]} {colour[1]} {colour[2]}"
+            elif key.lower() != "map_kd":
+                continue
+            kept += [line] if self.materials else []
+        used = {" ".join(n.split()) for n in re.findall(r"^[ \t]*usemtl[ \t]+(\S.*)$", self.text, re.MULTILINE)}
+        for material in sorted(used - self.materials):
+            self._note(f"material '{material}' is not defined")
+        return "\n".join(kept).encode()
+
+    def _colour(self, text: str) -> list[float] | None:
+        """A diffuse colour in [0, 1] from the values after `Kd` (one stands for all three); None if they are none."""
+        try:
+            values = [float(value.replace(",", ".")) for value in text.split("#")[0].split()[:3]]
+        except ValueError:
+            values = []
+        if len(values) not in (1, 3) or not np.isfinite(values).all():
+            self._note(f"colour 'Kd {text.strip()}' cannot be read")
+            return None
+        return [min(max(value, 0.0), 1.0) for value in values * (3 // len(values))]
 
     def get(self, name: str) -> bytes:
         """A texture's content; FileNotFoundError or OSError if it is not found or no picture."""
@@ -140,20 +170,25 @@ class Companions:
         content = file.read_bytes()
         try:
             with Image.open(io.BytesIO(content)) as picture:
-                picture.convert("RGBA")
+                _rgba(picture)
         except Exception as error:  # decoders raise many types
             self._note(f"texture '{name}' cannot be read ({one_line(error)})")
             raise OSError(name) from error
         return content
 
 
-def _picture(image: Any) -> tuple[np.ndarray, np.ndarray | None]:
-    """A Pillow image as (linear texture [h, w, 3] whose first row is at v = 0, opacity [h, w] or None)."""
+def _rgba(image: Any) -> Any:
+    """A Pillow image as 8-bit RGBA."""
     from PIL import Image
 
     if image.mode.startswith("I;16"):
         image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-    image = image.convert("RGBA")
+    return image.convert("RGBA")
+
+
+def _picture(image: Any) -> tuple[np.ndarray, np.ndarray | None]:
+    """A Pillow image as (linear texture [h, w, 3] whose first row is at v = 0, opacity [h, w] or None)."""
+    image = _rgba(image)
     image.thumbnail((LARGEST_TEXTURE, LARGEST_TEXTURE))
     pixels = np.asarray(image)[::-1].astype(np.float64) / 255  # v runs upwards in both formats
     opacity = pixels[..., 3]
@@ -177,21 +212,24 @@ def _atlas(corners: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return texture, uv
 
 
-def _part(geometry: Any) -> Mesh:
-    """A trimesh geometry as a `Mesh`; `material` has `colour`, and perhaps `opacity`, if the file says so."""
+def _part(geometry: Any, materials: set[str] | None) -> Mesh:
+    """A trimesh geometry as a `Mesh`; `material` has `colour`, and perhaps `opacity`, if the file says so.
+
+    `materials` are the names of those that an OBJ file's libraries define; trimesh makes up grey ones for others.
+    """
     vertices = np.asarray(geometry.vertices, dtype=np.float64)
     faces = np.asarray(geometry.faces, dtype=np.int64)
     visual = geometry.visual
     uv = getattr(visual, "uv", None)
     material: dict[str, Any] = {}
-    if visual.kind == "texture":
+    if visual.kind == "texture" and (materials is None or visual.material.name in materials):
         source = visual.material
         image = getattr(source, "image", None) or getattr(source, "baseColorTexture", None)
         if image is not None and uv is not None:
             material["colour"], opacity = _picture(image)
             if opacity is not None:
                 material["opacity"] = opacity
-        elif type(source).__name__ == "SimpleMaterial" and source.name is not None:
+        elif materials is not None:
             material["colour"] = srgb_to_linear(np.asarray(source.diffuse[:3], np.float64) / 255)
     elif visual.kind in ("vertex", "face"):
         if visual.kind == "vertex":
@@ -224,8 +262,8 @@ def _read(path: str) -> tuple[tuple[Mesh, ...], tuple[str, ...]]:
     where, file = f"own_meshes: folder: '{path}'", Path(path)
     try:
         content = file.read_bytes()
-        companions = Companions(file)
-        if file.suffix.lower() == ".obj":
+        companions, is_obj = Companions(file), file.suffix.lower() == ".obj"
+        if is_obj:
             companions.text = _text(content)
             content = companions.text.encode()
         kind = file.suffix.lower().removeprefix(".")
@@ -240,7 +278,7 @@ def _read(path: str) -> tuple[tuple[Mesh, ...], tuple[str, ...]]:
                 raise UserError("it has faces without vertices")
             if not np.isfinite(geometry.vertices[geometry.faces]).all():
                 fault = "has vertices that are not finite"
-            elif _flat(mesh := _part(geometry)):
+            elif _flat(mesh := _part(geometry, companions.materials if is_obj else None)):
                 points = mesh.vertices[mesh.faces].reshape(-1, 3)
                 fault = "has no extent: all its vertices are one point"
                 if (points != points[0]).any():

@@ -522,6 +522,43 @@ def test_material_libraries_of_any_name_number_and_encoding(folder):
     assert mesh.material["colour"][0, 0] == pytest.approx([1, 0, 0])
 
 
+@pytest.mark.parametrize(
+    "lines, colour, words",
+    [
+        ("Kd 0.5", [0.214] * 3, None),
+        ("Kd 0,5 0,5 1,0 # paint", [0.214, 0.214, 1], None),
+        ("Kd 0 1 0 1 1", [0, 1, 0], None),
+        ("Kd 0 1 0\nNs 10 20\nKs none", [0, 1, 0], None),
+        ("Kd 0 1 0\nd -halo 0.5\nTf", [0, 1, 0], None),
+        ("Kd 0 1 0\nKd spectral paint.rfl", [0, 1, 0], "'Kd spectral paint.rfl' cannot be read"),
+        ("Kd 0 1 0\nKd nan 0 0", [0, 1, 0], "'Kd nan 0 0' cannot be read"),
+    ],
+)
+def test_one_odd_line_costs_no_material(folder, lines, colour, words):
+    (folder / "quads.obj").write_text(QUADS)
+    (folder / "m.mtl").write_text(f"map_Kd stray.png\nnewmtl paint\n{lines}\nnewmtl other\nKd 1 1 1\n")
+    file = str(folder / "quads.obj")
+    assert own_meshes.read_meshes(file)[0].material["colour"] == pytest.approx(colour, abs=2e-3)
+    notes = own_meshes.look(file)
+    assert notes == () if words is None else len(notes) == 1 and words in notes[0]
+
+
+def test_a_material_that_is_not_defined_is_said_and_is_not_grey(folder):
+    (folder / "quads.obj").write_text(QUADS)
+    (folder / "m.mtl").write_text("newmtl other\nKd 1 1 1\n")
+    assert own_meshes.look(str(folder / "quads.obj")) == ("material 'paint' is not defined",)
+    assert own_meshes.read_meshes(str(folder / "quads.obj"))[0].material == {}  # so that `build` draws a colour
+
+
+def test_a_16_bit_texture_is_read(folder):
+    (folder / "quads.obj").write_text(QUADS)
+    (folder / "m.mtl").write_text("newmtl paint\nmap_Kd paint.png\n")
+    Image.fromarray(np.full((4, 4), 128 * 256, np.uint16)).save(folder / "paint.png")
+    (mesh,) = own_meshes.read_meshes(str(folder / "quads.obj"))
+    assert mesh.material["colour"] == pytest.approx(0.2159, abs=1e-3)
+    assert own_meshes.look(str(folder / "quads.obj")) == ()
+
+
 TETRAHEDRON = "o body\nv 0 0 0\nv 1 0 0\nv 0 1 0\nv 0 0 1\nusemtl a\nf 1 2 3\nf 1 2 4\nf 1 3 4\nf 2 3 4\n"
 
 
