@@ -2,6 +2,7 @@
 
 import io
 import json
+import struct
 import subprocess
 import sys
 from dataclasses import replace
@@ -519,6 +520,25 @@ def test_a_rendered_matte_is_blurred_too_and_its_ids_follow():
     assert np.array_equal(soft.instances > 0, soft.alpha >= 0.5)
     assert np.array_equal(soft.classes > 0, soft.instances > 0)
     assert not np.array_equal(soft.instances, sharp.instances)
+
+
+@pytest.mark.parametrize("turn", range(1, 9))
+@pytest.mark.parametrize("unit", [(3, 2), (4, 70000), (2, 0x00636E69)])  # as it should be; too large; as text
+def test_photos_stand_upright_whatever_else_their_metadata_say(turn, unit, tmp_path):
+    from PIL import ImageOps
+
+    from synth_data.photos import square_part
+
+    entries = [(0x0112, 3, 1, turn), (0x0128, unit[0], 1 if unit[0] != 2 else 4, unit[1])]
+    tiff = b"II*\0\x08\0\0\0\x02\0" + b"".join(struct.pack("<HHII", *entry) for entry in entries) + bytes(4)
+    pixels = np.round(linear_to_srgb(light(16, 16, turn)) * 255).astype(np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "a.png", exif=b"Exif\0\0" + tiff)
+    good = Image.Exif()
+    good[0x0112] = turn
+    Image.fromarray(pixels).save(tmp_path / "b.png", exif=good)
+    wanted = np.asarray(ImageOps.exif_transpose(Image.open(tmp_path / "b.png")))
+    part = square_part("a.png", tmp_path / "a.png", 16, 1.0, 0.0, 0.0)
+    assert np.abs(linear_to_srgb(part) * 255 - wanted).max() < 0.5
 
 
 def test_neither_cameras_nor_backgrounds_touch_the_matte(tmp_path):
