@@ -105,6 +105,8 @@ def square_part(name: str, source: Any, size: int, crop: float, left: float, top
         with Image.open(source) as picture:
             ratio = size / (crop * min(picture.size))
             picture.draft("RGB", tuple(max(1, int(np.ceil(side * ratio))) for side in picture.size))
+            if picture.mode in ("I", "F"):  # of no known range: they would come out black or white
+                raise ValueError("its pixels are 32-bit numbers; save it with 8 or 16 bits per channel")
             if picture.mode.startswith("I;16"):
                 picture = Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8))
             picture = _upright(picture)

@@ -541,6 +541,15 @@ def test_photos_stand_upright_whatever_else_their_metadata_say(turn, unit, tmp_p
     assert np.abs(linear_to_srgb(part) * 255 - wanted).max() < 0.5
 
 
+@pytest.mark.parametrize("kind", [np.float32, np.int32])
+def test_photos_of_32_bits_are_refused_by_name(kind, tmp_path):
+    from synth_data.photos import look
+
+    Image.fromarray(np.ones((8, 8), kind)).save(tmp_path / "a.tif")
+    with pytest.raises(ValueError, match=r"a\.tif cannot be read \(its pixels are 32-bit"):
+        look(str(tmp_path / "a.tif"), tmp_path / "a.tif")
+
+
 def test_neither_cameras_nor_backgrounds_touch_the_matte(tmp_path):
     placed = "recompose: {scale: [0.7, 1.3], rotate: [-20, 20], own: 0.5%s}\n"
     plain = Recomposer(write_set(tmp_path / "plain", placed % ""))
