@@ -1,6 +1,6 @@
 """Backgrounds in linear light: procedural pictures of any size, and photos."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -351,14 +351,16 @@ class Sources:
         self,
         photos: Sequence[str] = (),
         distractor: Callable[[np.random.Generator, int], tuple[np.ndarray, np.ndarray]] | None = None,
+        left_out: Collection[str] = (),
     ):
         """Opens folders of pictures and Hub data sets (`owner/name`); no picture is read yet.
 
         A folder contributes every picture in it and its subfolders, sorted by path; one without pictures is read as a
-        data set (parquet). UserError for a folder or data set without photos.
+        data set (parquet). Pictures named in `left_out` are not used. UserError for a folder or data set without
+        photos.
         """
         self.distractor = distractor
-        self._sets = [open_photos(place) for place in photos]
+        self._sets = [open_photos(place, left_out) for place in photos]
         self.number_of_photos = sum(map(len, self._sets))
 
     def photo(self, rng: np.random.Generator, size: int) -> np.ndarray:

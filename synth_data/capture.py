@@ -1,6 +1,8 @@
 """A camera: lens, sensor, development, sharpening and JPEG, in this order.
 
-None of it changes the matte: alpha stays that of the light that reached the lens.
+The lens's softness blurs the matte as it blurs the picture (`recorded_alpha`): a white subject on black is recorded as
+its alpha. Nothing else here changes the matte: fringes shift red and blue against it, and sharpening, noise and JPEG
+change the picture only.
 """
 
 from dataclasses import dataclass
@@ -33,7 +35,7 @@ class CaptureFactors:
     fringe: tuple = span(0.0, 0.0, least=-0.02, most=0.02)
     """lateral chromatic aberration: red is this share larger than green, and blue smaller"""
     softness: tuple = span(0.0, 0.0, most=5)
-    """standard deviation of the blur before the sensor, in pixels"""
+    """standard deviation of the lens's blur, in pixels; it blurs the matte too"""
     mosaic: float = chance(0.0)
     """whether the sensor has a Bayer mosaic: one colour per pixel, the other two interpolated"""
     shot_noise: tuple = span(0.0, 0.0, most=0.5)
@@ -82,9 +84,17 @@ def through_lens(light: np.ndarray, vignetting: float, fringe: float, softness: 
     if fringe:
         red, green, blue = cv2.split(light)
         light = cv2.merge([_enlarged(red, 1 + fringe), green, _enlarged(blue, 1 - fringe)])
-    if softness:
-        light = cv2.GaussianBlur(light, (0, 0), softness, borderType=cv2.BORDER_REPLICATE)
-    return light
+    return _softened(light, softness)
+
+
+def _softened(light: np.ndarray, softness: float) -> np.ndarray:
+    """Light or alpha, float32 [H, W] or [H, W, C], blurred by a lens; `softness` in pixels."""
+    return cv2.GaussianBlur(light, (0, 0), softness, borderType=cv2.BORDER_REPLICATE) if softness else light
+
+
+def recorded_alpha(alpha: np.ndarray, factors: dict[str, Any]) -> np.ndarray:
+    """Alpha float32 [H, W] in [0, 1] as the sensor records it, from the alpha that reached the lens."""
+    return np.clip(_softened(alpha, as_reduced(factors)["softness"]), 0.0, 1.0)
 
 
 def exposed_sensor(light: np.ndarray, mosaic: bool, shot: float, read: float, rng: np.random.Generator) -> np.ndarray:

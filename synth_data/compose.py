@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 
 from synth_data.backgrounds import Sources
-from synth_data.capture import capture
+from synth_data.capture import as_reduced, capture, recorded_alpha
 from synth_data.colour import linear_to_srgb, luminance
 from synth_data.environments import seen_by
 from synth_data.factors import draw, span
 from synth_data.render import Foreground, NotFinite, refraction, render_foreground
 from synth_data.scene import DISTRACTORS, PICTURE_STREAM, Scene, background_of, describe, stream
-from synth_data.store import Layers, Pair
+from synth_data.store import Layers, Pair, alpha_levels, alpha_of
 from synth_data.subjects.meshes import thinned
 
 HIGHLIGHT = 1.5  # limit of an opaque subject's colour as a multiple of coverage: thin highlights must not bleed
@@ -63,7 +63,7 @@ def mean_colour(colour: np.ndarray, alpha: np.ndarray) -> np.ndarray:
 @lru_cache(maxsize=4)
 def sources_of(recipe: Any, seed: int) -> Sources:
     """What the recipe's backgrounds take from elsewhere: photos, and rendered objects out of focus."""
-    return Sources(recipe.photos, partial(_distractor, recipe, seed))
+    return Sources(recipe.photos, partial(_distractor, recipe, seed), recipe.left_out)
 
 
 def _distractor(recipe: Any, seed: int, rng: np.random.Generator, size: int) -> tuple[np.ndarray, np.ndarray]:
@@ -119,15 +119,26 @@ def make_foreground(recipe: Any, seed: int, foreground: int, size: int) -> tuple
     return scene, made
 
 
-def _factors(scene: Scene, made: Foreground, **more: Any) -> str:
-    """Everything that was drawn and measured for a sample, as JSON."""
+def _factors(scene: Scene, made: Foreground, alpha: np.ndarray, **more: Any) -> str:
+    """Everything that was drawn and measured for a sample with the recorded `alpha`, as JSON."""
     factors = {
         **scene.factors,
         "transmissive": scene.transmissive(),
         "measured": made.measured,
-        "coverage": round(float(made.alpha.mean(dtype=np.float64)), 6),
+        "coverage": round(float(alpha.mean(dtype=np.float64)), 6),
     }
     return json.dumps({**factors, **more}, sort_keys=True)
+
+
+def _instances(instances: np.ndarray, alpha: np.ndarray, softness: float) -> np.ndarray:
+    """Instance ids uint8 [H, W] that reach as far as a blurred matte: where alpha >= 0.5."""
+    import cv2
+
+    if not softness:
+        return instances
+    side = 2 * int(np.ceil(3 * softness)) + 1
+    reaching = cv2.dilate(instances, np.ones((side, side), np.uint8))
+    return np.where(instances > 0, instances, reaching) * (alpha >= 0.5)
 
 
 def _classes(scene: Scene, instances: np.ndarray) -> np.ndarray:
@@ -142,7 +153,7 @@ def make_pairs(recipe: Any, seed: int, foreground: int, indices: list[int], size
     `render.start` must have been called in this process.
     """
     scene, made = make_foreground(recipe, seed, foreground, size)
-    alpha, cover = (np.round(a * 65535).astype(np.float32) / np.float32(65535) for a in (made.alpha, made.cover))
+    cover = alpha_of(alpha_levels(made.cover))
     target_ids = recipe.target == "classes"
     sky, camera = scene.factors["lights"]["sky"], scene.camera
     pairs = []
@@ -158,10 +169,13 @@ def make_pairs(recipe: Any, seed: int, foreground: int, indices: list[int], size
             seen *= drawn["brightness"] / max(float(luminance(seen).mean()), 1e-4)
             background = np.clip(seen, 0.0, 1.0)
             drawn["kind"] = "environment"
-        factors = _factors(scene, made, exposure=exposure, background=drawn, capture=captured)
+        alpha = recorded_alpha(made.alpha, captured)
+        factors = _factors(scene, made, alpha, exposure=exposure, background=drawn, capture=captured)
+        alpha = alpha_of(alpha_levels(alpha))
         meta = {"seed": seed, "index": index, "recipe": recipe.name, "factors": factors}
         image = capture(composite(exposed, cover, background), captured, rng)
-        ids = {"instances": made.instances, "classes": _classes(scene, made.instances)} if target_ids else {}
+        instances = _instances(made.instances, alpha, as_reduced(captured)["softness"])
+        ids = {"instances": instances, "classes": _classes(scene, instances)} if target_ids else {}
         pairs.append(Pair(image, alpha, meta, **ids))
     return pairs
 
@@ -177,7 +191,7 @@ def make_layers(recipe: Any, seed: int, index: int, size: int) -> Layers:
         "seed": seed,
         "index": index,
         "recipe": recipe.name,
-        "factors": _factors(scene, made, background=drawn),
+        "factors": _factors(scene, made, made.alpha, background=drawn),
     }
     highest = np.finfo(np.float16).max
     colour, alpha = np.minimum(made.colour, highest).astype(np.float16), made.alpha.astype(np.float16)

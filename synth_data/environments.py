@@ -4,6 +4,7 @@ An environment is linear radiance float32 [h, 2h, 3] with z up: row 0 looks up; 
 pi/2 - 2 pi u, u in [0, 1) (Mitsuba's `envmap`, rotated so that z is up).
 """
 
+import re
 from functools import lru_cache
 from pathlib import Path
 
@@ -11,9 +12,9 @@ import cv2
 import numpy as np
 
 from synth_data.colour import luminance
-from synth_data.errors import UserError
+from synth_data.errors import UserError, one_line
+from synth_data.files import ENVIRONMENT_SUFFIXES, files_below
 
-SUFFIXES = (".hdr", ".exr")
 WIDTH = 1024  # most columns of an environment read from a file
 BUILT_WIDTH = 64  # columns of one built from a picture
 
@@ -24,33 +25,89 @@ def find_environments(folders: tuple[str, ...]) -> list[str]:
     for folder in folders:
         if not Path(folder).is_dir():
             raise UserError(f"environments: no folder '{folder}'; give folders of .hdr or .exr files")
-        files = sorted(str(p) for p in Path(folder).rglob("*") if p.suffix.lower() in SUFFIXES)
+        files = sorted(str(p) for p in files_below(folder) if p.suffix.lower() in ENVIRONMENT_SUFFIXES)
         if not files:
             raise UserError(f"environments: '{folder}' holds no .hdr or .exr file")
         found += files
     return found
 
 
+def _colour_channels(names: list[str]) -> list[str]:
+    """The channels of one part of an OpenEXR file that hold its colour: three, one (luminance), or none.
+
+    Plain R, G, B come first, then a layer whose name says that it is the picture (Blender's
+    `ViewLayer.Combined.R`), then the first layer that has all three.
+    """
+    layers: dict[str, dict[str, str]] = {}
+    spelt = {"RED": "R", "GREEN": "G", "BLUE": "B"}
+    for name in sorted(names):
+        layer, _, channel = name.rpartition(".")
+        layers.setdefault(layer, {})[spelt.get(channel.upper(), channel.upper())] = name
+
+    def later(layer: str) -> tuple[bool, bool]:
+        return layer != "", not re.search("combined|beauty|rgb|colou?r", layer.lower())
+
+    for layer in sorted(layers, key=later):
+        if all(channel in layers[layer] for channel in "RGB"):
+            return [layers[layer][channel] for channel in "RGB"]
+    for layer in sorted(layers):
+        if "Y" in layers[layer] and not {"X", "Z", "RY", "BY"} & set(layers[layer]):
+            return [layers[layer]["Y"]]
+    return []
+
+
+def _read_exr(path: str) -> np.ndarray:
+    """The colour of an OpenEXR file, float32 [h, w, 3], as its display window shows it; alpha is left.
+
+    UserError if no part holds colour; the library's errors if the file cannot be read.
+    """
+    import OpenEXR
+
+    with OpenEXR.File(path, separate_channels=True) as file:
+        for k in range(len(file.parts)):
+            channels, header = file.channels(k), file.parts[k].header
+            if chosen := _colour_channels(list(channels)):
+                break
+        else:
+            held = ", ".join(sorted({name for k in range(len(file.parts)) for name in file.channels(k)}))
+            raise UserError(f"it holds no colour, only the channels {held}")
+        planes = [np.asarray(channels[name].pixels) for name in chosen]
+        if any(plane.dtype.kind != "f" or plane.ndim != 2 for plane in planes):
+            raise UserError(f"its channels {', '.join(chosen)} are not floating-point numbers")
+        (left, top), (right, bottom) = header["displayWindow"]
+        x, y = header["dataWindow"][0] - (left, top)
+    picture = np.stack(planes * (3 // len(planes)), -1).astype(np.float32)
+    height, width = bottom - top + 1, right - left + 1
+    if (x, y) == (0, 0) and picture.shape[:2] == (height, width):
+        return picture
+    shown = np.zeros((height, width, 3), np.float32)  # a crop or an overscan
+    inside = picture[max(-y, 0) : height - y, max(-x, 0) : width - x]
+    shown[max(y, 0) :, max(x, 0) :][: len(inside), : inside.shape[1]] = inside
+    return shown
+
+
 @lru_cache(maxsize=32)
 def read_environment(path: str) -> np.ndarray:
     """An environment from a Radiance or OpenEXR file, at most WIDTH wide; UserError if it cannot be read."""
-    if path.lower().endswith(".exr"):
-        import OpenEXR
-
-        try:
-            with OpenEXR.File(path) as file:
-                picture = np.asarray(file.channels()["RGB"].pixels, np.float32)
-        except Exception as error:  # the library raises several types
-            raise UserError(f"environment '{path}' cannot be read; replace or remove it") from error
-    else:
-        bgr = cv2.imread(path, cv2.IMREAD_ANYCOLOR | cv2.IMREAD_ANYDEPTH)
-        if bgr is None or bgr.ndim != 3:
-            raise UserError(f"environment '{path}' cannot be read; replace or remove it")
-        picture = bgr[..., ::-1].astype(np.float32)
+    try:
+        if path.lower().endswith(".exr"):
+            picture = _read_exr(path)
+        else:
+            bgr = cv2.imread(path, cv2.IMREAD_ANYCOLOR | cv2.IMREAD_ANYDEPTH)
+            if bgr is None or bgr.ndim != 3:
+                raise UserError("it is no picture of radiance")
+            picture = bgr[..., ::-1].astype(np.float32)
+    except Exception as error:  # the libraries raise several types
+        raise UserError(f"environment '{path}' cannot be read ({one_line(error)}); replace or remove it") from error
     if not np.isfinite(picture).all() or picture.min() < 0:
         raise UserError(f"environment '{path}' holds negative or non-finite values; replace or remove it")
     width = min(WIDTH, picture.shape[1])
     return cv2.resize(np.ascontiguousarray(picture), (width, width // 2), interpolation=cv2.INTER_AREA)
+
+
+def look(path: str) -> None:
+    """Reads an environment without keeping it; UserError as in `read_environment`."""
+    read_environment.__wrapped__(path)
 
 
 def turned(environment: np.ndarray, degrees: float) -> np.ndarray:

@@ -1,8 +1,13 @@
 """Errors that the user can fix, and how a command reports them: one line and a non-zero exit code."""
 
 import argparse
+import errno
 import sys
 from collections.abc import Callable, Iterable, Sequence
+
+FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}  # no room: the disk, the user's quota, or the limit on a file's size
+FULL_IN_WORDS = ("No space left on device", "Disk quota exceeded", "File too large")  # as libraries wrap them
+FILE_LIBRARIES = {"OpenEXR", "pyarrow", "safetensors", "safetensors_rust", "struct"}  # what they raise is about a file
 
 
 class UserError(ValueError):
@@ -57,18 +62,37 @@ def one_line(error: BaseException) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
+def is_disk_full(error: BaseException) -> bool:
+    """Whether something could not be written for want of room, whichever library says so."""
+    if isinstance(error, OSError) and error.errno is not None:
+        return error.errno in FULL
+    return not isinstance(error, UserError) and any(words in str(error) for words in FULL_IN_WORDS)
+
+
 def remedied(error: BaseException) -> str:
-    """As `one_line`; for an OSError that names a file: the file, the system's reason and what to check."""
-    if isinstance(error, OSError) and error.filename is not None:
+    """As `one_line`; for a full disk and for an OSError that names a file also what to check."""
+    named = isinstance(error, OSError) and error.filename is not None
+    if is_disk_full(error):
+        place = f"{error.filename}: " if named else ""
+        return f"{place}the disk is full ({getattr(error, 'strerror', None) or one_line(error)}); free space there"
+    if named:
         return f"{error.filename}: {error.strerror}; check path, permissions and free space"
     return one_line(error)
+
+
+def _is_about_files(error: BaseException) -> bool:
+    """Whether an exception is about a file rather than a bug: an OSError with a file's name, a full disk, or one that a
+    library for a file format defines.
+    """
+    named = isinstance(error, OSError) and error.filename is not None
+    return named or is_disk_full(error) or type(error).__module__.split(".")[0] in FILE_LIBRARIES
 
 
 def reported(command: Callable[[], int | None], print_error: Callable[[str], None] | None = None) -> int:
     """Runs a command and returns its exit code; 2, with one line on standard error, for errors that the user can fix.
 
-    Those are `UserError` and any OSError that names a file. Any other exception is a bug: it keeps its traceback, and
-    Python exits with 1.
+    Those are `UserError`, any OSError that names a file, a full disk, and what libraries raise about files (see
+    FILE_LIBRARIES). Any other exception is a bug: it keeps its traceback, and Python exits with 1.
 
     Args:
         command: returns its exit code; None counts as 0.
@@ -78,8 +102,8 @@ def reported(command: Callable[[], int | None], print_error: Callable[[str], Non
         return command() or 0
     except UserError as error:
         line = str(error)
-    except OSError as error:
-        if error.filename is None:
+    except Exception as error:
+        if isinstance(error, RenderError) or not _is_about_files(error):
             raise
         line = remedied(error)
     if print_error is None:

@@ -20,7 +20,7 @@ from synth_data.store import (
     BAD_LINE,
     JOURNAL,
     Pair,
-    digest,
+    changed_inputs,
     files_of,
     read_layers,
     read_pair,
@@ -169,7 +169,7 @@ def inspect(folder: Path, workers: int = 1) -> dict[str, Any]:
     def examine(row: dict[str, Any]) -> Examined | str:
         try:
             return _examine(folder, row, settings, classes)
-        except (ValueError, OSError, KeyError) as error:
+        except Exception as error:  # one damaged file must not end the inspection of the others
             return f"sample {row['index']}: {one_line(error)}"
 
     with ThreadPoolExecutor(workers) as pool:
@@ -373,7 +373,7 @@ def write_contact_sheet(folder: Path, path: Path) -> None:
     for row in chosen:
         try:
             pair = _look(folder, row, settings["compositing"])
-        except (ValueError, OSError):
+        except Exception:
             continue  # `inspect` names it
         if {pair.image.shape[:2], pair.alpha.shape} == {(settings["size"],) * 2}:
             pairs.append((shrunk(pair.image, SHEET_SIDE), shrunk(pair.alpha, SHEET_SIDE)))
@@ -432,7 +432,5 @@ def rerender(folder: Path, number: int, output: Path | None = None) -> list[str]
             for name, there in settings.get("versions", {}).items()
             if _version(name) != there
         ]
-        differs += [
-            f"'{path}' holds other files now" for path, was in settings["inputs"].items() if digest(path) != was
-        ]
+        differs += [f"'{path}' holds other files now" for path in changed_inputs(settings["inputs"])]
     return differs

@@ -1,5 +1,6 @@
 """Photos from folders and Hub data sets, cropped to squares of linear light."""
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -8,9 +9,21 @@ import numpy as np
 
 from synth_data.colour import srgb_to_linear
 from synth_data.errors import UserError, one_line
+from synth_data.files import files_below, picture_suffixes
 
 LEAST_CROP = 0.5  # smallest side of a random crop, as a share of the photo's shorter side
+# Photos that other programs show; those that Pillow has since learnt are read.
+UNREAD = {
+    ".3fr", ".arw", ".avif", ".cr2", ".cr3", ".crw", ".dng", ".erf", ".heic", ".heif", ".iiq", ".jxl", ".kdc", ".mrw",
+    ".nef", ".nrw", ".orf", ".pef", ".psb", ".psd", ".raf", ".raw", ".rw2", ".sr2", ".srf", ".srw", ".x3f", ".xcf",
+}  # fmt: skip
 LINEAR = srgb_to_linear(np.arange(256) / 255).astype(np.float32)  # linear light of each 8-bit sRGB value
+
+
+def not_read(place: str) -> list[Path]:
+    """Photos in a folder that are of kinds which cannot be read, sorted by path."""
+    unread = UNREAD - picture_suffixes()
+    return sorted(p for p in files_below(place) if p.suffix.lower() in unread) if Path(place).is_dir() else []
 
 
 class Files:
@@ -23,7 +36,11 @@ class Files:
         return len(self.paths)
 
     def __getitem__(self, at: int) -> tuple[str, Any]:
-        return str(self.paths[at]), self.paths[at]
+        return self.name(at), self.paths[at]
+
+    def name(self, at: int) -> str:
+        """What errors call a picture."""
+        return str(self.paths[at])
 
 
 class Rows:
@@ -40,20 +57,21 @@ class Rows:
 
         content = self.rows[at][self.column] or {"bytes": b"", "path": None}
         source = content["path"] if content["bytes"] is None else BytesIO(content["bytes"])
-        return f"row {at} of '{self.place}'", source
+        return self.name(at), source
+
+    def name(self, at: int) -> str:
+        """What errors call a picture."""
+        return f"row {at} of '{self.place}'"
 
 
-def open_photos(place: str) -> Files | Rows:
-    """The photos of one folder or data set; UserError if there are none."""
-    from PIL import Image
-
+def open_photos(place: str, left_out: Collection[str] = ()) -> Files | Rows:
+    """The photos of one folder or data set, without those whose name is in `left_out`; UserError if there are none."""
     remedy = "give a folder of pictures or a Hub data set `owner/name` that has an image column"
     if Path(place).is_dir():
-        kinds = {suffix for suffix, kind in Image.registered_extensions().items() if kind in Image.OPEN}
-        paths = sorted(p for p in Path(place).rglob("*") if p.suffix.lower() in kinds and p.is_file())
-        if paths:
-            return Files(paths)
-        if not any(Path(place).rglob("*.parquet")):
+        kinds, files = picture_suffixes(), files_below(place)
+        if paths := sorted(p for p in files if p.suffix.lower() in kinds):
+            return Files([p for p in paths if str(p) not in left_out])
+        if not any(p.suffix == ".parquet" for p in files):
             raise UserError(f"photos: folder '{place}' holds no pictures; {remedy}")
     import datasets
 
@@ -67,7 +85,11 @@ def open_photos(place: str) -> Files | Rows:
     column = next((name for name, kind in rows.features.items() if isinstance(kind, datasets.Image)), None)
     if column is None or not len(rows):
         raise UserError(f"photos: '{place}' has no pictures (columns: {', '.join(rows.column_names)}); {remedy}")
-    return Rows(place, rows.select_columns(column).cast_column(column, datasets.Image(decode=False)), column)
+    found = Rows(place, rows.select_columns(column).cast_column(column, datasets.Image(decode=False)), column)
+    if left_out:
+        kept = [at for at in range(len(found)) if found.name(at) not in left_out]
+        return Rows(place, found.rows.select(kept), column)
+    return found
 
 
 def square_part(name: str, source: Any, size: int, crop: float, left: float, top: float) -> np.ndarray:
@@ -77,23 +99,51 @@ def square_part(name: str, source: Any, size: int, crop: float, left: float, top
     happens in linear light, except that a large JPEG is decoded at the smallest of its sizes 1, 1/2, 1/4, 1/8 that
     fills the frame. UserError if the picture cannot be read.
     """
-    from PIL import Image, ImageOps
+    from PIL import Image
 
     try:
         with Image.open(source) as picture:
             ratio = size / (crop * min(picture.size))
             picture.draft("RGB", tuple(max(1, int(np.ceil(side * ratio))) for side in picture.size))
+            if picture.mode in ("I", "F"):  # of no known range: they would come out black or white
+                raise ValueError("its pixels are 32-bit numbers; save it with 8 or 16 bits per channel")
             if picture.mode.startswith("I;16"):
                 picture = Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8))
-            ImageOps.exif_transpose(picture, in_place=True)
+            picture = _upright(picture)
             side = max(1, round(crop * min(picture.size)))
             x, y = round(left * (picture.width - side)), round(top * (picture.height - side))
             part = np.asarray(picture.crop((x, y, x + side, y + side)).convert("RGB"))
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except Exception as error:  # decoders raise many types
         raise UserError(f"photos: {name} cannot be read ({one_line(error)}); replace or remove it") from error
     filtered = cv2.INTER_AREA if side > size else cv2.INTER_LINEAR
     part = cv2.resize(cv2.LUT(part, LINEAR), (size, size), interpolation=filtered)
     return np.minimum(part, 1, out=part)  # averages of white may round to above 1
+
+
+def _upright(picture: Any) -> Any:
+    """A picture turned as its EXIF orientation says; unreadable metadata say nothing."""
+    from PIL import ExifTags, Image
+
+    way = Image.Transpose
+    turns = {
+        2: way.FLIP_LEFT_RIGHT,
+        3: way.ROTATE_180,
+        4: way.FLIP_TOP_BOTTOM,
+        5: way.TRANSPOSE,
+        6: way.ROTATE_270,
+        7: way.TRANSVERSE,
+        8: way.ROTATE_90,
+    }
+    try:
+        turn = turns.get(picture.getexif().get(ExifTags.Base.Orientation))
+    except Exception:  # whatever damaged metadata raise
+        turn = None
+    return picture if turn is None else picture.transpose(turn)
+
+
+def look(name: str, source: Any) -> None:
+    """Decodes a photo; UserError if it cannot be read."""
+    square_part(name, source, 8, 1.0, 0.5, 0.5)
 
 
 def random_part(rng: np.random.Generator, name: str, source: Any, size: int) -> np.ndarray:

@@ -1,5 +1,6 @@
 """Recipes: YAML files that say what to render. Every key is checked when a recipe is read."""
 
+from collections.abc import Collection
 from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
@@ -41,6 +42,7 @@ class Recipe:
         photos: folders of pictures, or Hub ids of data sets, for backgrounds of the kind `photo`.
         environments: folders of .hdr or .exr files, for skies of the kind `environment`.
         text: the YAML as read, stored with the set.
+        left_out: photos and environment files that are not used, because they cannot be read.
     """
 
     name: str
@@ -62,11 +64,21 @@ class Recipe:
     photos: tuple[str, ...]
     environments: tuple[str, ...]
     text: str
+    left_out: frozenset[str] = frozenset()
 
     @cached_property
     def environment_files(self) -> list[str]:
-        """Every environment file; UserError if a folder is missing or empty."""
-        return find_environments(self.environments)
+        """Every environment file that can be used; UserError if a folder is missing or empty."""
+        return [file for file in find_environments(self.environments) if file not in self.left_out]
+
+    def uses_photos(self) -> bool:
+        """Whether backgrounds, here or in recomposition, may be photos."""
+        later = self.compositing == "on_the_fly" and self.recompose.photo > 0
+        return later or share_of(self.background.kind, "photo") > 0
+
+    def uses_environments(self) -> bool:
+        """Whether an environment file may light a subject."""
+        return share_of(self.lights.sky, "environment") > 0
 
     def inputs(self) -> list[str]:
         """Files, folders and Hub ids outside the recipe that its pictures depend on."""
@@ -81,7 +93,8 @@ def _names(value: Any, place: str) -> tuple[str, ...]:
     return tuple(value)
 
 
-def _share(pairs: tuple[tuple[str, float], ...], name: str) -> float:
+def share_of(pairs: tuple[tuple[str, float], ...], name: str) -> float:
+    """The share of `name` among (name, share) pairs; 0 if it is not there."""
     return dict(pairs).get(name, 0.0)
 
 
@@ -100,7 +113,7 @@ def _check(recipe: Recipe, place: str) -> None:
         raise UserError(f"{place}: composites_per_foreground needs compositing: disk; leave it out with on_the_fly")
     later = recipe.compositing == "on_the_fly" and recipe.recompose.photo > 0
     for key, used in (
-        ("background.kind.photo", _share(recipe.background.kind, "photo") > 0),
+        ("background.kind.photo", share_of(recipe.background.kind, "photo") > 0),
         ("recompose.photo", later),
     ):
         if used and not recipe.photos:
@@ -110,7 +123,7 @@ def _check(recipe: Recipe, place: str) -> None:
             Sources([photos])  # fails here, not in a worker, if a folder has no pictures
         elif photos.count("/") != 1:
             raise UserError(f"{place}: photos: no folder '{photos}'; give folders of pictures, or Hub ids OWNER/NAME")
-    if _share(recipe.lights.sky, "environment") > 0:
+    if recipe.uses_environments():
         if not recipe.environments:
             raise UserError(
                 f"{place}: lights.sky.environment has a share, but there are no files; give environments: [FOLDER]"
@@ -118,15 +131,18 @@ def _check(recipe: Recipe, place: str) -> None:
         recipe.environment_files  # noqa: B018  fails here, not in a worker, if a folder is missing or empty
 
 
-def parse_recipe(text: str, place: str) -> Recipe:
-    """A recipe from YAML `text`; `place` names it in errors. UserError if a key or a value is wrong."""
+def parse_recipe(text: str, place: str, left_out: Collection[str] = ()) -> Recipe:
+    """A recipe from YAML `text`; `place` names it in errors. UserError if a key or a value is wrong.
+
+    `left_out` names photos and environment files that are not used.
+    """
     try:
         content = yaml.safe_load(text)
     except yaml.YAMLError as error:
         raise UserError(f"{place}: not valid YAML ({one_line(error)})") from error
     if not isinstance(content, dict):
         raise UserError(f"{place}: not a recipe; a recipe is a mapping with at least 'name' and 'families'")
-    known = [f.name for f in fields(Recipe) if f.name not in ("tables", "text")] + list(FAMILIES)
+    known = [f.name for f in fields(Recipe) if f.name not in ("tables", "text", "left_out")] + list(FAMILIES)
     for key in content:
         if key not in known:
             raise unknown(key, known, place)
@@ -168,6 +184,7 @@ def parse_recipe(text: str, place: str) -> Recipe:
         photos=_names(content.get("photos", []), f"{place}: photos"),
         environments=_names(content.get("environments", []), f"{place}: environments"),
         text=text,
+        left_out=frozenset(left_out),
     )
     _check(recipe, place)
     return recipe

@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 
 from synth_data.backgrounds import Sources, defocused, put_distractor
-from synth_data.capture import CaptureFactors, capture
+from synth_data.capture import CaptureFactors, capture, recorded_alpha
 from synth_data.compose import ExposureFactors, composite, expose
 from synth_data.errors import UserError
 from synth_data.factors import chance, count, draw, read_table, span
@@ -212,14 +212,16 @@ class Recomposer:
             placed = stacked(other, placed) if f["further"]["in_front"] else stacked(placed, other)
         background = self._background(index, f, exposure, rng)
         image = capture(composite(placed.colour, placed.alpha, background), captured, rng)
-        alpha = alpha_of(alpha_levels(placed.alpha))
+        alpha = recorded_alpha(placed.alpha, captured)
+        coverage = round(float(alpha.mean(dtype=np.float64)), 6)
+        alpha = alpha_of(alpha_levels(alpha))
         ids = placed.ids * (alpha >= 0.5)
         records = placed.factors["instances"]
         classes = np.zeros(256, np.uint8)
         for record in records:
             classes[record["id"]] = record["class"]
         factors = factors | {"instances": records, "recompose": f, "exposure": exposure, "capture": captured}
-        factors["coverage"] = round(float(placed.alpha.mean(dtype=np.float64)), 6)
+        factors["coverage"] = coverage
         meta = meta_of(self.rows[index]) | {"factors": json.dumps(factors, sort_keys=True)}
         return Pair(image, alpha, meta, ids, cv2.LUT(ids, classes))
 

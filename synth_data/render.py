@@ -77,10 +77,12 @@ class Foreground:
 
 
 def _mesh(mesh: Mesh, material: Any) -> Any:
-    """A `Mesh` as a Mitsuba shape with smooth normals, except at creases, and a loaded BSDF."""
+    """A `Mesh` as a Mitsuba shape with smooth normals, except at creases, and a loaded BSDF; None if it has no area."""
     import mitsuba as mi
 
     vertices, normals, uv, faces = shaded(mesh)
+    if not len(faces):
+        return None
     properties = mi.Properties()
     properties["bsdf"] = material
     shape = mi.Mesh(
@@ -219,7 +221,9 @@ def _shapes(subjects: list[Subject], folder: str, name: str, paint: Callable[[in
 
     for k, subject in enumerate(subjects):
         for j, mesh in enumerate(subject.meshes):
-            shapes[f"{name}{k}_mesh{j}"] = _mesh(mesh, load(plain(k, mesh.material) or mesh.material))
+            shape = _mesh(mesh, load(plain(k, mesh.material) or mesh.material))
+            if shape is not None:
+                shapes[f"{name}{k}_mesh{j}"] = shape
         for j, strands in enumerate(subject.strands):
             shapes[f"{name}{k}_strands{j}"] = _strands(
                 strands, os.path.join(folder, f"{name}{k}_{j}.txt"), plain(k, {})

@@ -23,7 +23,7 @@ import hashlib
 import io
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -34,6 +34,7 @@ import yaml
 
 from synth_data.drawing import png
 from synth_data.errors import MissingFile, UserError, one_line
+from synth_data.files import ENVIRONMENT_SUFFIXES, MESH_SUFFIXES, files_below, picture_suffixes, warn
 
 JOURNAL = ".rendered.jsonl"  # rows of samples in the order they finish; deleted when the run is complete
 NEUTRAL = {"target": "alpha", "compositing": "disk", "inputs": {}}  # defaults of keys that a render.json lacks
@@ -126,9 +127,9 @@ def read_png(path: Path, mode: str) -> np.ndarray:
     try:
         with Image.open(path) as image:
             pixels, found = np.asarray(image), image.mode
-    except (OSError, SyntaxError, ValueError) as error:
-        if isinstance(error, FileNotFoundError):
-            raise
+    except FileNotFoundError:
+        raise
+    except Exception as error:  # decoders raise many types
         raise UserError(f"{path}: not a complete PNG ({one_line(error)}); render it again") from error
     if found != mode:
         raise UserError(f"{path}: pixels have mode {found}, not {mode}; render it again")
@@ -155,7 +156,7 @@ def read_foreground(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     try:
         channels = OpenEXR.File(io.BytesIO(content), num_threads=0).channels()
         rgba, instances = channels["RGBA"].pixels, channels["instance"].pixels
-    except (RuntimeError, ValueError, KeyError) as error:
+    except Exception as error:  # the library raises several types
         raise UserError(f"{path}: not a complete foreground file ({one_line(error)}); render it again") from error
     return rgba[..., :3], rgba[..., 3], instances.astype(np.uint8)
 
@@ -310,46 +311,79 @@ def read_recipe(folder: Path) -> tuple[str, dict[str, Any]]:
     return text, content
 
 
-def digest(path: str) -> str | None:
+def digest(path: str, every: bool = False) -> str | None:
     """A digest of the names and sizes of the files in a folder (or of a file) that a recipe refers to; None if absent.
 
-    A data set on the Hub is not a folder here and is recorded as None.
+    Hidden files and those that rendering never reads (notes, licences) do not count, unless with `every`, as earlier
+    versions had it. A data set on the Hub is not a folder here and is recorded as None.
     """
     place = Path(path)
     if not place.exists():
         return None
-    files = sorted(p for p in place.rglob("*") if p.is_file()) if place.is_dir() else [place]
+    if not place.is_dir():
+        files = [place]
+    elif every:
+        files = sorted(p for p in place.rglob("*") if p.is_file())
+    else:
+        kinds = {*picture_suffixes(), *ENVIRONMENT_SUFFIXES, *MESH_SUFFIXES, ".mtl", ".parquet"}
+        files = sorted(p for p in files_below(place) if p.suffix.lower() in kinds)
     listed = "".join(f"{p.relative_to(place.parent).as_posix()}\t{p.stat().st_size}\n" for p in files)
     return hashlib.sha256(listed.encode()).hexdigest()[:16]
 
 
+def changed_inputs(inputs: dict[str, str | None]) -> list[str]:
+    """The paths among a set's `inputs` (path -> `digest`) that hold other files now."""
+    return [path for path, was in sorted(inputs.items()) if was not in (digest(path), digest(path, every=True))]
+
+
 def _difference(found: dict[str, Any], settings: dict[str, Any]) -> str | None:
-    """In words, the first setting in which the folder's rendering differs from this one; None if there is none."""
+    """In words, the first setting (inputs aside) in which the folder's rendering differs from this one, or None."""
     for key, value in settings.items():
-        if key == "inputs":
-            for path in sorted({*found["inputs"], *value}):
-                if found["inputs"].get(path) != value.get(path):
-                    return f"other files in '{path}' than are there now"
-        elif found.get(key) != value:
+        if key != "inputs" and found.get(key) != value:
             return f"{key} {found.get(key)}, not {value}"
     return None
 
 
-def open_folder(folder: Path, recipe_text: str, settings: dict[str, Any], classes: dict[int, str]) -> None:
+def _other_inputs(found: dict[str, Any], settings: dict[str, Any]) -> list[str]:
+    """The inputs that hold other files than when the folder's rendering began."""
+    named = {*found["inputs"], *settings["inputs"]}
+    return changed_inputs({path: found["inputs"].get(path) for path in named})
+
+
+def open_folder(
+    folder: Path,
+    recipe_text: str,
+    settings: dict[str, Any],
+    classes: dict[int, str],
+    used: Callable[[str], bool] = lambda path: True,
+) -> None:
     """Creates the folder, or checks that it was rendered with the same recipe and settings.
 
     `settings` holds seed, size, variant, target, compositing and inputs (path -> `digest`); `classes` names each class
-    id. UserError if the folder differs, is damaged or is not writable.
+    id. Inputs may have changed unless a finished sample depends on them: `used(path)`. UserError if the folder differs,
+    is damaged or is not writable.
     """
     remedy = "give another --output, or delete the folder"
     names = file_names(0, settings["target"], settings["compositing"]).values()
     kinds = [name.split("/")[0] for name in names]
     try:
         if (folder / "render.json").is_file():
-            if difference := _difference(read_settings(folder), settings):
+            found = read_settings(folder)
+            if difference := _difference(found, settings):
                 raise UserError(f"--output '{folder}' was rendered with {difference}; {remedy}")
             if read_recipe(folder)[1] != yaml.safe_load(recipe_text):  # comments may differ
                 raise UserError(f"--output '{folder}' was rendered with another recipe (see its recipe.yaml); {remedy}")
+            changed = _other_inputs(found, settings)
+            for path in changed:
+                if used(path):
+                    raise UserError(
+                        f"--output '{folder}' was rendered with other files in '{path}' than are there now; {remedy}"
+                    )
+                if read_metadata(folder):
+                    warn(f"'{path}' holds other files than before; no finished sample depends on it, so this goes on")
+            if changed:
+                written = settings | {"versions": found.get("versions", {})}
+                write_bytes(folder / "render.json", (json.dumps(written) + "\n").encode())
         elif (folder / "metadata.jsonl").exists() or any(any((folder / kind).glob("*")) for kind in kinds):
             raise UserError(f"--output '{folder}' holds pictures but no render.json; {remedy}")
         for kind in kinds:

@@ -1,6 +1,5 @@
 """Runs: many samples from several processes or hosts, resumable, with the same bytes for any number of them."""
 
-import errno
 import fcntl
 import json
 import multiprocessing
@@ -11,14 +10,16 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from contextlib import closing, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from synth_data.errors import RenderError, UserError, require
-from synth_data.recipe import Recipe, parse_recipe
+from synth_data.errors import RenderError, UserError, is_disk_full, require
+from synth_data.inputs import look_at_inputs, refuse_unusable, warn_each
+from synth_data.recipe import Recipe, parse_recipe, share_of
 from synth_data.store import (
     JOURNAL,
     Pair,
@@ -68,20 +69,20 @@ def _leave_with_parent() -> None:
     os._exit(1)
 
 
-def _load(recipe_text: str, variant: str) -> None:
+def _load(recipe_text: str, variant: str, left_out: Collection[str] = ()) -> None:
     """Prepares this process for `_make`."""
     global _recipe
     from synth_data.render import start
 
     start(variant)
-    _recipe = parse_recipe(recipe_text, "recipe")
+    _recipe = parse_recipe(recipe_text, "recipe", left_out)
 
 
-def _begin(recipe_text: str, variant: str) -> None:
+def _begin(recipe_text: str, variant: str, left_out: Collection[str]) -> None:
     """Prepares a worker process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C
     threading.Thread(target=_leave_with_parent, daemon=True).start()
-    _load(recipe_text, variant)
+    _load(recipe_text, variant, left_out)
 
 
 def _make(seed: int, foreground: int, indices: list[int], size: int, folder: Path | None) -> list[Any]:
@@ -99,7 +100,7 @@ def _make(seed: int, foreground: int, indices: list[int], size: int, folder: Pat
             made = make_pairs(_recipe, seed, foreground, indices, size)
     except Exception as error:
         first = (str(error).splitlines() or [type(error).__name__])[0]
-        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        if is_disk_full(error):
             first += f"; free space in {tempfile.gettempdir()}, or set TMPDIR to another folder."
         kind = WouldFailAgain if isinstance(error, UserError) else RenderError
         raise kind(f"samples {indices} of seed {seed} could not be rendered: {first}") from error
@@ -114,7 +115,14 @@ def shard_of(recipe: Recipe, indices: Sequence[int], part: int, parts: int) -> l
 
 
 def _results(
-    recipe: Recipe, seed: int, indices: Sequence[int], size: int, workers: int, variant: str, folder: Path | None
+    recipe: Recipe,
+    seed: int,
+    indices: Sequence[int],
+    size: int,
+    workers: int,
+    variant: str,
+    folder: Path | None,
+    left_out: Collection[str] = (),
 ) -> Iterator[list[Any]]:
     """The results of `_make`, group by group, as they finish.
 
@@ -126,7 +134,7 @@ def _results(
     waiting = iter(groups.items())
     context = multiprocessing.get_context("spawn")
     with _single_threaded():
-        pool = ProcessPoolExecutor(min(workers, len(groups)), context, _begin, (recipe.text, variant))
+        pool = ProcessPoolExecutor(min(workers, len(groups)), context, _begin, (recipe.text, variant, left_out))
         try:
             running: set[Future] = set()
             failure = None
@@ -171,8 +179,13 @@ def check_variant(variant: str) -> None:
 def render_pairs(
     recipe: Recipe, seed: int, indices: list[int], size: int, workers: int = 1, variant: str = "scalar_rgb"
 ) -> list[Pair]:
-    """The samples `indices` in memory, in that order."""
-    groups = _results(recipe, seed, indices, size, workers, variant, None)
+    """The samples `indices` in memory, in that order.
+
+    Input files that cannot be used are left out with a warning; UserError if no other of their kind is left.
+    """
+    left_out = look_at_inputs(recipe, workers)
+    warn_each([f"{reason} (left out here)" for reason in left_out.values()])
+    groups = _results(recipe, seed, indices, size, workers, variant, None, frozenset(left_out))
     pairs = {pair.meta["index"]: pair for group in groups for pair in group}
     return [pairs[i] for i in indices]
 
@@ -226,7 +239,8 @@ def render_dataset(
     finished samples only. After an error the finished samples are kept.
 
     Raises:
-        UserError: the folder holds another rendering, is damaged or not writable.
+        UserError: the folder holds another rendering, is damaged or not writable, or an input file cannot be used; all
+            of them are read before the first sample.
         RenderError: another run is writing to it, the disk is full, or a sample failed (`WouldFailAgain` if its input
             was the cause).
     """
@@ -240,10 +254,13 @@ def render_dataset(
         "compositing": recipe.compositing,
         "inputs": {path: digest(path) for path in recipe.inputs()},
     }
-    open_folder(folder, recipe.text, settings, {number: name for name, number in CLASSES.items()})
+    classes = {number: name for name, number in CLASSES.items()}
+    open_folder(folder, recipe.text, settings, classes, partial(_used, recipe, folder))
     with _held(folder) as journal:
         rows = read_metadata(folder)
         missing = [i for i in indices if i not in rows]
+        if missing:
+            refuse_unusable(look_at_inputs(recipe, workers))
         try:
             write_metadata(folder, rows)  # includes what the last run left in the journal, which is then emptied
             journal.truncate(0)
@@ -261,6 +278,29 @@ def render_dataset(
             raise
         (folder / JOURNAL).unlink()
     return len(missing)
+
+
+def _used(recipe: Recipe, folder: Path, path: str) -> bool:
+    """Whether a finished sample in `folder` depends on the recipe's input at `path`."""
+    has_meshes = share_of(recipe.families, "own_meshes") > 0
+    has_photos = share_of(recipe.background.kind, "photo") > 0
+    for row in read_metadata(folder).values():
+        factors = json.loads(row["factors"])
+        try:
+            sky, background = factors["lights"]["sky"], factors["background"]
+            photo = background["kind"] == "photo" or (has_photos and sky == "background")
+            others = background["distractors"] or factors["arrangement"]["in_scene"]  # objects of the recipe's families
+            mesh = (has_meshes and others) or any(r["family"] == "own_meshes" for r in factors["instances"])
+        except KeyError:  # another version's factors
+            return True
+        used = {
+            *(recipe.photos if photo else ()),
+            *(recipe.environments if sky == "environment" else ()),
+            *([recipe.tables["own_meshes"].folder] if mesh else ()),
+        }
+        if path in used:
+            return True
+    return False
 
 
 def _render_missing(

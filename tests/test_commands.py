@@ -1,11 +1,14 @@
 """The grammar of commands: `sdseg WORD`, `python -m sdseg WORD`, and modules that are commands of their own."""
 
 import ast
+import struct
 import subprocess
 import sys
 from pathlib import Path
 
+import pyarrow
 import pytest
+from safetensors import SafetensorError
 
 from sdseg.cli import COMMANDS, main
 from synth_data.errors import MissingFile, MissingPackage, NotAFolder, UserError, reported
@@ -93,6 +96,22 @@ def test_unknown_words_name_the_nearest(capsys):
             PermissionError(13, "Permission denied", "out/a.png"),
             "error: out/a.png: Permission denied; check path, permissions and free space\n",
         ),
+        (
+            OSError(28, "No space left on device"),
+            "error: the disk is full (No space left on device); free space there\n",
+        ),
+        (
+            OSError(27, "File too large", "out/a"),
+            "error: out/a: the disk is full (File too large); free space there\n",
+        ),
+        (
+            SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)"),
+            "error: the disk is full (Error while serializing: I/O error: No space left on device (os error 28)); "
+            "free space there\n",
+        ),
+        (SafetensorError("a.safetensors: header\ntoo large"), "error: a.safetensors: header too large\n"),
+        (pyarrow.ArrowInvalid("a.parquet: magic bytes not found"), "error: a.parquet: magic bytes not found\n"),
+        (struct.error("unpack requires 4 bytes"), "error: unpack requires 4 bytes\n"),
     ],
 )
 def test_what_a_user_can_mend_becomes_one_line(error, line, capsys):

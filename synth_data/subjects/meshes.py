@@ -281,6 +281,8 @@ def shaded(mesh: Mesh, crease: float = 40.0) -> tuple[np.ndarray, np.ndarray, np
     area = np.linalg.norm(normal, axis=1)
     keep = area > 1e-12
     faces, normal = mesh.faces[keep], normal[keep]
+    if not len(faces):
+        return np.zeros((0, 3)), np.zeros((0, 3)), np.zeros((0, 2)), np.zeros((0, 3), np.int64)
     unit = normal / area[keep, None]
     vertices = mesh.vertices[faces].reshape(-1, 3)
     _, weld = np.unique(np.round(vertices, 5), axis=0, return_inverse=True)

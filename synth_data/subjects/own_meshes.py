@@ -1,6 +1,8 @@
 """The user's own meshes: a folder of OBJ and PLY files, with or without fur on them."""
 
 import functools
+import io
+import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -8,14 +10,15 @@ from typing import Any
 import numpy as np
 
 from synth_data.colour import any_colour, colour_of_tone, shade, srgb_to_linear
-from synth_data.errors import MissingFile, UserError
+from synth_data.errors import MissingFile, UserError, one_line
 from synth_data.factors import chance, count, draw, shares, span, text
+from synth_data.files import MESH_SUFFIXES, files_below, find_named
 from synth_data.subjects import fur
 from synth_data.subjects.meshes import Mesh, Strands, Subject, join, placed, random_rotation, rotation, scatter, waves
 from synth_data.subjects.solids import finish, patterned
 from synth_data.subjects.strands import tapered, tinted
 
-SUFFIXES = (".obj", ".ply")
+NOT_READ = (".3ds", ".abc", ".blend", ".c4d", ".dae", ".fbx", ".glb", ".gltf", ".max", ".off", ".stl", ".usd", ".usdz")
 LARGEST_TEXTURE = 1024  # pixels per side; larger textures are reduced
 REMEDY = "export it again as a triangle or polygon mesh, or take it out of the folder"
 
@@ -61,14 +64,14 @@ def files_of(folder: str) -> list[Path]:
         raise UserError("own_meshes: folder: is empty; give a folder of .obj or .ply files, or one such file")
     path = Path(folder)
     if path.is_file():
-        if path.suffix.lower() not in SUFFIXES:
+        if path.suffix.lower() not in MESH_SUFFIXES:
             raise UserError(
                 f"own_meshes: folder: '{folder}' is not a mesh; give a .obj or .ply file, or a folder of them"
             )
         return [path]
     if not path.is_dir():
         raise MissingFile(f"own_meshes: folder: nothing at '{folder}'; give a folder of .obj or .ply files")
-    found = sorted((p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file()), key=Path.as_posix)
+    found = sorted((p for p in files_below(path) if p.suffix.lower() in MESH_SUFFIXES), key=Path.as_posix)
     if not found:
         raise UserError(f"own_meshes: folder: no .obj or .ply file in '{folder}'; put meshes in it or name another")
     return found
@@ -82,9 +85,110 @@ def check(factors: Factors, place: str) -> None:
         raise type(error)(f"{place}: {str(error).removeprefix('own_meshes: ')}") from None
 
 
+def not_read(folder: str) -> list[Path]:
+    """Meshes in a folder that are of kinds which cannot be read, sorted by path."""
+    found = files_below(folder) if Path(folder).is_dir() else []
+    return sorted(p for p in found if p.suffix.lower() in NOT_READ)
+
+
+def _text(content: bytes) -> str:
+    """An OBJ or MTL file's text, whatever its encoding and line ends."""
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        text = content.decode("cp1252", errors="replace")
+    return re.sub("\r\n?", "\n", text)
+
+
+class Companions:
+    """The files that a mesh names (material libraries, textures), as trimesh asks for them.
+
+    Attributes:
+        notes: one line for each file that was not found or cannot be read, and each material that is not defined.
+        materials: the names of the materials that the libraries define.
+    """
+
+    def __init__(self, mesh: Path, text: str = ""):
+        """`text` is the mesh's own, if it is an OBJ file."""
+        self.mesh, self.text, self.notes, self.materials = mesh, text, [], set()
+
+    def _note(self, line: str) -> None:
+        if line not in self.notes:
+            self.notes.append(line)
+
+    def __getitem__(self, name: str) -> bytes:
+        """The material libraries of an OBJ file, as one; FileNotFoundError if none is found.
+
+        Only names, diffuse colours and textures are passed on: trimesh drops all materials for one odd line.
+        """
+        folder, texts = self.mesh.parent, []
+        for line in re.findall(r"^[ \t]*mtllib[ \t]+(\S.*?)[ \t]*$", self.text, re.MULTILINE):
+            for library in [line] if find_named(line, folder) else line.split():  # a name with spaces, or several names
+                file = find_named(library, folder) or find_named(f"{self.mesh.stem}.mtl", folder)
+                if file is None:
+                    self._note(f"material library '{library}' not found")
+                else:
+                    texts.append(_text(file.read_bytes()))
+        if not texts:
+            raise FileNotFoundError(name)
+        kept = []
+        for line in "\n".join(texts).split("\n"):
+            key, *rest = line.split(maxsplit=1)[:2] or [""]
+            if key.lower() == "newmtl" and rest:
+                self.materials.add(" ".join(rest[0].split()))
+            elif key.lower() == "kd" and rest:
+                if (colour := self._colour(rest[0])) is None:
+                    continue
+                line = f"Kd {colour[0]} {colour[1]} {colour[2]}"
+            elif key.lower() != "map_kd":
+                continue
+            kept += [line] if self.materials else []
+        used = {" ".join(n.split()) for n in re.findall(r"^[ \t]*usemtl[ \t]+(\S.*)$", self.text, re.MULTILINE)}
+        for material in sorted(used - self.materials):
+            self._note(f"material '{material}' is not defined")
+        return "\n".join(kept).encode()
+
+    def _colour(self, text: str) -> list[float] | None:
+        """A diffuse colour in [0, 1] from the values after `Kd` (one stands for all three); None if they are none."""
+        try:
+            values = [float(value.replace(",", ".")) for value in text.split("#")[0].split()[:3]]
+        except ValueError:
+            values = []
+        if len(values) not in (1, 3) or not np.isfinite(values).all():
+            self._note(f"colour 'Kd {text.strip()}' cannot be read")
+            return None
+        return [min(max(value, 0.0), 1.0) for value in values * (3 // len(values))]
+
+    def get(self, name: str) -> bytes:
+        """A texture's content; FileNotFoundError or OSError if it is not found or no picture."""
+        from PIL import Image
+
+        file = find_named(name, self.mesh.parent)
+        if file is None:
+            self._note(f"texture '{name}' not found")
+            raise FileNotFoundError(name)
+        content = file.read_bytes()
+        try:
+            with Image.open(io.BytesIO(content)) as picture:
+                _rgba(picture)
+        except Exception as error:  # decoders raise many types
+            self._note(f"texture '{name}' cannot be read ({one_line(error)})")
+            raise OSError(name) from error
+        return content
+
+
+def _rgba(image: Any) -> Any:
+    """A Pillow image as 8-bit RGBA."""
+    from PIL import Image
+
+    if image.mode.startswith("I;16"):
+        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    return image.convert("RGBA")
+
+
 def _picture(image: Any) -> tuple[np.ndarray, np.ndarray | None]:
     """A Pillow image as (linear texture [h, w, 3] whose first row is at v = 0, opacity [h, w] or None)."""
-    image = image.convert("RGBA")
+    image = _rgba(image)
     image.thumbnail((LARGEST_TEXTURE, LARGEST_TEXTURE))
     pixels = np.asarray(image)[::-1].astype(np.float64) / 255  # v runs upwards in both formats
     opacity = pixels[..., 3]
@@ -108,21 +212,24 @@ def _atlas(corners: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return texture, uv
 
 
-def _part(geometry: Any) -> Mesh:
-    """A trimesh geometry as a `Mesh`; `material` has `colour`, and perhaps `opacity`, if the file says so."""
+def _part(geometry: Any, materials: set[str] | None) -> Mesh:
+    """A trimesh geometry as a `Mesh`; `material` has `colour`, and perhaps `opacity`, if the file says so.
+
+    `materials` are the names of those that an OBJ file's libraries define; trimesh makes up grey ones for others.
+    """
     vertices = np.asarray(geometry.vertices, dtype=np.float64)
     faces = np.asarray(geometry.faces, dtype=np.int64)
     visual = geometry.visual
     uv = getattr(visual, "uv", None)
     material: dict[str, Any] = {}
-    if visual.kind == "texture":
+    if visual.kind == "texture" and (materials is None or visual.material.name in materials):
         source = visual.material
         image = getattr(source, "image", None) or getattr(source, "baseColorTexture", None)
         if image is not None and uv is not None:
             material["colour"], opacity = _picture(image)
             if opacity is not None:
                 material["opacity"] = opacity
-        elif type(source).__name__ == "SimpleMaterial" and source.name is not None:
+        elif materials is not None:
             material["colour"] = srgb_to_linear(np.asarray(source.diffuse[:3], np.float64) / 255)
     elif visual.kind in ("vertex", "face"):
         if visual.kind == "vertex":
@@ -136,44 +243,85 @@ def _part(geometry: Any) -> Mesh:
         way = (vertices - middle) / np.maximum(np.linalg.norm(vertices - middle, axis=1, keepdims=True), 1e-12)
         around = np.arctan2(way[:, 1], way[:, 0]) / (2 * np.pi) + 0.5
         uv = np.stack([around, np.arccos(np.clip(way[:, 2], -1, 1)) / np.pi], 1)
-    return Mesh(vertices, faces, np.asarray(uv, dtype=np.float64), material)
+    uv = np.asarray(uv, dtype=np.float64)
+    return Mesh(vertices, faces, np.where(np.isfinite(uv), uv, 0), material)
 
 
-@functools.lru_cache(maxsize=64)
-def read_meshes(path: str) -> tuple[Mesh, ...]:
-    """The parts of an OBJ or PLY file, centred on their bounding box and scaled to radius 1; `material` may be {}.
+def _flat(mesh: Mesh) -> bool:
+    """Whether a mesh has no area: the corners of each face lie on a line, to within single precision."""
+    corners = mesh.vertices[mesh.faces]
+    sides = np.diff(corners, axis=1, append=corners[:, :1])
+    twice_area = np.linalg.norm(np.cross(sides[:, 0], sides[:, 1]), axis=1)
+    return bool((twice_area <= 1e-6 * (sides**2).sum(2).max(1)).all())
 
-    Polygons become triangles. The arrays are shared between calls: copy them before writing.
-    UserError if the file cannot be read or has no faces, non-finite vertices, no extent or no area.
-    """
+
+def _read(path: str) -> tuple[tuple[Mesh, ...], tuple[str, ...]]:
+    """(parts, notes) of a mesh file; see `read_meshes` and `look`."""
     import trimesh
 
-    where = f"own_meshes: folder: '{path}'"
+    where, file = f"own_meshes: folder: '{path}'", Path(path)
     try:
-        scene = trimesh.load_scene(path, process=False)
+        content = file.read_bytes()
+        companions, is_obj = Companions(file), file.suffix.lower() == ".obj"
+        if is_obj:
+            companions.text = _text(content)
+            content = companions.text.encode()
+        kind = file.suffix.lower().removeprefix(".")
+        scene = trimesh.load_scene(io.BytesIO(content), file_type=kind, resolver=companions, process=False)
         parts = [g for g in scene.dump() if isinstance(g, trimesh.Trimesh)]
+        parts = [g for g in parts if len(g.faces)]
+        if not parts:
+            raise UserError("it has no faces")
+        meshes, notes = [], companions.notes
+        for geometry in parts:
+            if geometry.faces.min() < 0 or geometry.faces.max() >= len(geometry.vertices):
+                raise UserError("it has faces without vertices")
+            if not np.isfinite(geometry.vertices[geometry.faces]).all():
+                fault = "has vertices that are not finite"
+            elif _flat(mesh := _part(geometry, companions.materials if is_obj else None)):
+                points = mesh.vertices[mesh.faces].reshape(-1, 3)
+                fault = "has no extent: all its vertices are one point"
+                if (points != points[0]).any():
+                    fault = "has no area: the corners of each face lie on a line"
+            else:
+                meshes.append(mesh)
+                continue
+            if len(parts) == 1:
+                raise UserError(f"it {fault}")
+            notes.append(f"part '{geometry.metadata.get('name') or len(meshes)}' {fault}; it is left out")
+        if not meshes:
+            raise UserError(f"none of its {len(parts)} parts can be used ({notes[-1].partition(';')[0]})")
+        points = np.concatenate([m.vertices[m.faces].reshape(-1, 3) for m in meshes])
+        middle = (points.max(0) + points.min(0)) / 2
+        radius = np.linalg.norm(points - middle, axis=1).max()
+        if not 0 < radius < np.inf:
+            raise UserError("its coordinates are too large")
+    except UserError as error:
+        raise UserError(f"{where}: {error}; {REMEDY}") from None
     except Exception as error:  # the reader raises many types for broken files
         reason = (str(error).splitlines() or [""])[0] or type(error).__name__
         raise UserError(f"{where} cannot be read ({reason}); {REMEDY}") from error
-    parts = [g for g in parts if len(g.faces)]
-    if not parts:
-        raise UserError(f"{where} has no faces; {REMEDY}")
-    for geometry in parts:
-        if geometry.faces.min() < 0 or geometry.faces.max() >= len(geometry.vertices):
-            raise UserError(f"{where} has faces without vertices; {REMEDY}")
-        if not np.isfinite(geometry.vertices[geometry.faces]).all():
-            raise UserError(f"{where} has vertices that are not finite; {REMEDY}")
-    meshes = [_part(g) for g in parts]
-    points = np.concatenate([m.vertices[m.faces].reshape(-1, 3) for m in meshes])
-    middle = (points.max(0) + points.min(0)) / 2
-    radius = np.linalg.norm(points - middle, axis=1).max()
-    if not radius > 0:
-        raise UserError(f"{where} has no extent: all its vertices are one point; {REMEDY}")
-    sides = np.concatenate([np.diff(m.vertices[m.faces], axis=1, append=m.vertices[m.faces[:, :1]]) for m in meshes])
-    twice_area = np.linalg.norm(np.cross(sides[:, 0], sides[:, 1]), axis=1)
-    if (twice_area <= 1e-6 * (sides**2).sum(2).max(1)).all():  # flat to within single precision
-        raise UserError(f"{where} has no area: the corners of each face lie on a line; {REMEDY}")
-    return tuple(replace(m, vertices=(m.vertices - middle) / radius) for m in meshes)
+    return tuple(replace(m, vertices=(m.vertices - middle) / radius) for m in meshes), tuple(notes)
+
+
+_cached = functools.lru_cache(maxsize=64)(_read)
+
+
+def read_meshes(path: str) -> tuple[Mesh, ...]:
+    """The parts of an OBJ or PLY file, centred on their bounding box and scaled to radius 1; `material` may be {}.
+
+    Polygons become triangles. Parts without faces or area, or with vertices that are not finite, are left out; a
+    texture that is not found is replaced by the material's colour (`look` tells). The arrays are shared between calls:
+    copy them before writing. UserError if the file cannot be read or no part is left.
+    """
+    return _cached(path)[0]
+
+
+def look(path: str) -> tuple[str, ...]:
+    """Reads a mesh file and returns what is wrong with it, though it can be used: a line for each texture or material
+    library that was not found and each part left out. UserError as in `read_meshes`.
+    """
+    return _read(path)[1]
 
 
 def _coat(rng: np.random.Generator, f: dict[str, Any], body: Mesh, tone: np.ndarray) -> Strands:
@@ -189,10 +337,20 @@ def _coat(rng: np.random.Generator, f: dict[str, Any], body: Mesh, tone: np.ndar
 
 
 def build(rng: np.random.Generator, factors: dict[str, Any]) -> Subject:
-    """One of the folder's meshes, drawn by `rng`. Errors as in `files_of` and `read_meshes`."""
+    """One of the folder's meshes, drawn by `rng`; another is drawn if it cannot be read (a preview goes on like this).
+
+    Errors as in `files_of`, and as in `read_meshes` if none can be read.
+    """
     f = factors
     files = files_of(f["folder"])
-    file = files[int(rng.integers(len(files)))]
+    while True:
+        file = files.pop(int(rng.integers(len(files))))
+        try:
+            parts = read_meshes(str(file))
+            break
+        except UserError:
+            if not files:
+                raise
     root = Path(f["folder"])
     name = file.name if root.is_file() else file.relative_to(root).as_posix()
     main = colour_of_tone(rng, f["tone"])
@@ -202,7 +360,7 @@ def build(rng: np.random.Generator, factors: dict[str, Any]) -> Subject:
     if f["up"] == "y":
         turn = turn @ rotation(np.array([1, 0, 0]), 90)
     meshes = []
-    for mesh in read_meshes(str(file)):
+    for mesh in parts:
         own = mesh.material if f["own_colour"] else {}
         material = finish(f["material"], f["roughness"], own.get("colour", colour))
         if "opacity" in mesh.material:  # opacity belongs to the shape, not to the colours

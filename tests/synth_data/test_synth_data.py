@@ -667,7 +667,9 @@ def test_two_runs_do_not_write_to_one_folder(recipe_file, rendered, tmp_path, ca
     assert len(list((folder / "images").iterdir())) == COUNT
 
 
-def test_a_failing_sample_is_named_and_leaves_nothing_half_written(tmp_path, capfd):
+def test_a_failing_sample_is_named_and_leaves_nothing_half_written(tmp_path, capfd, monkeypatch):
+    """As for a photo that is damaged while the set is rendered."""
+    monkeypatch.setattr(workers, "look_at_inputs", lambda *_: {})
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "broken.jpg").write_bytes(b"no picture")
     path = tmp_path / "broken.yaml"
@@ -675,6 +677,7 @@ def test_a_failing_sample_is_named_and_leaves_nothing_half_written(tmp_path, cap
     assert render(path, tmp_path / "set", "--count", 1) == 1
     error = [line for line in capfd.readouterr().err.splitlines() if line.startswith("error: ")]
     assert len(error) == 1 and "seed 7" in error[0] and "broken.jpg" in error[0]
+    assert "Run the same command" not in error[0]
     assert not list((tmp_path / "set").rglob("*.png"))
 
 

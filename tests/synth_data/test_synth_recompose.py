@@ -2,6 +2,7 @@
 
 import io
 import json
+import struct
 import subprocess
 import sys
 from dataclasses import replace
@@ -11,14 +12,16 @@ import cv2
 import numpy as np
 import pytest
 from PIL import Image
-from scipy.ndimage import map_coordinates
+from scipy.ndimage import gaussian_filter, map_coordinates
 
 from synth_data.backgrounds import BackgroundFactors, Sources, defocused, draw_background
 from synth_data.capture import CaptureFactors, capture, developed, exposed_sensor, sharpened, through_lens
 from synth_data.colour import linear_to_srgb, srgb_to_linear
-from synth_data.compose import expose
+from synth_data.compose import expose, make_pairs
 from synth_data.factors import draw, unknown
+from synth_data.recipe import parse_recipe
 from synth_data.recompose import Placed, RecomposeFactors, Recomposer, placement, stacked, warped
+from synth_data.render import start
 from synth_data.store import Layers, open_folder, write_layers, write_metadata, write_pair
 
 ROOT = Path(__file__).parents[2]
@@ -486,11 +489,72 @@ def test_pairs_are_what_the_door_says_and_functions_of_their_draw(tmp_path):
     assert len(seen) == 30 and 5 < further < 25
 
 
+@pytest.mark.parametrize("softness, reduced", [(0.7, 1.0), (2.0, 1.0), (4.0, 2.0)])
+def test_a_soft_lens_blurs_the_matte_as_it_blurs_the_picture(softness, reduced, tmp_path):
+    """A white subject on black is recorded as its alpha; and that is the alpha before the lens, blurred directly."""
+    sharp = disc(0)
+    alpha = sharp.alpha.astype(np.float32)
+    white = replace(sharp, colour=np.dstack([sharp.alpha] * 3), background=np.zeros_like(sharp.background))
+    recipe = (
+        "recompose: {own: 1}\nexposure: {key: [1, 1], stops: [0, 0]}\ncapture: {softness: [%s, %s], reduced: [%s, %s]}"
+    )
+    folder = write_set(tmp_path / "set", recipe % (softness, softness, reduced, reduced), [white])
+    pair = Recomposer(folder).pair(0, np.random.default_rng(0))
+    half_level = (linear_to_srgb(pair.alpha) - pair.image[..., 1] / 255) * 255
+    assert np.abs(half_level).max() < 0.6
+    blurred = gaussian_filter(alpha.astype(np.float64), softness / reduced, mode="nearest", truncate=4)
+    assert np.abs(pair.alpha - blurred).max() < 2e-3 < 0.02 < np.abs(alpha - blurred).max()
+    factors = json.loads(pair.meta["factors"])
+    assert factors["coverage"] == pytest.approx(blurred.mean(), abs=1e-4)
+    assert np.array_equal(pair.instances > 0, pair.alpha >= 0.5)
+
+
+def test_a_rendered_matte_is_blurred_too_and_its_ids_follow():
+    start()
+    text = "{name: x, samples_per_pixel: 4, max_depth: 2, target: classes, families: {solids: 1}, "
+    text += "capture: {softness: [%s, %s]}}"
+    sharp, soft = (make_pairs(parse_recipe(text % (s, s), "x"), 1, 0, [0], 32)[0] for s in (0, 1.5))
+    blurred = gaussian_filter(sharp.alpha.astype(np.float64), 1.5, mode="nearest", truncate=4)
+    assert np.abs(soft.alpha - blurred).max() < 2e-3 and np.abs(soft.alpha - sharp.alpha).max() > 0.05
+    assert json.loads(soft.meta["factors"])["coverage"] == pytest.approx(blurred.mean(), abs=1e-4)
+    assert np.array_equal(soft.instances > 0, soft.alpha >= 0.5)
+    assert np.array_equal(soft.classes > 0, soft.instances > 0)
+    assert not np.array_equal(soft.instances, sharp.instances)
+
+
+@pytest.mark.parametrize("turn", range(1, 9))
+@pytest.mark.parametrize("unit", [(3, 2), (4, 70000), (2, 0x00636E69)])  # as it should be; too large; as text
+def test_photos_stand_upright_whatever_else_their_metadata_say(turn, unit, tmp_path):
+    from PIL import ImageOps
+
+    from synth_data.photos import square_part
+
+    entries = [(0x0112, 3, 1, turn), (0x0128, unit[0], 1 if unit[0] != 2 else 4, unit[1])]
+    tiff = b"II*\0\x08\0\0\0\x02\0" + b"".join(struct.pack("<HHII", *entry) for entry in entries) + bytes(4)
+    pixels = np.round(linear_to_srgb(light(16, 16, turn)) * 255).astype(np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "a.png", exif=b"Exif\0\0" + tiff)
+    good = Image.Exif()
+    good[0x0112] = turn
+    Image.fromarray(pixels).save(tmp_path / "b.png", exif=good)
+    wanted = np.asarray(ImageOps.exif_transpose(Image.open(tmp_path / "b.png")))
+    part = square_part("a.png", tmp_path / "a.png", 16, 1.0, 0.0, 0.0)
+    assert np.abs(linear_to_srgb(part) * 255 - wanted).max() < 0.5
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.int32])
+def test_photos_of_32_bits_are_refused_by_name(kind, tmp_path):
+    from synth_data.photos import look
+
+    Image.fromarray(np.ones((8, 8), kind)).save(tmp_path / "a.tif")
+    with pytest.raises(ValueError, match=r"a\.tif cannot be read \(its pixels are 32-bit"):
+        look(str(tmp_path / "a.tif"), tmp_path / "a.tif")
+
+
 def test_neither_cameras_nor_backgrounds_touch_the_matte(tmp_path):
     placed = "recompose: {scale: [0.7, 1.3], rotate: [-20, 20], own: 0.5%s}\n"
     plain = Recomposer(write_set(tmp_path / "plain", placed % ""))
     varied = placed % ", distractors: [2, 2], background_stops: [-1, 1], background_crop: [0.5, 1]"
-    varied = Recomposer(write_set(tmp_path / "varied", varied + "capture: {fringe: [0.01, 0.01], softness: [1, 1]}"))
+    varied = Recomposer(write_set(tmp_path / "varied", varied + "capture: {fringe: [0.01, 0.01], sharpening: [1, 1]}"))
     where = draw(np.random.default_rng(0), plain.factors)
     for index in range(5):
         one, two = (r._foreground(index, where, {"key": 0.3, "stops": 0.0}) for r in (plain, varied))

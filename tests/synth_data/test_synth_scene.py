@@ -9,7 +9,15 @@ import pytest
 from benchmarks.exact_alpha import compare, sharp_scene
 from synth_data import compose
 from synth_data.colour import luminance
-from synth_data.environments import brightest, built_around, find_environments, read_environment, seen_by, turned
+from synth_data.environments import (
+    _read_exr,
+    brightest,
+    built_around,
+    find_environments,
+    read_environment,
+    seen_by,
+    turned,
+)
 from synth_data.factors import draw
 from synth_data.recipe import parse_recipe
 from synth_data.render import _sensor, over_plate, refraction, render_foreground, solve, start
@@ -225,6 +233,75 @@ def test_environment_files(tmp_path):
         read_environment(str(tmp_path / "c.hdr"))
     recipe = recipe_of(f"lights: {{sky: {{environment: 1}}}}, environments: ['{tmp_path}']")
     assert describe(recipe, 0, 2).factors["lights"]["kinds"] == []
+
+
+def exr(path, channels, **header):
+    import OpenEXR
+
+    header = {"compression": OpenEXR.ZIP_COMPRESSION, "type": OpenEXR.scanlineimage} | header
+    OpenEXR.File(header, channels).write(str(path))
+    return str(path)
+
+
+@pytest.mark.parametrize("kind", [np.float16, np.float32])
+@pytest.mark.parametrize(
+    "names",
+    [("R", "G", "B"), ("r", "g", "b"), ("red", "green", "blue"), ("left.R", "left.G", "left.B"), *(
+        tuple(f"{layer}.{c}" for c in "RGB") for layer in ("ViewLayer.Combined", "zz.beauty", "Image")
+    )],
+)  # fmt: skip
+def test_the_colour_of_an_exr_is_taken_whatever_else_it_holds(names, kind, tmp_path):
+    picture = random_environment().astype(kind)
+    planes = {name: np.ascontiguousarray(picture[..., k]) for k, name in enumerate(names)}
+    layer = names[0].rpartition(".")[0]
+    planes |= {f"{layer}.A".lstrip("."): np.zeros(picture.shape[:2], kind)}  # transparent: what the world behind is
+    planes |= {f"right.{c}": np.full(picture.shape[:2], 7, kind) for c in "RGB"}
+    planes |= {"ViewLayer.Depth.Z": np.full(picture.shape[:2], 9, np.float32)}
+    assert read_environment(exr(tmp_path / "a.exr", planes)) == pytest.approx(picture.astype(np.float32))
+
+
+def test_an_exr_with_luminance_tiles_parts_or_a_crop(tmp_path):
+    import OpenEXR
+
+    picture = random_environment()
+    grey = np.ascontiguousarray(picture[..., 0])
+    assert read_environment(exr(tmp_path / "y.exr", {"Y": grey})) == pytest.approx(np.dstack([grey] * 3))
+    tiled = exr(tmp_path / "t.exr", {"RGBA": np.dstack([picture, grey])}, type=OpenEXR.tiledimage,
+                tiles=OpenEXR.TileDescription())  # fmt: skip
+    assert read_environment(tiled) == pytest.approx(picture)
+    kinds = {"compression": OpenEXR.ZIP_COMPRESSION, "type": OpenEXR.scanlineimage}
+    held = {"depth": {"Z": grey}, "beauty": {"RGB": picture}}
+    parts = [OpenEXR.Part(kinds | {"name": name}, channels) for name, channels in held.items()]
+    OpenEXR.File(parts).write(str(tmp_path / "parts.exr"))
+    assert read_environment(str(tmp_path / "parts.exr")) == pytest.approx(picture)
+    height, width = grey.shape
+
+    def window(left, top, right, bottom):
+        return np.array([left, top], np.int32), np.array([right, bottom], np.int32)
+
+    for name, (x, y) in {"crop": (3, 2), "overscan": (-3, -2)}.items():
+        data = window(x, y, x + width - 1, y + height - 1)
+        display = window(0, 0, width - 1 + 2 * x, height - 1 + 2 * y)
+        file = exr(tmp_path / f"{name}.exr", {"RGB": picture}, dataWindow=data, displayWindow=display)
+        wanted = np.pad(picture, ((y, y), (x, x), (0, 0))) if x > 0 else picture[-y:y, -x:x]
+        got = _read_exr(file)
+        assert got.shape == wanted.shape and np.array_equal(got, wanted)
+
+
+def test_an_exr_without_colour_is_refused_by_name(tmp_path):
+    grey = np.ones((4, 8), np.float32)
+    for channels, words in (
+        ({"Z": grey, "A": grey}, r"no colour, only the channels A, Z"),
+        ({"X": grey, "Y": grey, "Z": grey}, "no colour"),
+        ({"R": grey, "A": grey}, "no colour"),
+        ({c: grey.astype(np.uint32) for c in "RGB"}, "not floating-point"),
+    ):
+        with pytest.raises(ValueError, match=r"a\.exr' cannot be read \(.*" + words):
+            read_environment.__wrapped__(exr(tmp_path / "a.exr", channels))
+    content = (tmp_path / "a.exr").read_bytes()
+    (tmp_path / "a.exr").write_bytes(content[:-40])
+    with pytest.raises(ValueError, match=r"a\.exr' cannot be read"):
+        read_environment.__wrapped__(str(tmp_path / "a.exr"))
 
 
 def test_light_from_the_background_has_its_colour():

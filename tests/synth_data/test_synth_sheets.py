@@ -449,3 +449,166 @@ def test_a_bad_folder_is_named_when_the_recipe_is_read(folder, tmp_path):
     with pytest.raises(ValueError, match="x.yaml: own_meshes: folder: is empty"):
         parse_recipe("{name: x, families: {own_meshes: 1}}", "x.yaml")
     parse_recipe("{name: x, families: {own_meshes: 0, cloth: 1}}", "x.yaml")  # not used, not asked for
+
+
+def painted(path, name, colour=(255, 0, 0)):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.full((4, 4, 3), colour, np.uint8)).save(path)
+    return name
+
+
+@pytest.mark.parametrize(
+    "named, place",
+    [
+        ("paint.png", "paint.png"),
+        ("./paint.png", "paint.png"),
+        ("textures\\paint.png", "textures/paint.png"),
+        ("..\\shared\\paint.png", "../shared/paint.png"),
+        ("../textures/paint.png", "../textures/paint.png"),
+        ("TEXTURES/Paint.PNG", "textures/paint.png"),
+        ("C:\\Documents and Settings\\Ann\\textures\\paint.png", "textures/paint.png"),
+        ("K:/wood/paint.png", "paint.png"),
+        ("/home/ann/models/paint.png", "paint.png"),
+        ("paint.png", "Textures/paint.png"),
+        ("wood/paint.png", "../maps/paint.png"),
+        ('"my paint.png"', "my paint.png"),
+        ("-s 2 2 1 -o 0 0 0 -clamp on my paint.png", "my paint.png"),
+        ("Mu\u0308sli.png", "M\u00fcsli.png"),
+    ],
+)
+def test_textures_are_found_where_other_programs_find_them(folder, named, place):
+    painted(folder / place, "")
+    (folder / "quads.obj").write_text(QUADS)
+    (folder / "m.mtl").write_text(f"newmtl paint\nKd 0 0 1\nmap_Kd {named}\n", encoding="utf-8")
+    (mesh,) = own_meshes.read_meshes(str(folder / "quads.obj"))
+    assert mesh.material["colour"] == pytest.approx(np.broadcast_to((1, 0, 0), (4, 4, 3)))
+    assert own_meshes.look(str(folder / "quads.obj")) == ()
+
+
+def test_the_nearest_texture_of_a_name_is_taken(folder):
+    painted(folder / "textures" / "paint.png", "", (0, 255, 0))
+    painted(folder / "Paint.png", "", (0, 0, 255))
+    painted(folder / "paint.png", "")
+    (folder / "quads.obj").write_text(QUADS)
+    (folder / "m.mtl").write_text("newmtl paint\nmap_Kd z:\\paint.png\n")
+    for place, colour in (("paint.png", (1, 0, 0)), ("Paint.png", (0, 0, 1)), ("textures/paint.png", (0, 1, 0))):
+        own_meshes._cached.cache_clear()
+        (mesh,) = own_meshes.read_meshes(str(folder / "quads.obj"))
+        assert mesh.material["colour"][0, 0] == pytest.approx(colour)
+        (folder / place).unlink()
+
+
+def test_what_a_mesh_names_and_lacks_is_said(folder):
+    (folder / "quads.obj").write_text(QUADS)
+    file = str(folder / "quads.obj")
+    assert own_meshes.look(file) == ("material library 'm.mtl' not found",)
+    (folder / "m.mtl").write_text("newmtl paint\nKd 0 0 1\nmap_Kd d:\\gone.png\n")
+    assert own_meshes.look(file) == ("texture 'd:\\gone.png' not found",)
+    assert own_meshes.read_meshes(file)[0].material["colour"] == pytest.approx([0, 0, 1])  # the material's colour
+    painted(folder / "gone.png", "")
+    (folder / "gone.png").write_bytes((folder / "gone.png").read_bytes()[:45])
+    (line,) = own_meshes.look(file)
+    assert line.startswith("texture 'd:\\gone.png' cannot be read (")
+
+
+def test_material_libraries_of_any_name_number_and_encoding(folder):
+    painted(folder / "t\u00fcr.png", "")
+    lines = "mtllib None.mtl\nmtllib a b.mtl c.mtl d.mtl\n"
+    body = QUADS.split("\n", 1)[1].replace("usemtl paint", "usemtl t\u00fcr")
+    (folder / "quads.obj").write_bytes((lines + body).replace("\n", "\r\n").encode("cp1252"))
+    (folder / "quads.mtl").write_text("newmtl other\nKd 0 1 0\n")
+    (folder / "d.mtl").write_bytes("newmtl t\u00fcr\nmap_Kd t\u00fcr.png\n".encode("cp1252"))
+    (mesh,) = own_meshes.read_meshes(str(folder / "quads.obj"))
+    assert mesh.material["colour"][0, 0] == pytest.approx([1, 0, 0])
+
+
+@pytest.mark.parametrize(
+    "lines, colour, words",
+    [
+        ("Kd 0.5", [0.214] * 3, None),
+        ("Kd 0,5 0,5 1,0 # paint", [0.214, 0.214, 1], None),
+        ("Kd 0 1 0 1 1", [0, 1, 0], None),
+        ("Kd 0 1 0\nNs 10 20\nKs none", [0, 1, 0], None),
+        ("Kd 0 1 0\nd -halo 0.5\nTf", [0, 1, 0], None),
+        ("Kd 0 1 0\nKd spectral paint.rfl", [0, 1, 0], "'Kd spectral paint.rfl' cannot be read"),
+        ("Kd 0 1 0\nKd nan 0 0", [0, 1, 0], "'Kd nan 0 0' cannot be read"),
+    ],
+)
+def test_one_odd_line_costs_no_material(folder, lines, colour, words):
+    (folder / "quads.obj").write_text(QUADS)
+    (folder / "m.mtl").write_text(f"map_Kd stray.png\nnewmtl paint\n{lines}\nnewmtl other\nKd 1 1 1\n")
+    file = str(folder / "quads.obj")
+    assert own_meshes.read_meshes(file)[0].material["colour"] == pytest.approx(colour, abs=2e-3)
+    notes = own_meshes.look(file)
+    assert notes == () if words is None else len(notes) == 1 and words in notes[0]
+
+
+def test_a_material_that_is_not_defined_is_said_and_is_not_grey(folder):
+    (folder / "quads.obj").write_text(QUADS)
+    (folder / "m.mtl").write_text("newmtl other\nKd 1 1 1\n")
+    assert own_meshes.look(str(folder / "quads.obj")) == ("material 'paint' is not defined",)
+    assert own_meshes.read_meshes(str(folder / "quads.obj"))[0].material == {}  # so that `build` draws a colour
+
+
+def test_a_16_bit_texture_is_read(folder):
+    (folder / "quads.obj").write_text(QUADS)
+    (folder / "m.mtl").write_text("newmtl paint\nmap_Kd paint.png\n")
+    Image.fromarray(np.full((4, 4), 128 * 256, np.uint16)).save(folder / "paint.png")
+    (mesh,) = own_meshes.read_meshes(str(folder / "quads.obj"))
+    assert mesh.material["colour"] == pytest.approx(0.2159, abs=1e-3)
+    assert own_meshes.look(str(folder / "quads.obj")) == ()
+
+
+TETRAHEDRON = "o body\nv 0 0 0\nv 1 0 0\nv 0 1 0\nv 0 0 1\nusemtl a\nf 1 2 3\nf 1 2 4\nf 1 3 4\nf 2 3 4\n"
+
+
+@pytest.mark.parametrize(
+    "part, words",
+    [
+        ("v .5 .5 .5\nv .5 .5 .5\nv .5 .5 .5\nusemtl b\nf 5 6 7\n", "no extent"),
+        ("v 8 8 8\nv 9 9 9\nv 10 10 10\nusemtl b\nf 5 6 7\n", "no area"),
+        ("v nan 8 8\nv 9 9 9\nv 10 11 10\nusemtl b\nf 5 6 7\n", "not finite"),
+        ("usemtl b\n", None),
+    ],
+)
+def test_a_part_that_cannot_be_rendered_is_left_out(folder, part, words):
+    (folder / "m.mtl").write_text("newmtl a\nKd 1 0 0\nnewmtl b\nKd 0 1 0\n")
+    (folder / "a.obj").write_text("mtllib m.mtl\n" + TETRAHEDRON)
+    (folder / "b.obj").write_text("mtllib m.mtl\n" + TETRAHEDRON + "o speck\n" + part)
+    ((whole,), kept) = (own_meshes.read_meshes(str(folder / name)) for name in ("a.obj", "b.obj"))
+    assert len(kept) == 1 and np.array_equal(kept[0].vertices, whole.vertices)
+    notes = own_meshes.look(str(folder / "b.obj"))
+    assert (words is None and not notes) or (len(notes) == 1 and words in notes[0] and "left out" in notes[0])
+    assert_sound(own(folder / "b.obj"))
+
+
+def test_a_part_too_small_for_the_renderer_is_not_rendered(folder):
+    from synth_data.render import _shapes, start
+
+    speck = "v 2 0 0\nv 2.0000001 0 0\nv 2 .0000001 0\nusemtl b\nf 5 6 7\n"
+    (folder / "m.mtl").write_text("newmtl a\nKd 1 0 0\nnewmtl b\nKd 0 1 0\n")
+    (folder / "a.obj").write_text("mtllib m.mtl\n" + TETRAHEDRON + speck)
+    subject = own(folder)
+    assert len(subject.meshes) == 2
+    start()
+    assert len(_shapes([subject], str(folder), "subject")) == 1
+
+
+def test_a_mesh_that_cannot_be_read_is_passed_over_where_there_are_others(folder):
+    trimesh.creation.box((1, 1, 1)).export(folder / "good.ply")
+    (folder / "torn.ply").write_text("not a mesh")
+    assert {own(folder, seed).drawn["file"] for seed in range(6)} == {"good.ply"}
+    (folder / "good.ply").unlink()
+    with pytest.raises(ValueError, match=r"torn\.ply"):
+        own(folder)
+
+
+def test_hidden_files_are_no_meshes_and_linked_folders_are_followed(folder, tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    for place in (folder / "a.ply", folder / "._a.ply", folder / ".git" / "b.ply", tmp_path / "elsewhere" / "c.ply"):
+        place.parent.mkdir(exist_ok=True)
+        trimesh.creation.box((1, 1, 1)).export(place)
+    (folder / "linked").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere" / "back").symlink_to(folder)
+    (folder / "self").symlink_to(folder)
+    assert own_meshes.files_of(str(folder)) == [folder / "a.ply", folder / "linked" / "c.ply"]

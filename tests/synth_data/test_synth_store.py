@@ -11,8 +11,10 @@ import tarfile
 from importlib.metadata import version
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
+import trimesh
 from PIL import Image
 
 from synth_data import export as exporting
@@ -20,6 +22,7 @@ from synth_data import inspection, store, workers
 from synth_data.__main__ import main
 from synth_data.drawing import contact_sheet
 from synth_data.errors import RenderError
+from synth_data.photos import open_photos
 from synth_data.recipe import parse_recipe
 from synth_data.store import (
     Layers,
@@ -510,19 +513,171 @@ def test_a_sample_whose_factors_make_no_sense_is_damage(sets, tmp_path, capsys):
 # ---------------------------------------------------------------- what the user gave cannot be used
 
 
-@pytest.mark.parametrize("kind", ["photo", "mesh"])
-def test_input_that_cannot_be_read_is_no_reason_to_try_again(kind, tmp_path, capsys):
-    (tmp_path / "own").mkdir()
-    (tmp_path / "own" / ("torn.png" if kind == "photo" else "torn.ply")).write_bytes(b"not one")
-    own = f"own_meshes: {{folder: '{tmp_path / 'own'}'}}" if kind == "mesh" else f"photos: ['{tmp_path / 'own'}']"
-    family = "own_meshes" if kind == "mesh" else "solids"
-    background = "background: {kind: {photo: 1}}" if kind == "photo" else ""
-    recipe = tmp_path / "recipe.yaml"
-    recipe.write_text(f"name: x\nsamples_per_pixel: 1\nfamilies: {{{family}: 1}}\n{own}\n{background}\n")
-    assert run("render", "--recipe", recipe, "--count", 2, "--size", 16, "--output", tmp_path / "set") == 1
+def one_colour(path, colour=(200, 30, 30)):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.full((12, 16, 3), colour, np.uint8)).save(path)
+
+
+def box(path):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    trimesh.creation.box((1, 1, 1)).export(path)
+
+
+def sky(path):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    cv2.imwrite(str(path), np.ones((4, 8, 3), np.float32))
+
+
+INPUTS = {
+    "photo": (one_colour, "png", "families: {solids: 1}\nphotos: ['%s']\nbackground: {kind: {photo: 1}}\n"),
+    "mesh": (box, "ply", "families: {own_meshes: 1}\nown_meshes: {folder: '%s'}\n"),
+    "environment": (sky, "hdr", "families: {solids: 1}\nenvironments: ['%s']\nlights: {sky: {environment: 1}}\n"),
+}
+
+
+def recipe_file(tmp_path, kind, more=""):
+    path = tmp_path / "recipe.yaml"
+    path.write_text("name: x\nsamples_per_pixel: 1\nmax_depth: 2\n" + INPUTS[kind][2] % (tmp_path / "own") + more)
+    return path
+
+
+@pytest.mark.parametrize("kind", INPUTS)
+def test_every_input_is_read_before_anything_is_rendered(kind, tmp_path, capsys):
+    """With the first sample of a kind that does not need the torn file."""
+    make, suffix, _ = INPUTS[kind]
+    for name in "abc":
+        make(tmp_path / "own" / f"{name}.{suffix}")
+    torn = tmp_path / "own" / "deep" / f"torn.{suffix}"
+    torn.parent.mkdir()
+    torn.write_bytes(b"not one")
+    output = tmp_path / "set"
+    words = ["render", "--recipe", recipe_file(tmp_path, kind), "--count", 2, "--size", 16, "--output", output]
+    assert run(*words) == 2
     error = one_error(capsys)
-    assert "torn" in error and "[0]" in error and "cannot be read" in error and "Run the same command" not in error
-    assert not list((tmp_path / "set").rglob("*.p*g"))
+    assert str(torn) in error and "cannot be read" in error and "Run the same command" not in error
+    assert not list((tmp_path / "set").glob("*/*.png"))
+    shutil.copy(torn, torn.with_stem("worn"))
+    assert run(*words) == 2
+    said = [line for line in capsys.readouterr().err.splitlines() if line and "%|" not in line]
+    assert [line.split(":")[0] for line in said] == ["warning", "warning", "error"], said
+    assert str(torn) in said[0] and "worn" in said[1] and "2 of the recipe's input files" in said[2]
+    preview = tmp_path / "sheet.png"
+    assert run("preview", *words[1:-1], preview) == 0  # goes on with the others
+    assert preview.is_file()
+    said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("warning: ")]
+    assert len(said) == 2 and str(torn) in said[0] and "left out" in said[0]
+    for path in (torn, torn.with_stem("worn")):
+        path.unlink()
+    assert run(*words) == 0  # into the folder that was refused before
+    assert len(read_metadata(tmp_path / "set")) == 2
+
+
+def test_a_preview_without_any_usable_input_is_refused(tmp_path, capsys):
+    (tmp_path / "own").mkdir()
+    for name in ("a.png", "b.png"):
+        (tmp_path / "own" / name).write_bytes(b"")
+    words = ["--recipe", recipe_file(tmp_path, "photo"), "--count", 1, "--output", tmp_path / "sheet.png"]
+    assert run("preview", *words) == 2
+    error = one_error(capsys)
+    assert "none of 2 photos can be used" in error and "a.png" in error
+
+
+def test_what_is_passed_over_is_said_once(tmp_path, capsys):
+    for name in ("a.png", "sub/b.jpg", ".hidden.png", "._a.png", ".cache/c.png"):
+        one_colour(tmp_path / "own" / name)
+    for name in ("._b.jpg", ".DS_Store", "notes.txt", "sub/IMG_1.HEIC", "IMG_2.cr2", "IMG_3.cr2", "film.mpg"):
+        (tmp_path / "own" / name).write_bytes(b"\0\5\26\7")
+    words = ["--recipe", recipe_file(tmp_path, "photo"), "--count", 3, "--size", 16, "--workers", 2]
+    assert run("render", *words, "--output", tmp_path / "set") == 0
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line and "%|" not in line]
+    assert line.startswith("warning: ") and "3 files" in line and ".cr2, .heic" in line and "JPEG" in line
+    assert [p.name for p in open_photos(str(tmp_path / "own")).paths] == ["a.png", "b.jpg"]
+
+
+def test_textures_that_are_missing_are_said_with_the_mesh(tmp_path, capsys):
+    box(tmp_path / "own" / "a.ply")
+    text = "mtllib m.mtl\nv 0 0 0\nv 1 0 0\nv 0 1 0\nvt 0 0\nvt 1 0\nvt 0 1\nusemtl a\nf 1/1 2/2 3/3\n"
+    (tmp_path / "own" / "b.obj").write_text(text)
+    (tmp_path / "own" / "m.mtl").write_text("newmtl a\nmap_Kd gone.png\n")
+    (tmp_path / "own" / "c.glb").write_bytes(b"x")
+    words = ["--recipe", recipe_file(tmp_path, "mesh"), "--count", 1, "--size", 16, "--output", tmp_path / "set"]
+    assert run("render", *words) == 0
+    said = [line for line in capsys.readouterr().err.splitlines() if line and "%|" not in line]
+    assert len(said) == 2 and "(.glb)" in said[0] and "OBJ or PLY" in said[0]
+    assert said[1] == f"warning: {tmp_path / 'own' / 'b.obj'}: texture 'gone.png' not found"
+
+
+def test_photos_in_linked_folders_are_found_once(tmp_path):
+    one_colour(tmp_path / "elsewhere" / "a.png")
+    one_colour(tmp_path / "own" / "b.png")
+    (tmp_path / "own" / "link").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "own" / "again").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere" / "back").symlink_to(tmp_path / "own")
+    paths = open_photos(str(tmp_path / "own")).paths
+    assert [str(p.relative_to(tmp_path / "own")) for p in paths] == ["again/a.png", "b.png"]
+
+
+@pytest.mark.parametrize("kind", INPUTS)
+def test_inputs_may_change_while_no_finished_sample_depends_on_them(kind, tmp_path, capsys):
+    make, suffix, _ = INPUTS[kind]
+    make(tmp_path / "own" / f"a.{suffix}")
+    mixed = {
+        "photo": ("background: {kind: {photo: 1}}", "background: {kind: {photo: 1, plain: 1}}"),
+        "mesh": ("families: {own_meshes: 1}", "families: {own_meshes: 1, solids: 1}"),
+        "environment": ("lights: {sky: {environment: 1}}", "lights: {sky: {environment: 1, constant: 1}}"),
+    }[kind]
+    recipe = recipe_file(tmp_path, kind)
+    recipe.write_text(recipe.read_text().replace(*mixed))
+    folder = tmp_path / "set"
+
+    def rendered(indices):
+        return run("render", "--recipe", recipe, "--indices", indices, "--size", 8, "--seed", 4, "--output", folder)
+
+    loaded = parse_recipe(recipe.read_text(), "recipe")
+    assert rendered("0:6") == 0
+    rows = read_metadata(folder)
+    assert workers._used(loaded, folder, str(tmp_path / "own")) and len(rows) == 6
+
+    def depends(row):
+        factors = json.loads(row["factors"])
+        return {
+            "photo": factors["background"]["kind"] == "photo",
+            "mesh": factors["family"] == "own_meshes",
+            "environment": factors["lights"]["sky"] == "environment",
+        }[kind]
+
+    first = [i for i in sorted(rows) if not depends(rows[i])]
+    assert 0 < len(first) < 6
+    (tmp_path / "own" / "notes.txt").write_text("nothing that is rendered")
+    (tmp_path / "own" / f".b.{suffix}").write_bytes(b"hidden")
+    assert rendered("0:6") == 0
+    capsys.readouterr()
+    make(tmp_path / "own" / f"b.{suffix}")
+    assert rendered("0:6") == 2
+    assert "other files in" in one_error(capsys)
+    for index in set(rows) - set(first):
+        for name in store.files_of(rows[index]).values():
+            (folder / name).unlink()
+    write_metadata(folder, {i: rows[i] for i in first})
+    before = tree(folder)
+    assert rendered("0:6") == 0
+    assert "holds other files than before" in capsys.readouterr().err
+    after = tree(folder)
+    assert all(after[name] == before[name] for name in before if name.endswith(".png"))
+    assert json.loads(after["render.json"])["inputs"] == {str(tmp_path / "own"): digest(str(tmp_path / "own"))}
+    shutil.rmtree(tmp_path / "set")
+    assert rendered("0:6") == 0
+    assert tree(folder) == after
+
+
+def test_a_set_of_an_earlier_version_goes_on_beside_files_that_no_longer_count(tmp_path):
+    one_colour(tmp_path / "own" / "a.png")
+    (tmp_path / "own" / ".DS_Store").write_bytes(b"x")
+    own = str(tmp_path / "own")
+    assert digest(own) != digest(own, every=True)
+    assert store.changed_inputs({own: digest(own, every=True)}) == []
+    one_colour(tmp_path / "own" / "b.png")
+    assert store.changed_inputs({own: digest(own, every=True)[::-1]}) == [own]
 
 
 def test_what_is_said_after_an_error_is_a_sentence_of_its_own(monkeypatch, recipes, tmp_path, capsys):
