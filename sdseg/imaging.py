@@ -9,6 +9,7 @@ import stat
 import threading
 import uuid
 import warnings
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -33,10 +34,10 @@ _PILLOW_LIMIT_LOCK = threading.Lock()
 # Pillow's names of the formats that are read. A JPEG with more views behind the photo (MPO, many phones) is a JPEG.
 FORMATS = {"AVIF", "BMP", "DIB", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP"}
 TURNS = {2: 0, 3: 3, 4: 1, 5: 5, 6: 4, 7: 6, 8: 2}  # EXIF orientation -> PIL.Image.Transpose that turns it upright
-# HEIC cannot be read, yet a folder that holds one must say so rather than pass over it.
+# HEIC cannot be read, yet it is what many phones write: a folder that holds one fails at it rather than pass it over.
 EXTENSIONS = {
-    ".avif", ".bmp", ".gif", ".heic", ".heif", ".jfif", ".jpeg", ".jpg", ".pgm", ".png", ".pnm", ".ppm",
-    ".tif", ".tiff", ".webp",
+    ".apng", ".avif", ".bmp", ".dib", ".gif", ".heic", ".heif", ".hif", ".jfif", ".jpe", ".jpeg", ".jpg", ".mpo",
+    ".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp",
 }  # fmt: skip
 HEIC_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"}
 PROFILE_SPACES = {"L": "GRAY", "RGB": "RGB", "CMYK": "CMYK"}  # colour space of a profile that fits a Pillow mode
@@ -345,18 +346,26 @@ def _to_srgb(image: "Image.Image", profile: bytes) -> "Image.Image":
 # ------------------------------------------------------------------------------------------------ writing
 
 
+TEMPORARY_NAME = ".{}.tmp"  # with 32 hexadecimal digits
+
+
 @contextmanager
 def replacing(path: str | os.PathLike) -> Iterator[Path]:
     """Gives a hidden temporary name beside `path` that becomes `path` if the block ends well, else vanishes.
 
-    Readers thus see the old file or the whole new one. Missing parent folders are made.
+    Readers thus see the old file or the whole new one. Missing parent folders are made. An OSError of the block that
+    names no file, or the temporary one, names `path`.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{uuid.uuid4().hex}.tmp")
+    temporary = path.with_name(TEMPORARY_NAME.format(uuid.uuid4().hex))
     try:
         yield temporary
         os.replace(temporary, path)
+    except OSError as error:  # a full disk names no file, and nobody knows the temporary one
+        if error.errno is not None and error.filename in (None, str(temporary)):
+            error.filename, error.filename2 = str(path), None
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -444,25 +453,73 @@ def alpha_to_tensor(alpha: np.ndarray) -> "torch.Tensor":
 # ------------------------------------------------------------------------------------------------ listing
 
 
-def list_images(path: str | os.PathLike, exclude: str | os.PathLike | None = None) -> list[Path]:
-    """A picture file -> [it]; a folder -> every picture beneath it, sorted, chosen by extension in any case.
+LOOP = "folder met again through a link"
+CLOSED = "folder that cannot be opened"
 
-    Hidden files and folders are left out, and so is all that lies in `exclude` (an output folder within the
-    input folder would otherwise be read as input the next time). Raises UserError, or ImageError for
-    a folder without pictures.
+
+@dataclass(frozen=True)
+class Listing:
+    """What a folder holds."""
+
+    pictures: list[Path]
+    passed_over: dict[str, int]
+    """how many files of each suffix are not read; also LOOP and CLOSED"""
+
+    def describe_passed_over(self) -> str:
+        """`3 .cr2, 1 .txt`"""
+        return ", ".join(f"{count} {what}" for what, count in self.passed_over.items())
+
+
+def find_images(path: str | os.PathLike, exclude: str | os.PathLike | None = None) -> Listing:
+    """A picture file -> it alone; a folder -> every picture beneath it, sorted, chosen by extension in any case.
+
+    Linked folders are followed, but not back into a folder that is being listed. Hidden files and folders are left
+    out, and so is all that lies in `exclude` (an output folder within the input folder would otherwise be read as input
+    the next time).
+
+    Raises:
+        MissingFile: no such path.
+        ImageError: a folder without pictures.
     """
     path = Path(path)
     if path.is_file():
-        return [path]
+        return Listing([path], {})
     if not path.is_dir():
         raise MissingFile(f"{path}: no such file or folder; check the path")
     excluded = Path(exclude).resolve() if exclude is not None else None
-    found = []
-    for folder, subfolders, files in os.walk(path):
+    found, others = [], Counter()
+    above = {path: (path.resolve(),)}  # the real paths of a folder and of those it was reached through
+
+    def note_closed(error: OSError) -> None:
+        others[CLOSED] += 1
+
+    for folder, subfolders, files in os.walk(path, onerror=note_closed, followlinks=True):
         here = Path(folder)
-        subfolders[:] = [sub for sub in subfolders if sub[0] != "." and (here / sub).resolve() != excluded]
-        pictures = [name for name in files if name[0] != "." and Path(name).suffix.lower() in EXTENSIONS]
-        found += [here / name for name in pictures]
+        reached_through = above.pop(here)
+        for name in subfolders[:]:
+            real = (here / name).resolve()
+            loops = real in reached_through
+            others[LOOP] += loops
+            if name[0] == "." or real == excluded or loops:
+                subfolders.remove(name)
+            else:
+                above[here / name] = (*reached_through, real)
+        for name in files:
+            suffix = Path(name).suffix.lower()
+            if name[0] != "." and suffix in EXTENSIONS:
+                found.append(here / name)
+            elif name[0] != ".":
+                others[suffix or "without suffix"] += 1
+    listing = Listing(sorted(found), {what: others[what] for what in sorted(others) if others[what]})
     if not found:
-        raise ImageError(f"{path}: holds no pictures ({', '.join(sorted(EXTENSIONS))}); check the path")
-    return sorted(found)
+        beside = f" but {listing.describe_passed_over()}" if listing.passed_over else ""
+        raise ImageError(
+            f"{path}: holds no pictures ({', '.join(sorted(EXTENSIONS))}){beside}; check the path, or convert them to "
+            "JPEG or PNG"
+        )
+    return listing
+
+
+def list_images(path: str | os.PathLike, exclude: str | os.PathLike | None = None) -> list[Path]:
+    """The pictures of `find_images`."""
+    return find_images(path, exclude).pictures

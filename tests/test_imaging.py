@@ -11,6 +11,7 @@ from PIL import Image, ImageCms, ImageOps, TiffImagePlugin
 from sdseg.imaging import (
     ImageError,
     alpha_to_tensor,
+    find_images,
     image_to_tensor,
     list_images,
     raw_picture,
@@ -601,6 +602,17 @@ def test_a_failed_write_leaves_the_old_file(tmp_path):
     assert os.listdir(tmp_path) == ["a.json"]
 
 
+def test_a_failed_write_names_the_file(tmp_path):
+    for raised in (OSError(28, "No space left on device"), OSError(28, "No space left on device", "temporary")):
+        with pytest.raises(OSError) as error, replacing(tmp_path / "a.png") as temporary:
+            raised.filename = str(temporary) if raised.filename else None
+            raise raised
+        assert error.value.filename == str(tmp_path / "a.png") and error.value.errno == 28
+    with pytest.raises(FileNotFoundError) as error, replacing(tmp_path / "a.png"):
+        open(tmp_path / "other")
+    assert error.value.filename == str(tmp_path / "other")
+
+
 def test_images_become_tensors_in_minus_one_to_one():
     levels = np.arange(256, dtype=np.uint8).repeat(3).reshape(16, 16, 3)
     tensor = image_to_tensor(levels)
@@ -630,6 +642,7 @@ def test_list_images(tmp_path):
         (tmp_path / name).touch()
     relative = [p.relative_to(tmp_path).as_posix() for p in list_images(tmp_path)]
     assert relative == ["a.png", "b.JPG", "e.heic", "sub/c.webp"]
+    assert find_images(tmp_path).passed_over == {".txt": 1}
     assert list_images(tmp_path / "b.JPG") == [tmp_path / "b.JPG"]
     assert tmp_path / "sub/c.webp" not in list_images(tmp_path, exclude=tmp_path / "sub")
     with pytest.raises(FileNotFoundError, match="missing"):
@@ -637,6 +650,23 @@ def test_list_images(tmp_path):
     (tmp_path / "bare").mkdir()
     with pytest.raises(ImageError, match="bare: holds no pictures"):
         list_images(tmp_path / "bare")
+    (tmp_path / "bare" / "a.cr2").touch()
+    with pytest.raises(ImageError, match="bare: holds no pictures .* but 1 .cr2; check the path, or convert them"):
+        list_images(tmp_path / "bare")
+
+
+def test_linked_folders_are_followed_but_not_in_circles(tmp_path):
+    for name in ("in/one/a.png", "in/two/b.png", "far/c.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "in" / "one" / "two").symlink_to(tmp_path / "in" / "two")
+    (tmp_path / "in" / "two" / "one").symlink_to(tmp_path / "in" / "one")
+    (tmp_path / "in" / "far").symlink_to(tmp_path / "far")
+    (tmp_path / "far" / "up").symlink_to(tmp_path)
+    listing = find_images(tmp_path / "in")
+    relative = [path.relative_to(tmp_path / "in").as_posix() for path in listing.pictures]
+    assert relative == ["far/c.png", "one/a.png", "one/two/b.png", "two/b.png", "two/one/a.png"]
+    assert listing.passed_over == {"folder met again through a link": 4}
 
 
 def names_of(*inputs: str) -> list[str]:
@@ -660,7 +690,7 @@ def test_plan_outputs(tmp_path):
     write_image(tmp_path / "in" / "a.png", COLOUR)
     write_image(tmp_path / "in" / "mattes" / "a.png", COLOUR)
     plan = plan_outputs(tmp_path / "in", tmp_path / "in" / "mattes")
-    assert plan == {tmp_path / "in" / "a.png": PurePath("a")}
+    assert plan.names == {tmp_path / "in" / "a.png": PurePath("a")}
     for source in (tmp_path / "in", tmp_path / "in" / "a.png"):
         with pytest.raises(ValueError, match="holds the input pictures"):
             plan_outputs(source, tmp_path / "in")
