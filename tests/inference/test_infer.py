@@ -23,6 +23,7 @@ from tests.conftest import picture, write_random_miniature
 
 ROOT = Path(__file__).parents[2]
 LEVEL = 1 / 65535  # of a 16-bit matte
+ONE_STEP = ("--num_inference_steps", "1")
 
 
 def infer(*arguments, command=("infer.py",), **environment) -> subprocess.CompletedProcess:
@@ -191,7 +192,9 @@ def test_whatever_one_photo_raises_is_its_error(photos, miniature_adapter, tmp_p
         return whole(path)
 
     monkeypatch.setattr(folder, "read_image", faulty)
-    assert main(["--adapter", str(miniature_adapter), "--input", str(photos), "--output", str(tmp_path)]) == 1
+    assert (
+        main([*ONE_STEP, "--adapter", str(miniature_adapter), "--input", str(photos), "--output", str(tmp_path)]) == 1
+    )
     rows = {row["input"]: row for row in run_record(tmp_path)["inputs"]}
     assert rows["b.jpg"]["error"] == f"{photos / 'b.jpg'}: error: ushort format requires 0 <= number <= 65535"
     assert rows["b.jpg"]["error"] in capsys.readouterr().err
@@ -206,7 +209,12 @@ def test_what_is_passed_over_is_said(photos, miniature_adapter, tmp_path, capsys
         (folder / name).touch()
     (folder / "again").symlink_to(folder)
     (folder / "elsewhere").symlink_to(photos / "sub")
-    assert main(["--adapter", str(miniature_adapter), "--input", str(folder), "--output", str(tmp_path / "out")]) == 0
+    assert (
+        main(
+            [*ONE_STEP, "--adapter", str(miniature_adapter), "--input", str(folder), "--output", str(tmp_path / "out")]
+        )
+        == 0
+    )
     record = run_record(tmp_path / "out")
     assert [row["input"] for row in record["inputs"]] == ["a.png", "elsewhere/a.png"]
     loop = "folder met again through a link"
@@ -218,7 +226,7 @@ def test_what_is_passed_over_is_said(photos, miniature_adapter, tmp_path, capsys
 def test_what_an_earlier_run_wrote_does_not_stay(photos, miniature_adapter, tmp_path):
     inputs, output = tmp_path / "in", tmp_path / "out"
     shutil.copytree(photos, inputs)
-    arguments = ["--adapter", str(miniature_adapter), "--input", str(inputs), "--output", str(output)]
+    arguments = [*ONE_STEP, "--adapter", str(miniature_adapter), "--input", str(inputs), "--output", str(output)]
     assert main([*arguments, "--ensemble_size", "2", "--output_uncertainty", "--output_mask"]) == 0
     for name in ("mine.png", "a.txt", "b.notes.png", "classes.json"):
         (output / name).write_text("{}")
@@ -238,14 +246,19 @@ def test_a_record_cannot_name_files_outside_its_folder(photos, miniature_adapter
         victim.touch()
     row = {"input": "a.png", "output": "../victim.png", "mask": str(tmp_path / "victim.png"), "overlay": "notes.txt"}
     (output / "run.json").write_text(json.dumps({"tool": "sdseg", "inputs": [row]}))
-    assert main(["--adapter", str(miniature_adapter), "--input", str(photos / "a.png"), "--output", str(output)]) == 0
+    assert (
+        main(
+            [*ONE_STEP, "--adapter", str(miniature_adapter), "--input", str(photos / "a.png"), "--output", str(output)]
+        )
+        == 0
+    )
     assert (tmp_path / "victim.png").exists() and (output / "notes.txt").exists()
 
 
 def test_two_runs_of_one_folder_exclude_each_other(photos, miniature_adapter, tmp_path, capsys):
     from sdseg.outputs import writing
 
-    arguments = ["--adapter", miniature_adapter, "--input", photos / "a.png", "--output", tmp_path]
+    arguments = [*ONE_STEP, "--adapter", miniature_adapter, "--input", photos / "a.png", "--output", tmp_path]
     with writing(tmp_path):
         capsys.readouterr()
         assert main([str(argument) for argument in arguments]) == 2
@@ -267,7 +280,15 @@ def test_a_killed_run_holds_no_lock(photos, miniature_adapter, tmp_path):
     )
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == -9
     assert (tmp_path / ".sdseg.lock").exists()
-    arguments = ["--adapter", str(miniature_adapter), "--input", str(photos / "a.png"), "--output", str(tmp_path)]
+    arguments = [
+        *ONE_STEP,
+        "--adapter",
+        str(miniature_adapter),
+        "--input",
+        str(photos / "a.png"),
+        "--output",
+        str(tmp_path),
+    ]
     assert main(arguments) == 0
 
 
@@ -278,7 +299,7 @@ def test_names_too_long_fail_before_the_matte(photos, miniature_adapter, tmp_pat
     (inputs / "sub").mkdir(parents=True)
     for stem in ("a", "sub/" + "l" * 239, "sub/" + "m" * 240, "ü" * 119 + "n"):  # 239 + len(".uncertainty.png") = 255
         shutil.copy(photos / "a.png", inputs / f"{stem}.png")
-    arguments = ["--adapter", str(miniature_adapter), "--input", str(inputs), "--output", str(output)]
+    arguments = [*ONE_STEP, "--adapter", str(miniature_adapter), "--input", str(inputs), "--output", str(output)]
     assert main([*arguments, "--ensemble_size", "2", "--output_uncertainty"]) == 1
     errors = [row for row in run_record(output)["inputs"] if "error" in row]
     assert [row["input"] for row in errors] == ["sub/" + "m" * 240 + ".png"]
@@ -293,7 +314,19 @@ def test_a_full_disk_is_named_with_the_file(photos, miniature_adapter, tmp_path)
     large.parent.mkdir()
     Image.fromarray(picture(300, 300)).save(large)
     result = subprocess.run(
-        ["bash", "-c", limit, "bash", "--adapter", miniature_adapter, "--input", large, "--output", tmp_path / "out"],
+        [
+            "bash",
+            "-c",
+            limit,
+            "bash",
+            *ONE_STEP,
+            "--adapter",
+            miniature_adapter,
+            "--input",
+            large,
+            "--output",
+            tmp_path / "out",
+        ],
         cwd=ROOT,
         capture_output=True,
         text=True,
