@@ -16,7 +16,7 @@ from pathlib import Path, PurePath
 
 from sdseg.classical.methods import METHODS, SETTINGS, TRIMAP_METHODS
 from sdseg.classical.trimaps import read_trimap, require_pymatting
-from sdseg.errors import NotAFolder, Parser, UserError, one_line, reported, require
+from sdseg.errors import NotAFolder, Parser, UserError, one_line, reported, require, steady_streams
 from sdseg.imaging import read_image, write_alpha
 from sdseg.outputs import (
     Plan,
@@ -188,4 +188,5 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 if __name__ == "__main__":
+    steady_streams()
     sys.exit(main())
