@@ -6,7 +6,9 @@ accelerate launch infer.py ...                       splits the folder among pro
 
 import sys
 
+from sdseg.errors import steady_streams
 from sdseg.inference.__main__ import main
 
 if __name__ == "__main__":
+    steady_streams()
     sys.exit(main(prog="infer.py"))

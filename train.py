@@ -5,7 +5,9 @@ On several processes: `accelerate launch train.py --config …` or `torchrun --n
 
 import sys
 
+from sdseg.errors import steady_streams
 from sdseg.training.__main__ import main
 
 if __name__ == "__main__":
+    steady_streams()
     sys.exit(main(prog="train.py"))

@@ -7,6 +7,8 @@ same without the script.
 import sys
 from importlib import import_module
 
+from sdseg.errors import steady_streams
+
 COMMANDS = {  # word -> (module with main(argv), what it does)
     "infer": ("sdseg.inference.__main__", "matte a photo or a folder of photos (infer.py)"),
     "train": (
@@ -34,7 +36,9 @@ def main(argv: list[str] | None = None) -> int:
     """Returns the command's exit code; 2 for an unknown word."""
     from sdseg import __version__
 
-    argv = sys.argv[1:] if argv is None else argv
+    if argv is None:
+        steady_streams()
+        argv = sys.argv[1:]
     word, rest = (argv[0], argv[1:]) if argv else ("--help", [])
     if word in ("-h", "--help"):
         print("usage: sdseg COMMAND [ARGUMENTS]   (sdseg COMMAND --help lists the arguments)\n")

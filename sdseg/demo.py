@@ -14,7 +14,7 @@ import sys
 import time
 from pathlib import Path
 
-from sdseg.errors import Parser, reported, require
+from sdseg.errors import Parser, reported, require, steady_streams
 from sdseg.shipped import config_path
 
 RECIPE = "recipes/fur_solids.yaml"
@@ -200,4 +200,5 @@ def run(output: Path, workers: int) -> None:
 
 
 if __name__ == "__main__":
+    steady_streams()
     sys.exit(main())

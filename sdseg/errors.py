@@ -11,6 +11,7 @@ from synth_data.errors import (
     remedied,
     reported,
     require,
+    steady_streams,
 )
 
 __all__ = [
@@ -24,4 +25,5 @@ __all__ = [
     "remedied",
     "reported",
     "require",
+    "steady_streams",
 ]

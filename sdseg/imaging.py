@@ -5,7 +5,11 @@ float32 [B, C, H, W] in [-1, 1]. Everything that changes a pixel's range between
 """
 
 import os
+import stat
+import threading
 import uuid
+import warnings
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,19 +19,28 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sdseg.errors import MissingFile, UserError, one_line
+from sdseg.metadata import Stripped, exif_orientation, strip
 
 if TYPE_CHECKING:
     import torch
     from PIL import Image
 
-# Pillow's names of the formats that are read. MPO is a JPEG with more views behind the photo (many phones).
-FORMATS = {"AVIF", "BMP", "GIF", "JPEG", "MPO", "PNG", "PPM", "TIFF", "WEBP"}
-# HEIC cannot be read, yet a folder that holds one must say so rather than pass over it.
+# A picture of more pixels is refused, lest one file take all memory; decoding takes up to 8 bytes a pixel. The
+# environment variable replaces the number. Text and other metadata have no limit: they are not read.
+MAX_PIXELS = 250_000_000
+PIXEL_LIMIT_VARIABLE = "SDSEG_MAX_PIXELS"
+_PILLOW_LIMIT_LOCK = threading.Lock()
+
+# Pillow's names of the formats that are read. A JPEG with more views behind the photo (MPO, many phones) is a JPEG.
+FORMATS = {"AVIF", "BMP", "DIB", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP"}
+TURNS = {2: 0, 3: 3, 4: 1, 5: 5, 6: 4, 7: 6, 8: 2}  # EXIF orientation -> PIL.Image.Transpose that turns it upright
+# HEIC cannot be read, yet it is what many phones write: a folder that holds one fails at it rather than pass it over.
 EXTENSIONS = {
-    ".avif", ".bmp", ".gif", ".heic", ".heif", ".jfif", ".jpeg", ".jpg", ".pgm", ".png", ".pnm", ".ppm",
-    ".tif", ".tiff", ".webp",
+    ".apng", ".avif", ".bmp", ".dib", ".gif", ".heic", ".heif", ".hif", ".jfif", ".jpe", ".jpeg", ".jpg", ".mpo",
+    ".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp",
 }  # fmt: skip
 HEIC_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"}
+PROFILE_SPACES = {"L": "GRAY", "RGB": "RGB", "CMYK": "CMYK"}  # colour space of a profile that fits a Pillow mode
 FLOAT_SLACK = 1e-4  # what filters may leave outside [0, 1]
 
 
@@ -60,12 +73,16 @@ def read_image(path: str | os.PathLike | Encoded) -> np.ndarray:
     - Transparent pixels (RGBA, LA, palette) are composited over white, blended in sRGB: what lies hidden
       under full transparency is often rubbish, and a matte of something nobody can see surprises.
 
-    Raises ImageError: missing, empty, truncated, too large or not a picture, HEIC, several frames, 32 bits.
+    All other metadata is ignored (see `sdseg.metadata`). Of a TIFF with smaller versions of itself the whole picture is
+    read.
+
+    Raises ImageError: missing, empty, truncated, more than `pixel_limit()` pixels or not a picture, HEIC, camera raw,
+    several frames, 32 bits.
     """
     from PIL import Image
 
-    image, deep = _open(path if isinstance(path, Encoded) else Path(path))
-    profile = image.info.get("icc_profile")
+    image, deep, profile = _open(path if isinstance(path, Encoded) else Path(path))
+    grey = image.mode in ("1", "L", "LA", "La") or (deep is not None and deep.ndim == 2)
     if deep is not None:
         eight_bit = (deep.astype(np.uint32) + 128) // 257  # round(v / 257), exactly
         image = Image.fromarray(eight_bit.astype(np.uint8))
@@ -74,6 +91,8 @@ def read_image(path: str | os.PathLike | Encoded) -> np.ndarray:
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
     elif image.mode not in ("L", "RGB", "CMYK"):
         image = image.convert("RGB")
+    if grey:
+        image = image.convert("L")  # exactly, as its channels are equal; a grey profile needs it
     if profile:
         image = _to_srgb(image, profile)
     return np.array(image.convert("RGB"))
@@ -90,7 +109,7 @@ def read_alpha(path: str | os.PathLike | Encoded) -> np.ndarray:
     Raises ImageError as `read_image` does, and for coloured or partly transparent pictures.
     """
     path = path if isinstance(path, Encoded) else Path(path)
-    image, deep = _open(path, floats=True)
+    image, deep, _ = _open(path, floats=True)
     if image.mode == "F":
         return _float_matte(path, np.array(image))
     if deep is not None:
@@ -127,17 +146,13 @@ def raw_picture(path: Path | Encoded, mode: str | None = None):
 
     For files whose values are not what a viewer shows: label maps, and layers that a script composes.
     """
-    from PIL import Image
-
+    if not isinstance(path, Encoded) and not path.exists():
+        raise ImageError(f"{path}: no such file; copy or download it again")
+    image, _, _ = _decoded(path)
     try:
-        with Image.open(_buffer(path.content) if isinstance(path, Encoded) else path) as image:
-            return image.convert(mode) if mode else image.copy()
-    except FileNotFoundError as error:
-        raise ImageError(f"{path}: no such file; copy or download it again") from error
-    except Exception as error:  # Pillow's decoders raise almost anything at bytes they do not understand
-        raise ImageError(
-            f"{path}: is not a picture that can be read ({one_line(error)}); copy or download it again"
-        ) from error
+        return image.convert(mode) if mode else image
+    except ValueError as error:
+        raise ImageError(f"{path}: cannot be converted to {mode} ({one_line(error)}); save it as PNG") from error
 
 
 def read_label_file(path: Path | Encoded) -> np.ndarray:
@@ -168,13 +183,32 @@ def _float_matte(path: Path | Encoded, values: np.ndarray) -> np.ndarray:
     return values.clip(0, 1)
 
 
-def _open(path: Path | Encoded, floats: bool = False) -> "tuple[Image.Image, np.ndarray | None]":
-    """Opens, checks and decodes one picture; returns (Pillow image, upright; uint16 values or None).
+def _open(path: Path | Encoded, floats: bool = False) -> "tuple[Image.Image, np.ndarray | None, bytes | None]":
+    """Opens, checks and decodes one picture: (Pillow image, upright; uint16 values or None; colour profile or None).
 
     The second is given for 16-bit files only: [H, W] grey, [H, W, 3] RGB or [H, W, 4] RGBA, upright. Pillow
     keeps just the upper byte of 16-bit colour, so OpenCV reads those.
     """
-    from PIL import Image, ImageOps
+    image, stripped, rawmode = _decoded(path)
+    profile = stripped.profile or image.info.get("icc_profile")
+    orientation = stripped.orientation
+    if isinstance(exif := image.info.get("exif"), bytes):  # WebP and AVIF
+        orientation = exif_orientation(exif)
+    upright = image.transpose(TURNS[orientation]) if orientation in TURNS else image
+    if image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM")):
+        return upright, np.array(upright).astype(np.uint16), profile
+    if image.mode == "F" and floats:
+        return upright, None, profile
+    if image.mode in ("I", "F"):
+        raise ImageError(f"{path}: holds 32 bits a channel; convert it to 8 or 16 bits")
+    if ";16" in rawmode:
+        return upright, _decode_deep_colour(path, stripped.content, orientation), profile
+    return upright, None, profile
+
+
+def _decoded(path: Path | Encoded) -> "tuple[Image.Image, Stripped, str]":
+    """Opens and decodes one picture: (Pillow image as stored, the file without metadata, raw mode)."""
+    from PIL import Image
 
     content = path.content if isinstance(path, Encoded) else _content(path)
     if not content:
@@ -182,41 +216,69 @@ def _open(path: Path | Encoded, floats: bool = False) -> "tuple[Image.Image, np.
     if content[4:8] == b"ftyp" and content[8:12] in HEIC_BRANDS:
         raise ImageError(f"{path}: HEIC is not supported; convert it to JPEG or PNG")
     try:
-        image = Image.open(_buffer(content))
-        frames = getattr(image, "n_frames", 1)
+        stripped = strip(content)
+    except UserError as error:
+        raise ImageError(f"{path}: {error}") from error
+    limit = pixel_limit()
+    try:
+        image = _opened(stripped.content, limit)
     except Image.DecompressionBombError as error:
-        limit = 2 * Image.MAX_IMAGE_PIXELS // 10**6
-        raise ImageError(f"{path}: has more than {limit} million pixels; scale it down first") from error
+        raise ImageError(
+            f"{path}: has more than {limit / 1e6:.4g} million pixels; scale it down, or raise the limit with the "
+            f"environment variable {PIXEL_LIMIT_VARIABLE}"
+        ) from error
     except Exception as error:  # Pillow's decoders raise almost anything at bytes they do not understand
         raise ImageError(f"{path}: is not a picture that can be read; convert it to JPEG or PNG") from error
+    frames = getattr(image, "n_frames", 1)
     if image.format not in FORMATS:
         raise ImageError(f"{path}: {image.format} files are not supported; convert it to JPEG or PNG")
-    if frames > 1 and image.format != "MPO":
+    if frames > 1:
         raise ImageError(f"{path}: holds {frames} frames or pages, and only single pictures are read; save one as PNG")
     rawmode = str(image.tile[0].args) if image.tile else ""
     try:
-        orientation = image.getexif().get(0x0112, 1)
         image.load()
     except Exception as error:
         raise ImageError(f"{path}: is truncated or damaged ({one_line(error)}); copy or download it again") from error
+    return image, stripped, rawmode
 
-    if image.format != "TIFF":  # Pillow turns a TIFF upright as it loads
-        image = ImageOps.exif_transpose(image)
-    if image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM")):
-        return image, np.array(image).astype(np.uint16)
-    if image.mode == "F" and floats:
-        return image, None
-    if image.mode in ("I", "F"):
-        raise ImageError(f"{path}: holds 32 bits a channel; convert it to 8 or 16 bits")
-    if ";16" in rawmode:
-        return image, _decode_deep_colour(path, content, orientation)
-    return image, None
+
+def _opened(content: bytes, limit: int) -> "Image.Image":
+    """A picture opened, its frames counted and nothing decoded; `limit` on its pixels stands in for Pillow's."""
+    from PIL import Image
+
+    with _PILLOW_LIMIT_LOCK, warnings.catch_warnings():  # both are global
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, limit
+        try:
+            image = Image.open(_buffer(content))
+            getattr(image, "n_frames", 1)  # GIF opens every frame to count them
+            if image.width * image.height > limit:
+                raise Image.DecompressionBombError
+            if image.format == "TIFF":
+                image.load_prepare()  # here, because it asks for Pillow's limit once more
+            return image
+        finally:
+            Image.MAX_IMAGE_PIXELS = before
+
+
+def pixel_limit() -> int:
+    """The most pixels of a picture that is read: MAX_PIXELS, or what the environment variable says.
+
+    Raises:
+        UserError: the variable holds no whole number above 0.
+    """
+    text = os.environ.get(PIXEL_LIMIT_VARIABLE, str(MAX_PIXELS))
+    if not (text.isascii() and text.isdigit() and int(text)):
+        raise UserError(f"{PIXEL_LIMIT_VARIABLE}={text}: give a whole number of pixels, such as {MAX_PIXELS}")
+    return int(text)
 
 
 def _content(path: Path) -> bytes:
     if path.is_dir():
         raise ImageError(f"{path}: is a folder; name a picture")
     try:
+        if not stat.S_ISREG(path.stat().st_mode):  # reading a pipe could wait forever
+            raise ImageError(f"{path}: is a pipe or device, not a file; name a picture")
         return path.read_bytes()
     except OSError as error:
         raise ImageError(f"{path}: cannot be read ({error.strerror}); check path and permissions") from error
@@ -229,11 +291,12 @@ def _buffer(content: bytes):
 
 
 def _decode_deep_colour(path: Path | Encoded, content: bytes, orientation: int) -> np.ndarray:
-    """16-bit colour file, EXIF orientation 1 to 8 -> uint16 [H, W, 3] RGB or [H, W, 4] RGBA, upright."""
+    """16-bit colour file, EXIF orientation 1 to 8 -> uint16 [H, W, 3] RGB or [H, W, 4] RGBA, upright.
+
+    `content` has no orientation tag, which OpenCV would fail at or follow itself.
+    """
     import cv2
 
-    if content[:2] in (b"II", b"MM") and orientation != 1:  # OpenCV fails at these or turns them itself
-        raise ImageError(f"{path}: is a 16-bit TIFF with a rotation tag; save it upright or as PNG")
     values = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
     if values is None or values.dtype != np.uint16 or values.ndim != 3:
         raise ImageError(f"{path}: this kind of 16-bit file cannot be read; save it as an ordinary PNG")
@@ -250,41 +313,59 @@ def _decode_deep_colour(path: Path | Encoded, content: bytes, orientation: int) 
 def _to_srgb(image: "Image.Image", profile: bytes) -> "Image.Image":
     """Converts an L, RGB or CMYK image from its embedded profile to sRGB.
 
-    A profile that is broken, or made for another kind of picture, counts as absent, as it does in browsers.
+    A profile that is broken, or made for another kind of picture, counts as absent, as it does in browsers. One that
+    moves no colour by more than a level is sRGB, whatever its name, and changes nothing: a round trip through the
+    library would only move values by a level here and there.
     """
-    from PIL import ImageCms
+    from PIL import Image, ImageCms
 
     try:
         source = ImageCms.ImageCmsProfile(_buffer(profile))
-        if image.mode == "RGB" and "sRGB" in ImageCms.getProfileDescription(source):
-            return image  # a round trip through the library would only move values by a level here and there
-        return ImageCms.profileToProfile(
-            image,
+        if PROFILE_SPACES[image.mode] != source.profile.xcolor_space.strip():
+            return image
+        to_srgb = ImageCms.buildTransform(
             source,
             ImageCms.createProfile("sRGB"),
+            image.mode,
+            "RGB",
             renderingIntent=ImageCms.Intent.RELATIVE_COLORIMETRIC,
-            outputMode="RGB",
             flags=ImageCms.Flags.BLACKPOINTCOMPENSATION,
         )
-    except (ImageCms.PyCMSError, OSError):
+        if image.mode != "CMYK":
+            levels = np.arange(0, 256, 15 if image.mode == "RGB" else 1, dtype=np.uint8)
+            grid = np.stack(np.meshgrid(*[levels] * len(image.mode)), axis=-1).reshape(1, -1, len(image.mode))
+            colours = Image.fromarray(grid.squeeze(-1) if image.mode == "L" else grid)
+            moved = np.asarray(ImageCms.applyTransform(colours, to_srgb)).astype(int) - grid
+            if np.abs(moved).max() <= 1:
+                return image
+        return ImageCms.applyTransform(image, to_srgb)
+    except (ImageCms.PyCMSError, OSError, ValueError, TypeError):
         return image
 
 
 # ------------------------------------------------------------------------------------------------ writing
 
 
+TEMPORARY_NAME = ".{}.tmp"  # with 32 hexadecimal digits
+
+
 @contextmanager
 def replacing(path: str | os.PathLike) -> Iterator[Path]:
     """Gives a hidden temporary name beside `path` that becomes `path` if the block ends well, else vanishes.
 
-    Readers thus see the old file or the whole new one. Missing parent folders are made.
+    Readers thus see the old file or the whole new one. Missing parent folders are made. An OSError of the block that
+    names no file, or the temporary one, names `path`.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{uuid.uuid4().hex}.tmp")
+    temporary = path.with_name(TEMPORARY_NAME.format(uuid.uuid4().hex))
     try:
         yield temporary
         os.replace(temporary, path)
+    except OSError as error:  # a full disk names no file, and nobody knows the temporary one
+        if error.errno is not None and error.filename in (None, str(temporary)):
+            error.filename, error.filename2 = str(path), None
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -372,25 +453,73 @@ def alpha_to_tensor(alpha: np.ndarray) -> "torch.Tensor":
 # ------------------------------------------------------------------------------------------------ listing
 
 
-def list_images(path: str | os.PathLike, exclude: str | os.PathLike | None = None) -> list[Path]:
-    """A picture file -> [it]; a folder -> every picture beneath it, sorted, chosen by extension in any case.
+LOOP = "folder met again through a link"
+CLOSED = "folder that cannot be opened"
 
-    Hidden files and folders are left out, and so is all that lies in `exclude` (an output folder within the
-    input folder would otherwise be read as input the next time). Raises UserError, or ImageError for
-    a folder without pictures.
+
+@dataclass(frozen=True)
+class Listing:
+    """What a folder holds."""
+
+    pictures: list[Path]
+    passed_over: dict[str, int]
+    """how many files of each suffix are not read; also LOOP and CLOSED"""
+
+    def describe_passed_over(self) -> str:
+        """`3 .cr2, 1 .txt`"""
+        return ", ".join(f"{count} {what}" for what, count in self.passed_over.items())
+
+
+def find_images(path: str | os.PathLike, exclude: str | os.PathLike | None = None) -> Listing:
+    """A picture file -> it alone; a folder -> every picture beneath it, sorted, chosen by extension in any case.
+
+    Linked folders are followed, but not back into a folder that is being listed. Hidden files and folders are left
+    out, and so is all that lies in `exclude` (an output folder within the input folder would otherwise be read as input
+    the next time).
+
+    Raises:
+        MissingFile: no such path.
+        ImageError: a folder without pictures.
     """
     path = Path(path)
     if path.is_file():
-        return [path]
+        return Listing([path], {})
     if not path.is_dir():
         raise MissingFile(f"{path}: no such file or folder; check the path")
     excluded = Path(exclude).resolve() if exclude is not None else None
-    found = []
-    for folder, subfolders, files in os.walk(path):
+    found, others = [], Counter()
+    above = {path: (path.resolve(),)}  # the real paths of a folder and of those it was reached through
+
+    def note_closed(error: OSError) -> None:
+        others[CLOSED] += 1
+
+    for folder, subfolders, files in os.walk(path, onerror=note_closed, followlinks=True):
         here = Path(folder)
-        subfolders[:] = [sub for sub in subfolders if sub[0] != "." and (here / sub).resolve() != excluded]
-        pictures = [name for name in files if name[0] != "." and Path(name).suffix.lower() in EXTENSIONS]
-        found += [here / name for name in pictures]
+        reached_through = above.pop(here)
+        for name in subfolders[:]:
+            real = (here / name).resolve()
+            loops = real in reached_through
+            others[LOOP] += loops
+            if name[0] == "." or real == excluded or loops:
+                subfolders.remove(name)
+            else:
+                above[here / name] = (*reached_through, real)
+        for name in files:
+            suffix = Path(name).suffix.lower()
+            if name[0] != "." and suffix in EXTENSIONS:
+                found.append(here / name)
+            elif name[0] != ".":
+                others[suffix or "without suffix"] += 1
+    listing = Listing(sorted(found), {what: others[what] for what in sorted(others) if others[what]})
     if not found:
-        raise ImageError(f"{path}: holds no pictures ({', '.join(sorted(EXTENSIONS))}); check the path")
-    return sorted(found)
+        beside = f" but {listing.describe_passed_over()}" if listing.passed_over else ""
+        raise ImageError(
+            f"{path}: holds no pictures ({', '.join(sorted(EXTENSIONS))}){beside}; check the path, or convert them to "
+            "JPEG or PNG"
+        )
+    return listing
+
+
+def list_images(path: str | os.PathLike, exclude: str | os.PathLike | None = None) -> list[Path]:
+    """The pictures of `find_images`."""
+    return find_images(path, exclude).pictures

@@ -6,7 +6,7 @@ import shutil
 import sys
 from pathlib import Path
 
-from sdseg.errors import MissingFile, Parser, UserError, did_you_mean, reported
+from sdseg.errors import MissingFile, Parser, UserError, did_you_mean, reported, steady_streams
 
 
 def configs_folder() -> Path:
@@ -77,4 +77,5 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
+    steady_streams()
     sys.exit(main())

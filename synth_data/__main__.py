@@ -5,7 +5,7 @@ import os
 import sys
 from pathlib import Path
 
-from synth_data.errors import Parser, RenderError, UserError, reported
+from synth_data.errors import Parser, RenderError, UserError, reported, steady_streams
 
 
 def _integer(text: str, least: int, flag: str) -> int:
@@ -245,4 +245,5 @@ def main(argv: list[str] | None = None, prog: str = "sdseg") -> int:
 
 
 if __name__ == "__main__":
+    steady_streams()
     sys.exit(main(prog="python -m synth_data"))

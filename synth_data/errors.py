@@ -2,6 +2,8 @@
 
 import argparse
 import errno
+import io
+import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
 
@@ -28,6 +30,50 @@ class RenderError(RuntimeError):
 
 class MissingPackage(UserError, ModuleNotFoundError):
     """An optional dependency is not installed. The message names the extra that installs it."""
+
+
+class _Sink(io.FileIO):
+    """A file descriptor whose reader may leave: what nobody can receive any more is dropped."""
+
+    def write(self, data) -> int:
+        try:
+            return super().write(data)
+        except OSError as error:
+            if error.errno not in (errno.EPIPE, errno.EIO):  # a closed pipe, a terminal that is gone
+                raise
+            return len(data)
+
+
+def steady_streams() -> None:
+    """Makes standard output and error take every text, whoever listens; called where a command line begins.
+
+    Characters that the terminal's code page lacks are escaped. A stream that is closed, or whose reader leaves, changes
+    nothing else about the run: its text is dropped.
+    """
+    for descriptor, name in ((1, "stdout"), (2, "stderr")):
+        stream = getattr(sys, name)
+        try:
+            open_descriptor = stream is not None and stream.fileno() == descriptor
+        except (OSError, ValueError):  # replaced by something that is no file
+            continue
+        if stream is None:  # Python found it closed
+            null = os.open(os.devnull, os.O_WRONLY)
+            if null != descriptor:  # lest the next file opened receives what C libraries print
+                os.dup2(null, descriptor)
+                os.close(null)
+        elif not open_descriptor:
+            continue
+        setattr(
+            sys,
+            name,
+            io.TextIOWrapper(
+                io.BufferedWriter(_Sink(descriptor, "wb", closefd=False)),
+                encoding="utf-8" if stream is None else stream.encoding,
+                errors="backslashreplace",
+                line_buffering=name == "stderr" or (stream is not None and stream.line_buffering),
+                write_through=stream is not None and stream.write_through,
+            ),
+        )
 
 
 class Parser(argparse.ArgumentParser):

@@ -1,6 +1,8 @@
 """The grammar of commands: `sdseg WORD`, `python -m sdseg WORD`, and modules that are commands of their own."""
 
 import ast
+import os
+import shlex
 import struct
 import subprocess
 import sys
@@ -146,3 +148,37 @@ def test_errors_are_of_the_kinds_that_python_knows_too():
 
     for kind in (AdapterError, BaseError, ConfigError, DataError, ImageError, MissingFile, NotAFolder, MissingPackage):
         assert issubclass(kind, UserError)
+
+
+@pytest.mark.parametrize("script", ["train.py", "infer.py", "-m sdseg", "-m sdseg render"])
+@pytest.mark.parametrize("code_page", ["cp1252", "ascii"])
+def test_help_goes_into_a_pipe_of_any_code_page(script, code_page):
+    environment = os.environ | {"PYTHONIOENCODING": code_page}
+    command = [sys.executable, *script.split(), "--help"]
+    result = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True)
+    assert result.returncode == 0 and result.stdout and not result.stderr, result.stderr
+
+
+WRITER = """
+import os, sys
+from sdseg.errors import steady_streams
+steady_streams()
+opened = open(sys.argv[1], "w")
+for _ in range(3):
+    print("\\u2265 one" * 20000)
+    print("\\u2265 two", file=sys.stderr)
+try:
+    os.write(2, b"from a C library")
+except OSError:
+    pass
+opened.write("whole")
+"""
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-", "| true", "2>&1 | true", "<&- >&- 2>&-"])
+def test_a_closed_stream_changes_nothing(closed, tmp_path):
+    command = f"set -o pipefail; {shlex.quote(sys.executable)} -c {shlex.quote(WRITER)} {tmp_path / 'file'} {closed}"
+    result = subprocess.run(["bash", "-c", command], cwd=ROOT, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    assert "Traceback" not in result.stderr and "Exception" not in result.stderr
+    assert (tmp_path / "file").read_text() == "whole"

@@ -1,17 +1,20 @@
 import os
 import struct
 import zlib
+from io import BytesIO
 from pathlib import Path, PurePath
 
 import numpy as np
 import pytest
-from PIL import Image, ImageCms, ImageOps
+from PIL import Image, ImageCms, ImageOps, TiffImagePlugin
 
 from sdseg.imaging import (
     ImageError,
     alpha_to_tensor,
+    find_images,
     image_to_tensor,
     list_images,
+    raw_picture,
     read_alpha,
     read_image,
     replacing,
@@ -167,7 +170,7 @@ def test_colour_profile_is_converted_to_srgb(tmp_path):
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-@pytest.mark.parametrize("kind", ["png", "tiff", "deep.png", "deepgrey.png", "deepgrey.tiff"])
+@pytest.mark.parametrize("kind", ["png", "tiff", "deep.png", "deep.tiff", "deepgrey.png", "deepgrey.tiff"])
 def test_exif_orientation(tmp_path, orientation, kind):
     """Every orientation must show what Pillow's own transposition of the stored pixels shows."""
     path = tmp_path / f"a.{kind}"
@@ -180,6 +183,8 @@ def test_exif_orientation(tmp_path, orientation, kind):
         data = exif.tobytes()[6:]
         chunk = struct.pack(">I", len(data)) + b"eXIf" + data + struct.pack(">I", zlib.crc32(b"eXIf" + data))
         path.write_bytes(content[:33] + chunk + content[33:])
+    elif kind == "deep.tiff":
+        write_deep_tiff(path, stored, orientation)
     else:
         image = Image.fromarray(stored)
         exif = image.getexif()
@@ -196,6 +201,252 @@ def test_the_photo_of_a_multi_picture_jpeg_is_read(tmp_path):
     frames[0].save(tmp_path / "phone.jpg", format="MPO", save_all=True, append_images=frames[1:])
     assert Image.open(tmp_path / "phone.jpg").n_frames == 2
     assert np.abs(read_image(tmp_path / "phone.jpg").astype(int) - (255, 0, 0)).max() <= 2
+
+
+# ------------------------------------------------------------------------------------------------ metadata
+
+
+def exif_block(*entries: tuple[int, int, int, bytes], order: str = "<") -> bytes:
+    """EXIF by hand: entries (tag, type, count, four bytes of value or offset)."""
+    mark = b"II*\0" if order == "<" else b"MM\0*"
+    directory = b"".join(struct.pack(order + "HHI4s", *entry) for entry in entries)
+    return mark + struct.pack(order + "IH", 8, len(entries)) + directory + bytes(4)
+
+
+TURNED = (0x0112, 3, 1, b"\6\0\0\0")
+ODD_EXIF = {
+    "a resolution unit that cannot be written back": exif_block(TURNED, (296, 4, 1, b"\xff\xff\xff\xff")),
+    "a resolution in text": exif_block(TURNED, (282, 2, 3, b"72\0\0"), (283, 2, 3, b"72\0\0")),
+    "values beyond its end": exif_block(TURNED, (271, 2, 9999, b"\0\xff\xff\0"), (0x8769, 4, 1, b"\xff\xff\xff\xff")),
+    "a directory in itself": exif_block(TURNED, (0x8769, 4, 1, b"\x08\0\0\0")),
+    "unknown types": exif_block((270, 99, 1, b"abcd"), TURNED, (33434, 5, 1, b"\xff\xff\0\0")),
+    "an orientation of 32 bits": exif_block((0x0112, 4, 1, b"\6\0\0\0")),
+    "the other byte order": exif_block((0x0112, 3, 1, b"\0\6\0\0"), order=">"),
+    "more entries announced than there are": exif_block(TURNED).replace(b"\x01\0\x12", b"\xff\0\x12"),
+}
+
+
+def with_exif(path: Path, picture: Image.Image, exif: bytes) -> None:
+    """Saves a picture with an EXIF block, which Pillow writes as it is given."""
+    picture.save(path, exif=(b"Exif\0\0" if path.suffix in (".jpg", ".webp") else b"") + exif)
+
+
+def png_with(path: Path, *chunks: tuple[bytes, bytes]) -> None:
+    """COLOUR as a PNG with chunks behind its header, the last one's checksum wrong."""
+    Image.fromarray(COLOUR).save(path)
+    content = path.read_bytes()
+    raw = [
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)) for kind, data in chunks
+    ]
+    path.write_bytes(content[:33] + b"".join(raw) + content[33:])
+
+
+@pytest.mark.parametrize("kind", ["jpg", "png", "webp"])
+@pytest.mark.parametrize("fault", ODD_EXIF)
+@pytest.mark.filterwarnings("error")
+def test_odd_exif_turns_a_picture_and_does_nothing_else(tmp_path, fault, kind):
+    flat = Image.new("RGB", (24, 16), (200, 100, 50))
+    with_exif(tmp_path / f"a.{kind}", flat, ODD_EXIF[fault])
+    image = read_image(tmp_path / f"a.{kind}")
+    assert image.shape == (24, 16, 3) and np.abs(image.astype(int) - (200, 100, 50)).max() <= 3
+
+
+@pytest.mark.parametrize(
+    "exif", [b"", b"II", b"XX*\0rubbish", exif_block((0x0112, 3, 1, b"\x09\0\0\0")), b"II*\0\xff\xff\xff\xff"]
+)
+def test_exif_without_a_usable_orientation_turns_nothing(tmp_path, exif):
+    with_exif(tmp_path / "a.jpg", Image.new("RGB", (24, 16)), exif)
+    assert read_image(tmp_path / "a.jpg").shape == (16, 24, 3)
+
+
+@pytest.mark.filterwarnings("error")
+def test_broken_segments_of_a_jpeg_are_ignored(tmp_path):
+    Image.new("RGB", (24, 16), (200, 100, 50)).save(tmp_path / "a.jpg")
+    content = (tmp_path / "a.jpg").read_bytes()
+    expected = read_image(tmp_path / "a.jpg")
+    for segment in (
+        b"\xe0\0\x06JFIF",
+        b"\xe1\0\x08Exif\0\0",
+        b"\xe2\0\x0eICC_PROFILE\0",
+        b"\xe2\0\x0eMPF\0rubbish.",
+        b"\xed\0\x12Photoshop 3.0\x008B",
+        b"\xee\0\x07Adobe",
+        b"\xfe\0\2",
+    ):
+        (tmp_path / "b.jpg").write_bytes(content[:2] + b"\xff" + segment + content[2:])
+        np.testing.assert_array_equal(read_image(tmp_path / "b.jpg"), expected, err_msg=repr(segment))
+
+
+@pytest.mark.filterwarnings("error")
+def test_text_in_a_png_never_stops_it(tmp_path):
+    large = zlib.compress(bytes(2**21))
+    for name, chunks in {
+        "one large text": [(b"zTXt", b"Comment\0\0" + large)],
+        "many": [(b"zTXt", b"Comment\0\0" + zlib.compress(bytes(2**20 - 1)))] * 70,
+        "international": [(b"iTXt", b"XML:com.adobe.xmp\0\1\0\0\0" + large)],
+        "no text": [(b"tEXt", b""), (b"zTXt", b"x"), (b"iTXt", b"\0"), (b"pHYs", b""), (b"tIME", b"")],
+    }.items():
+        png_with(tmp_path / "a.png", *chunks)
+        np.testing.assert_array_equal(read_image(tmp_path / "a.png"), COLOUR, err_msg=name)
+        np.testing.assert_array_equal(np.asarray(raw_picture(tmp_path / "a.png")), COLOUR, err_msg=name)
+    content = (tmp_path / "a.png").read_bytes()
+    (tmp_path / "a.png").write_bytes(content.replace(b"tEXt", b"tEXu"))  # a checksum that does not hold
+    np.testing.assert_array_equal(read_image(tmp_path / "a.png"), COLOUR)
+    profile = f"\nexif\n{len(exif_block(TURNED)):8}\n{exif_block(TURNED).hex()}\n".encode()
+    png_with(tmp_path / "old.png", (b"zTXt", b"Raw profile type exif\0\0" + zlib.compress(profile)))
+    np.testing.assert_array_equal(read_image(tmp_path / "old.png"), np.rot90(COLOUR, -1))
+
+
+def test_an_avif_is_turned_by_its_own_boxes_alone(tmp_path):
+    flat = Image.new("RGB", (24, 16), (200, 100, 50))
+    exif = Image.Exif()
+    exif[0x0112], exif[0x010F] = 6, "maker"
+    flat.save(tmp_path / "a.avif", exif=exif)
+    assert read_image(tmp_path / "a.avif").shape == (24, 16, 3)
+    content = (tmp_path / "a.avif").read_bytes()
+    assert b"II*\0" in content or b"MM\0*" in content
+    for mark in (b"II*\0", b"MM\0*"):
+        content = content.replace(mark, b"rubb")
+    (tmp_path / "b.avif").write_bytes(content)
+    assert read_image(tmp_path / "b.avif").shape == (24, 16, 3)
+
+
+@pytest.mark.filterwarnings("error")
+def test_odd_tags_of_a_tiff_are_ignored(tmp_path):
+    tags = TiffImagePlugin.ImageFileDirectory_v2()
+    tags[274] = 6
+    for tag, kind, value in (
+        (282, 2, "72"),
+        (296, 4, 2**32 - 1),
+        (34665, 4, 2**31),
+        (305, 2, "x" * 2**21),
+        (700, 7, b"x"),
+    ):
+        tags.tagtype[tag], tags[tag] = kind, value
+    Image.fromarray(COLOUR).save(tmp_path / "odd.tif", tiffinfo=tags)
+    np.testing.assert_array_equal(read_image(tmp_path / "odd.tif"), np.rot90(COLOUR, -1))
+    for compression in ("tiff_lzw", "tiff_adobe_deflate"):
+        Image.fromarray(COLOUR).save(tmp_path / "a.tif", tiffinfo={274: 6}, compression=compression)
+        np.testing.assert_array_equal(read_image(tmp_path / "a.tif"), np.rot90(COLOUR, -1))
+
+
+# ------------------------------------------------------------------------------------------- colour profiles
+
+
+def renamed(profile: bytes, old: str, new: str) -> bytes:
+    assert len(old) == len(new)
+    return profile.replace(old.encode("utf-16-be"), new.encode("utf-16-be"))
+
+
+def test_a_profile_is_judged_by_what_it_does(tmp_path):
+    srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    swapped = srgb.replace(b"rXYZ", b"tmp.").replace(b"bXYZ", b"rXYZ").replace(b"tmp.", b"bXYZ")
+    assert "sRGB" in ImageCms.getProfileDescription(ImageCms.ImageCmsProfile(BytesIO(swapped)))
+    Image.fromarray(COLOUR).save(tmp_path / "swapped.png", icc_profile=swapped)
+    assert np.abs(read_image(tmp_path / "swapped.png").astype(int) - COLOUR[..., ::-1]).max() <= 1
+    Image.fromarray(COLOUR).save(tmp_path / "other.png", icc_profile=renamed(srgb, "sRGB", "mine"))
+    np.testing.assert_array_equal(read_image(tmp_path / "other.png"), COLOUR)
+    ramp = np.repeat(np.arange(0, 256, 5, dtype=np.uint8)[None, :, None], 3, axis=2)
+    for kind in ("png", "tif", "webp"):
+        Image.fromarray(ramp).save(
+            tmp_path / f"a.{kind}", icc_profile=renamed(linear_profile(), "line", "sRGB"), lossless=True
+        )
+        assert np.abs(read_image(tmp_path / f"a.{kind}").astype(int) - ramp).max() > 60, kind
+
+
+def test_a_profile_of_another_colour_space_counts_as_absent(tmp_path):
+    lab = ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB")).tobytes()
+    Image.fromarray(COLOUR).save(tmp_path / "lab.png", icc_profile=lab)
+    np.testing.assert_array_equal(read_image(tmp_path / "lab.png"), COLOUR)
+    Image.new("CMYK", (8, 8), (0, 255, 255, 0)).save(tmp_path / "a.jpg", icc_profile=linear_profile())
+    Image.new("CMYK", (8, 8), (0, 255, 255, 0)).save(tmp_path / "b.jpg")
+    np.testing.assert_array_equal(read_image(tmp_path / "a.jpg"), read_image(tmp_path / "b.jpg"))
+
+
+def test_a_profile_larger_than_pillow_allows_is_applied(tmp_path):
+    large = bytearray(linear_profile() + bytes(2**21))
+    large[:4] = struct.pack(">I", len(large))
+    png_with(tmp_path / "a.png", (b"iCCP", b"x\0\0" + zlib.compress(bytes(large))))
+    Image.fromarray(COLOUR).save(tmp_path / "b.png", icc_profile=linear_profile())
+    np.testing.assert_array_equal(read_image(tmp_path / "a.png"), read_image(tmp_path / "b.png"))
+    assert (read_image(tmp_path / "a.png") != COLOUR).any()
+
+
+# ---------------------------------------------------------------------------- previews and several pictures
+
+
+def tiff_pages(*pages: tuple[np.ndarray, dict[int, int]], inner: tuple[int, ...] = (), big: bool = False) -> bytes:
+    """A TIFF by hand: grey pages uint8 [H, W] with extra tags; `inner` are the pages that hang below the first."""
+    offset, entry = ("Q", "HHQQ") if big else ("I", "HHII")
+    content = bytearray(b"II+\0\x08\0\0\0" + bytes(8) if big else b"II*\0" + bytes(4))
+    link, pending = (8 if big else 4), None
+    for number, (pixels, extra) in enumerate(pages):
+        height, width = pixels.shape
+        start = len(content)
+        content += pixels.tobytes() + bytes(pixels.size % 2)
+        tags = {256: width, 257: height, 258: 8, 259: 1, 262: 1, 273: start, 277: 1, 278: height, 279: pixels.size}
+        tags |= extra | ({330: 0} if number == 0 and inner else {})
+        if number in inner:
+            struct.pack_into("<" + offset, content, pending, len(content))
+        else:
+            struct.pack_into("<" + offset, content, link, len(content))
+        content += struct.pack("<Q" if big else "<H", len(tags))
+        for tag in sorted(tags):
+            content += struct.pack("<" + entry, tag, 16 if big else 4, 1, tags[tag])
+            if tag == 330:
+                pending = len(content) - struct.calcsize(offset)
+        if number not in inner:
+            link = len(content)
+        content += bytes(struct.calcsize(offset))
+    return bytes(content)
+
+
+REDUCED, MASK = {254: 1}, {254: 4}
+SMALL = GREY[::2, ::2]
+
+
+@pytest.mark.parametrize("big", [False, True])
+@pytest.mark.parametrize(
+    ("pages", "inner"),
+    [
+        ([(SMALL, REDUCED), (GREY, {})], ()),
+        ([(GREY, {}), (SMALL, REDUCED), (SMALL[:2], REDUCED)], ()),
+        ([(GREY, {}), (255 - GREY, MASK)], ()),
+        ([(SMALL, REDUCED), (GREY, {})], (1,)),
+        ([(GREY, {}), (SMALL, {})], (1,)),
+        ([(GREY, REDUCED)], ()),
+    ],
+)
+def test_the_picture_of_a_tiff_is_read_not_its_thumbnail(tmp_path, pages, inner, big):
+    (tmp_path / "a.tif").write_bytes(tiff_pages(*pages, inner=inner, big=big))
+    np.testing.assert_array_equal(read_image(tmp_path / "a.tif"), as_colour(GREY))
+
+
+@pytest.mark.parametrize(
+    ("pages", "inner", "reason"),
+    [
+        ([(GREY, {}), (GREY, {})], (), "holds 2 frames or pages"),
+        ([(SMALL, {}), (GREY, {})], (), "holds 2 frames or pages"),
+        ([(SMALL, {}), (GREY, {})], (1,), "holds 2 frames or pages"),
+        ([(SMALL, REDUCED), (GREY, REDUCED)], (), "holds 2 frames or pages"),
+        ([(SMALL, REDUCED | {50706: 1}), (GREY, {})], (1,), "camera's raw file"),
+        ([(SMALL, REDUCED), (GREY, {262: 32803})], (1,), "camera's raw file"),
+    ],
+)
+def test_a_tiff_whose_picture_is_unclear_is_refused(tmp_path, pages, inner, reason):
+    (tmp_path / "a.tif").write_bytes(tiff_pages(*pages, inner=inner))
+    with pytest.raises(ImageError, match=f"a.tif: .*{reason}"):
+        read_image(tmp_path / "a.tif")
+
+
+def test_icons_and_animations_are_refused(tmp_path):
+    Image.fromarray(COLOUR).resize((64, 64)).save(tmp_path / "icon.png", format="ICO", sizes=[(16, 16), (64, 64)])
+    with pytest.raises(ImageError, match="ICO files are not supported"):
+        read_image(tmp_path / "icon.png")
+    preview, frame = Image.fromarray(COLOUR), Image.fromarray(255 - COLOUR)
+    preview.save(tmp_path / "a.png", save_all=True, append_images=[frame], default_image=True)
+    with pytest.raises(ImageError, match="a.png: holds 2 frames"):
+        read_image(tmp_path / "a.png")
 
 
 # ---------------------------------------------------------------------------------------- what is refused
@@ -245,11 +496,15 @@ def test_what_is_no_picture_is_refused(tmp_path, monkeypatch):
     assert "EPS files are not supported" in refusal(tmp_path / "a.eps")
     Image.fromarray(GREY.astype(np.float32)).save(tmp_path / "float.tiff")
     assert "32 bits" in refusal(tmp_path / "float.tiff")
-    write_deep_tiff(tmp_path / "turned.tiff", DEEP_COLOUR, 6)
-    assert "rotation tag" in refusal(tmp_path / "turned.tiff")
-    Image.fromarray(COLOUR).save(tmp_path / "bomb.png")
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 16)
-    assert "pixels; scale it down" in refusal(tmp_path / "bomb.png")
+    for kind in ("png", "tiff", "webp"):
+        Image.fromarray(COLOUR).save(tmp_path / f"bomb.{kind}")
+        monkeypatch.setenv("SDSEG_MAX_PIXELS", "34")
+        assert "pixels; scale it down, or raise the limit with the environment" in refusal(tmp_path / f"bomb.{kind}")
+        monkeypatch.setenv("SDSEG_MAX_PIXELS", "35")
+        assert read_image(tmp_path / f"bomb.{kind}").shape == COLOUR.shape
+    monkeypatch.setenv("SDSEG_MAX_PIXELS", "many")
+    with pytest.raises(ValueError, match="SDSEG_MAX_PIXELS=many: give a whole number"):
+        read_image(tmp_path / "bomb.png")
 
 
 # ------------------------------------------------------------------------------------------------- mattes
@@ -347,6 +602,17 @@ def test_a_failed_write_leaves_the_old_file(tmp_path):
     assert os.listdir(tmp_path) == ["a.json"]
 
 
+def test_a_failed_write_names_the_file(tmp_path):
+    for raised in (OSError(28, "No space left on device"), OSError(28, "No space left on device", "temporary")):
+        with pytest.raises(OSError) as error, replacing(tmp_path / "a.png") as temporary:
+            raised.filename = str(temporary) if raised.filename else None
+            raise raised
+        assert error.value.filename == str(tmp_path / "a.png") and error.value.errno == 28
+    with pytest.raises(FileNotFoundError) as error, replacing(tmp_path / "a.png"):
+        open(tmp_path / "other")
+    assert error.value.filename == str(tmp_path / "other")
+
+
 def test_images_become_tensors_in_minus_one_to_one():
     levels = np.arange(256, dtype=np.uint8).repeat(3).reshape(16, 16, 3)
     tensor = image_to_tensor(levels)
@@ -376,6 +642,7 @@ def test_list_images(tmp_path):
         (tmp_path / name).touch()
     relative = [p.relative_to(tmp_path).as_posix() for p in list_images(tmp_path)]
     assert relative == ["a.png", "b.JPG", "e.heic", "sub/c.webp"]
+    assert find_images(tmp_path).passed_over == {".txt": 1}
     assert list_images(tmp_path / "b.JPG") == [tmp_path / "b.JPG"]
     assert tmp_path / "sub/c.webp" not in list_images(tmp_path, exclude=tmp_path / "sub")
     with pytest.raises(FileNotFoundError, match="missing"):
@@ -383,6 +650,23 @@ def test_list_images(tmp_path):
     (tmp_path / "bare").mkdir()
     with pytest.raises(ImageError, match="bare: holds no pictures"):
         list_images(tmp_path / "bare")
+    (tmp_path / "bare" / "a.cr2").touch()
+    with pytest.raises(ImageError, match="bare: holds no pictures .* but 1 .cr2; check the path, or convert them"):
+        list_images(tmp_path / "bare")
+
+
+def test_linked_folders_are_followed_but_not_in_circles(tmp_path):
+    for name in ("in/one/a.png", "in/two/b.png", "far/c.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "in" / "one" / "two").symlink_to(tmp_path / "in" / "two")
+    (tmp_path / "in" / "two" / "one").symlink_to(tmp_path / "in" / "one")
+    (tmp_path / "in" / "far").symlink_to(tmp_path / "far")
+    (tmp_path / "far" / "up").symlink_to(tmp_path)
+    listing = find_images(tmp_path / "in")
+    relative = [path.relative_to(tmp_path / "in").as_posix() for path in listing.pictures]
+    assert relative == ["far/c.png", "one/a.png", "one/two/b.png", "two/b.png", "two/one/a.png"]
+    assert listing.passed_over == {"folder met again through a link": 4}
 
 
 def names_of(*inputs: str) -> list[str]:
@@ -406,7 +690,7 @@ def test_plan_outputs(tmp_path):
     write_image(tmp_path / "in" / "a.png", COLOUR)
     write_image(tmp_path / "in" / "mattes" / "a.png", COLOUR)
     plan = plan_outputs(tmp_path / "in", tmp_path / "in" / "mattes")
-    assert plan == {tmp_path / "in" / "a.png": PurePath("a")}
+    assert plan.names == {tmp_path / "in" / "a.png": PurePath("a")}
     for source in (tmp_path / "in", tmp_path / "in" / "a.png"):
         with pytest.raises(ValueError, match="holds the input pictures"):
             plan_outputs(source, tmp_path / "in")

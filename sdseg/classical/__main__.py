@@ -16,63 +16,81 @@ from pathlib import Path, PurePath
 
 from sdseg.classical.methods import METHODS, SETTINGS, TRIMAP_METHODS
 from sdseg.classical.trimaps import read_trimap, require_pymatting
-from sdseg.errors import NotAFolder, Parser, UserError, one_line, reported, require
-from sdseg.imaging import ImageError, read_image, write_alpha
-from sdseg.outputs import output_file, plan_outputs, write_run_record
+from sdseg.errors import NotAFolder, Parser, UserError, one_line, reported, require, steady_streams
+from sdseg.imaging import read_image, write_alpha
+from sdseg.outputs import (
+    Plan,
+    check_name_lengths,
+    output_file,
+    photo_error,
+    plan_outputs,
+    remove_stale,
+    write_run_record,
+    writing,
+)
 
 Box = tuple[int, int, int, int]
 
 
 def run_method(
     method: str,
-    plan: dict[Path, PurePath],
-    root: Path,
+    plan: Plan,
     output_dir: Path,
     trimap_dir: Path | None = None,
     boxes: Mapping[str, Box] | None = None,
 ) -> int:
     """Writes the output folder (see `sdseg.outputs`) of one method; returns how many photos failed.
 
-    A photo that cannot be read, or has no usable trimap or box, is reported in run.json and on standard error; the
-    others are still processed.
+    Whatever one photo raises is reported in run.json and on standard error; the others are still processed.
 
     Args:
-        plan: photos beneath `root` and their output names.
         trimap_dir: holds `<name>.png` for every output name.
-        boxes: for GrabCut, {photo relative to root: (x0, y0, x1, y1)}.
+        boxes: for GrabCut, {photo relative to the input folder: (x0, y0, x1, y1)}.
     """
     from tqdm import tqdm
 
     entries = []
-    for path, name in tqdm(plan.items(), desc=method, unit="photo", disable=None):
-        relative = path.relative_to(root).as_posix()
-        entry = {"input": relative}
-        try:
-            image = read_image(path)
-            kwargs = {}
-            if method in TRIMAP_METHODS:
-                kwargs["trimap"] = read_trimap(output_file(trimap_dir, name), image.shape[:2])
-            elif method == "grabcut" and boxes is not None:
-                if relative not in boxes:
-                    raise UserError("has no box; add one to the --boxes file")
-                kwargs["box"] = entry["box"] = boxes[relative]
-            start = time.perf_counter()
-            alpha = (METHODS | TRIMAP_METHODS)[method](image, **kwargs)
-            seconds = round(time.perf_counter() - start, 4)
-        except ValueError as error:
-            message = " ".join(str(error).split())
-            if not isinstance(error, ImageError):
-                message = f"{path}: {message}"
-            tqdm.write(f"error: {message}", file=sys.stderr)
-            entries.append({"input": relative, "error": message})
-            continue
-        target = output_file(output_dir, name)
-        write_alpha(target, alpha)
-        entry["output"] = target.relative_to(output_dir).as_posix()
-        entry["size"] = [alpha.shape[1], alpha.shape[0]]
-        entries.append(entry | {"seconds": seconds})
-    write_run_record(output_dir, {"method": method, "settings": SETTINGS[method], "inputs": entries})
+    with writing(output_dir) as earlier:
+        for path, name in tqdm(plan.names.items(), desc=method, unit="photo", disable=None):
+            entry = {"input": plan.relative(path)}
+            try:
+                entry |= matte_photo(method, path, name, entry["input"], output_dir, trimap_dir, boxes)
+            except Exception as error:
+                entry["error"] = photo_error(path, error)
+                tqdm.write(f"error: {entry['error']}", file=sys.stderr)
+            entries.append(entry)
+        remove_stale(output_dir, plan, entries, earlier)
+        record = {"method": method, "settings": SETTINGS[method], "passed_over": plan.listing.passed_over}
+        write_run_record(output_dir, record | {"inputs": entries})
     return sum("error" in entry for entry in entries)
+
+
+def matte_photo(
+    method: str,
+    path: Path,
+    name: PurePath,
+    relative: str,
+    output_dir: Path,
+    trimap_dir: Path | None,
+    boxes: Mapping[str, Box] | None,
+) -> dict:
+    """Mattes one photo, writes its matte and returns its part of `run.json`."""
+    target = output_file(output_dir, name)
+    check_name_lengths([target])
+    image = read_image(path)
+    entry, kwargs = {}, {}
+    if method in TRIMAP_METHODS:
+        kwargs["trimap"] = read_trimap(output_file(trimap_dir, name), image.shape[:2])
+    elif method == "grabcut" and boxes is not None:
+        if relative not in boxes:
+            raise UserError("has no box; add one to the --boxes file")
+        kwargs["box"] = entry["box"] = boxes[relative]
+    start = time.perf_counter()
+    alpha = (METHODS | TRIMAP_METHODS)[method](image, **kwargs)
+    seconds = round(time.perf_counter() - start, 4)
+    write_alpha(target, alpha)
+    entry["output"] = target.relative_to(output_dir).as_posix()
+    return entry | {"size": [alpha.shape[1], alpha.shape[0]], "seconds": seconds}
 
 
 def read_boxes(path: Path) -> dict[str, Box]:
@@ -150,7 +168,6 @@ def main(argv: list[str] | None = None) -> int:
 
 def run(arguments: argparse.Namespace) -> int:
     require(("skimage", "sklearn"), "classical", "sdseg classical")
-    root = arguments.input.parent if arguments.input.is_file() else arguments.input
     failed = 0
     methods = choose_methods(arguments.method, arguments.trimap)
     if (arguments.box or arguments.boxes) and "grabcut" not in methods:
@@ -158,15 +175,18 @@ def run(arguments: argparse.Namespace) -> int:
     plan = plan_outputs(arguments.input, arguments.output)
     boxes = None
     if arguments.box:
-        boxes = {path.relative_to(root).as_posix(): tuple(arguments.box) for path in plan}
+        boxes = {plan.relative(path): tuple(arguments.box) for path in plan.names}
     elif arguments.boxes:
         boxes = read_boxes(arguments.boxes)
+    if passed_over := plan.describe_passed_over():
+        print(passed_over, file=sys.stderr)
     several = len(methods) > 1
     for method in methods:
         output_dir = arguments.output / method if several else arguments.output
-        failed += run_method(method, plan, root, output_dir, arguments.trimap, boxes)
+        failed += run_method(method, plan, output_dir, arguments.trimap, boxes)
     return 1 if failed else 0
 
 
 if __name__ == "__main__":
+    steady_streams()
     sys.exit(main())

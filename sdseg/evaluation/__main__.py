@@ -9,7 +9,7 @@ import os
 import sys
 from pathlib import Path
 
-from sdseg.errors import Parser, UserError, reported
+from sdseg.errors import Parser, UserError, reported, steady_streams
 from sdseg.evaluation.evaluate import judge, listed, open_evaluation
 from sdseg.evaluation.judging import FIGURES, PROTOCOL_DEFINITIONS
 from sdseg.targets import read_class_record
@@ -111,10 +111,21 @@ def run(arguments: argparse.Namespace) -> int:
     result = judge(evaluation, arguments.workers)
     write_outputs(outputs, result, evaluation, arguments.worst)
     print(table(result))
+    if evaluation.unlisted:
+        print(
+            f"note: {len(evaluation.unlisted)} predictions are not listed in the run.json of their folder, so another "
+            f"run made them: {listed(evaluation.unlisted)}",
+            file=sys.stderr,
+        )
+    if ignored := sorted(str(path) for path in evaluation.stale if os.path.exists(path)):
+        print(
+            f"note: {len(ignored)} uncertainty maps of another run are not judged: {listed(ignored)}", file=sys.stderr
+        )
     if unused := result["unused_predictions"]:
         print(f"note: {len(unused)} predictions have no ground truth: {listed(unused)}", file=sys.stderr)
     return 0
 
 
 if __name__ == "__main__":
+    steady_streams()
     sys.exit(main())

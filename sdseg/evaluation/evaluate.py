@@ -10,6 +10,7 @@ import dataclasses
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING
@@ -34,7 +35,15 @@ from sdseg.evaluation.judging import (
     with_class_figures,
 )  # fmt: skip
 from sdseg.imaging import list_images
-from sdseg.outputs import ALPHA_SUFFIX, SIDE_SUFFIXES, output_file, output_names
+from sdseg.outputs import (
+    ALPHA_SUFFIX,
+    RUN_RECORD,
+    SIDE_SUFFIXES,
+    UNCERTAINTY_SUFFIX,
+    output_file,
+    output_names,
+    read_run_record,
+)
 
 if TYPE_CHECKING:
     from sdseg.evaluation.benchmark_sets import BenchmarkSet
@@ -94,16 +103,17 @@ def open_evaluation(
     if resamples < 1:
         raise UserError(f"--resamples {resamples}: give at least 1; 10000 is usual")
 
-    predictions, unused = pair_predictions(Path(prediction), truths)
-    compared = None if compare is None else pair_predictions(Path(compare), truths)[0]
+    first = pair_predictions(Path(prediction), truths)
+    second = None if compare is None else pair_predictions(Path(compare), truths)
+    folders = [first] if second is None else [first, second]
     return Evaluation(
         truths=truths,
-        predictions=predictions,
-        unused=unused,
+        predictions=first.files,
+        unused=first.unused,
         kind=kind,
         dataset=None if dataset is None else (dataset, Path(data_dir), split),
         figures=tuple(name for name in FIGURES[kind] if figures is None or name in figures),
-        compared=compared,
+        compared=None if second is None else second.files,
         compared_name=None if compare is None else str(compare),
         classes=classes,
         miou_protocol=miou_protocol,
@@ -113,6 +123,8 @@ def open_evaluation(
         confidence=confidence,
         resamples=resamples,
         seed=seed,
+        unlisted=[str(folder.files[name]) for folder in folders for name in folder.unlisted],
+        stale=frozenset().union(*(folder.stale for folder in folders)),
     )
 
 
@@ -144,7 +156,7 @@ def evaluate_folder(
         (one entry for each picture, in order of name).
 
     Raises:
-        UserError: a truth without prediction, or settings that exclude each other.
+        UserError: a truth without prediction, settings that exclude each other, or a damaged run.json.
         ImageError: a picture that is unreadable, of another size than its truth or of the wrong kind.
     """
     return judge(open_evaluation(prediction, ground_truth, **settings), workers)
@@ -293,8 +305,28 @@ def _by_name(folder: Path) -> dict[str, Path]:
     return {name.as_posix(): path for path, name in output_names(list_images(folder), folder).items()}
 
 
-def pair_predictions(prediction: Path, truths: "BenchmarkSet") -> tuple[dict[str, Path], list[str]]:
-    """(prediction of each item by the item's name, names of predictions without a truth)."""
+@dataclass(frozen=True)
+class Pairing:
+    """The predictions of a folder that belong to truths."""
+
+    files: dict[str, Path]
+    """by the item's name"""
+    unused: list[str]
+    """names of predictions without a truth"""
+    unlisted: list[str]
+    """names of predictions with a truth that the folder's run.json does not list: another run's"""
+    stale: frozenset[Path]
+    """uncertainty maps that belong to another run than the predictions beside them"""
+
+
+def pair_predictions(prediction: Path, truths: "BenchmarkSet") -> Pairing:
+    """Pairs the predictions of a folder with truths by name, and compares them with its run.json, if it has one.
+
+    Raises:
+        NotAFolder: a file.
+        MissingFile: a truth without prediction; a file whose input failed in the recorded run counts as none.
+        UserError: run.json is damaged.
+    """
     if prediction.is_file():
         raise NotAFolder(f"{prediction}: is a file; name the folder that holds the predictions")
     names = {
@@ -303,12 +335,44 @@ def pair_predictions(prediction: Path, truths: "BenchmarkSet") -> tuple[dict[str
         if path.name.endswith(ALPHA_SUFFIX) and not path.name.endswith(SIDE_SUFFIXES)
     }
     wanted = [item.name for item in truths.items]
-    if missing := [name for name in wanted if name not in names]:
+    failed, unlisted, stale = compare_with_record(prediction, wanted)
+    if missing := [name for name in wanted if name not in names or name in failed]:
+        failures = [name for name in missing if name in failed]
+        why = f"; {len(failures)} of these failed in that folder's run, see {RUN_RECORD}" if failures else ""
         raise MissingFile(
-            f"{prediction}: {len(missing)} of {len(wanted)} truths have no prediction: {listed(missing)}; predict "
+            f"{prediction}: {len(missing)} of {len(wanted)} truths have no prediction: {listed(missing)}{why}; predict "
             "these too, or leave out their truth"
         )
-    return {name: output_file(prediction, PurePath(name)) for name in wanted}, sorted(names.difference(wanted))
+    return Pairing(
+        files={name: output_file(prediction, PurePath(name)) for name in wanted},
+        unused=sorted(names.difference(wanted)),
+        unlisted=unlisted,
+        stale=stale,
+    )
+
+
+def compare_with_record(prediction: Path, names: list[str]) -> tuple[set[str], list[str], frozenset[Path]]:
+    """What the run.json of a folder says of predictions by name; nothing where there is none.
+
+    Returns:
+        names whose input failed, so that a file of the name is another run's; of `names` the others that the record
+        does not list; uncertainty maps that it does not list, though it lists their prediction.
+    """
+    record = read_run_record(prediction)
+    if record is None:
+        return set(), [], frozenset()
+    rows = record["inputs"]
+    made = {row["output"].removesuffix(ALPHA_SUFFIX): row for row in rows if isinstance(row.get("output"), str)}
+    inputs = [PurePath(row["input"]) for row in rows if "error" in row]
+    # see `output_names`
+    failed = {path.with_suffix("").as_posix() for path in inputs} | {path.as_posix() for path in inputs}
+    failed -= made.keys()
+    stale = (
+        output_file(prediction, PurePath(name), UNCERTAINTY_SUFFIX)
+        for name in names
+        if "uncertainty" not in made.get(name, {"uncertainty"})
+    )
+    return failed, [name for name in names if name not in made and name not in failed], frozenset(stale)
 
 
 def listed(names: list[str]) -> str:

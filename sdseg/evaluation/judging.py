@@ -1,7 +1,8 @@
 """Judges one picture: reads prediction and truth, and computes their figures."""
 
 import math
-from dataclasses import dataclass
+import os
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -95,6 +96,10 @@ class Evaluation:
     confidence: float = 0.95
     resamples: int = 10_000
     seed: int = 0
+    unlisted: list[str] = field(default_factory=list)
+    """predictions, judged, that the run.json of their folder does not list"""
+    stale: frozenset[Path] = frozenset()
+    """uncertainty maps that run.json does not list; they are not judged"""
 
 
 @dataclass(frozen=True)
@@ -133,7 +138,7 @@ def read_case(evaluation: Evaluation, item: "Item", predicted: Path):
             )
         values = read_alpha(predicted)
         file = predicted.with_name(predicted.name.removesuffix(ALPHA_SUFFIX) + UNCERTAINTY_SUFFIX)
-        if file.exists():
+        if os.path.exists(file) and file not in evaluation.stale:  # False for names too long to exist
             deviation = _fitting(read_grey16(file), file, truth, item, evaluation.resize)
     size = (values.shape[1], values.shape[0])
     return _fitting(values, predicted, truth, item, evaluation.resize), truth, deviation, size

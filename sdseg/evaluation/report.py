@@ -7,6 +7,7 @@ predictions, each photo shows them one below the other, and the first one decide
 """
 
 import argparse
+import os
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -15,8 +16,8 @@ from pathlib import Path
 
 import numpy as np
 
-from sdseg.errors import MissingFile, Parser, UserError, reported
-from sdseg.evaluation.evaluate import evaluate_folder
+from sdseg.errors import MissingFile, Parser, UserError, reported, steady_streams
+from sdseg.evaluation.evaluate import compare_with_record, evaluate_folder, listed
 from sdseg.evaluation.judging import matte_part
 from sdseg.evaluation.page import data_uri, html_page, html_table, label, number, write_text
 from sdseg.imaging import ImageError, list_images, read_alpha, read_grey16, read_image
@@ -142,14 +143,18 @@ def collect_rows(
     names = sorted(worst, key=lambda name: -worst[name]["mad"])[:max_rows]
     names += [name for name in photos if name not in worst][:max_rows]
 
-    rows = []
+    records = {method: compare_with_record(folder, names) for method, folder in predictions.items()}
+    rows, unlisted = [], []
     for name in names:
         mattes = {}
         for method, folder in predictions.items():
+            failed, others, stale = records[method]
             path = output_file(folder, Path(name))
-            if path.exists():
+            if os.path.exists(path) and name not in failed:
                 deviation = output_file(folder, Path(name), UNCERTAINTY_SUFFIX)
-                mattes[method] = read_alpha(path), read_grey16(deviation) if deviation.exists() else None
+                known = os.path.exists(deviation) and deviation not in stale
+                mattes[method] = read_alpha(path), read_grey16(deviation) if known else None
+                unlisted += [str(path)] * (name in others)
         if mattes:
             truth = read_alpha(truths[name]) if name in worst else None
             metrics = {method: _figures(entries[name]) for method, entries in judged.items() if name in entries}
@@ -157,6 +162,12 @@ def collect_rows(
     if not rows:
         folders = ", ".join(map(str, predictions.values()))
         raise ImageError(f"{folders}: no matte of any photo in {images}; name the folder that holds their mattes")
+    if unlisted:
+        print(
+            f"note: {len(unlisted)} mattes are not listed in the run.json of their folder, so another run made them: "
+            f"{listed(unlisted)}",
+            file=sys.stderr,
+        )
     return summary, rows
 
 
@@ -279,4 +290,5 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 if __name__ == "__main__":
+    steady_streams()
     sys.exit(main())

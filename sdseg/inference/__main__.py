@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from sdseg.errors import Parser, reported
+from sdseg.errors import Parser, reported, steady_streams
 from sdseg.inference.folder import run
 
 
@@ -104,4 +104,5 @@ def main(argv: Sequence[str] | None = None, prog: str = "sdseg infer") -> int:
 
 
 if __name__ == "__main__":
+    steady_streams()
     sys.exit(main())

@@ -9,24 +9,30 @@ import argparse
 import platform
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from importlib.metadata import version
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING
 
-from sdseg.errors import UserError, remedied
+from sdseg.errors import UserError
 from sdseg.imaging import read_image, write_alpha, write_classes, write_grey16, write_image, write_mask
 from sdseg.outputs import (
     ALPHA_SUFFIX,
     CLASSES_RECORD,
     MASK_SUFFIX,
     OVERLAY_SUFFIX,
-    RUN_RECORD,
     UNCERTAINTY_SUFFIX,
+    Plan,
+    check_name_lengths,
     check_writable,
     output_file,
+    photo_error,
     plan_outputs,
+    remove_stale,
     write_json,
     write_run_record,
+    writing,
 )
 from sdseg.targets import MIDDLE, overlay
 from sdseg.uncertainty import calibration_key
@@ -50,29 +56,56 @@ def run(arguments: argparse.Namespace) -> int:
         raise UserError(
             f"--output_uncertainty with --ensemble_size {arguments.ensemble_size}; a spread needs 2 or more"
         )
-    names = plan_outputs(arguments.input, arguments.output)
+    plan = plan_outputs(arguments.input, arguments.output)
     check_writable(arguments.output)
     state = start_processes(arguments.device)
     if arguments.adapter is None:
         say(state, TOY_NOTICE)
     adapter, pipe = load(arguments, state)
     say(state, f"device: {describe_device(state)}")
-    if state.is_main_process:
-        arguments.output.mkdir(parents=True, exist_ok=True)
-        (arguments.output / RUN_RECORD).unlink(missing_ok=True)  # an earlier run's no longer holds
+    if passed_over := plan.describe_passed_over():
+        say(state, passed_over)
 
     from accelerate.utils import gather_object
 
-    rows = gather_object(matte_photos(pipe, names, arguments, state))
-    rows.sort(key=lambda row: row["input"])
-    failed = sum("error" in row for row in rows)
-    if state.is_main_process:
-        write_run_record(arguments.output, run_record(arguments, adapter, pipe, state, rows))
-        if pipe.colours is not None:
-            write_json(arguments.output / CLASSES_RECORD, dict(enumerate(pipe.config.class_names)))
+    with locked(arguments.output, state) as earlier:
+        rows = gather_object(matte_photos(pipe, plan, arguments, state))
+        rows.sort(key=lambda row: row["input"])
+        failed = sum("error" in row for row in rows)
+        if state.is_main_process:
+            remove_stale(arguments.output, plan, rows, earlier)
+            if pipe.colours is not None:
+                write_json(arguments.output / CLASSES_RECORD, dict(enumerate(pipe.config.class_names)))
+            write_run_record(arguments.output, run_record(arguments, adapter, pipe, state, plan, rows))
     say(state, f"{len(rows) - failed} of {len(rows)} mattes written to {arguments.output}")
     state.destroy_process_group()
     return 1 if failed else 0
+
+
+@contextmanager
+def locked(output: Path, state: "PartialState") -> Iterator[list[dict]]:
+    """As `sdseg.outputs.writing`, for all processes of a launch: the main one holds the folder, or all end.
+
+    Raises:
+        UserError: on the main process: another run is writing the folder.
+        SystemExit: on the others, which leave it to the main one to say so.
+    """
+    from accelerate.utils import broadcast_object_list
+
+    with ExitStack() as stack:
+        earlier, failure = [], None
+        if state.is_main_process:
+            try:
+                earlier = stack.enter_context(writing(output))
+            except Exception as error:
+                failure = error
+        failed = [failure is not None]
+        broadcast_object_list(failed)
+        if failure is not None:
+            raise failure
+        if failed[0]:
+            sys.exit(2)
+        yield earlier
 
 
 def say(state: "PartialState", line: str) -> None:
@@ -143,22 +176,22 @@ def load(arguments: argparse.Namespace, state: "PartialState") -> "tuple[Adapter
 
 
 def matte_photos(
-    pipe: "MattingPipeline", names: dict[Path, PurePath], arguments: argparse.Namespace, state: "PartialState"
+    pipe: "MattingPipeline", plan: Plan, arguments: argparse.Namespace, state: "PartialState"
 ) -> list[dict]:
-    """Matte every n-th photo, this process's share; returns their rows of `run.json`."""
+    """Matte every n-th photo, this process's share; returns their rows of `run.json`.
+
+    Whatever one photo raises is that photo's error, and the others are done.
+    """
     from tqdm import tqdm
 
-    root = arguments.input if arguments.input.is_dir() else arguments.input.parent
-    share = list(names.items())[state.process_index :: state.num_processes]
+    share = list(plan.names.items())[state.process_index :: state.num_processes]
     rows = []
     for path, name in tqdm(share, desc="mattes", unit="photo", disable=not state.is_main_process):
-        row = {"input": path.relative_to(root).as_posix()}
+        row = {"input": plan.relative(path)}
         try:
             row |= matte_photo(pipe, path, name, arguments)
-        # RuntimeError is what torch raises when memory runs out, on either device
-        except (OSError, ValueError, ArithmeticError, RuntimeError, MemoryError) as error:
-            message = remedied(error)
-            row["error"] = message if str(path) in message else f"{path}: {message}"
+        except Exception as error:
+            row["error"] = photo_error(path, error)
             tqdm.write(f"error: {row['error']}", file=sys.stderr)
         rows.append(row)
     return rows
@@ -169,6 +202,16 @@ def matte_photo(pipe: "MattingPipeline", path: Path, name: PurePath, arguments: 
     import torch
 
     started = time.perf_counter()
+    suffixes = {"output": ALPHA_SUFFIX}
+    for key, wanted, suffix in (
+        ("uncertainty", arguments.output_uncertainty, UNCERTAINTY_SUFFIX),
+        ("mask", arguments.output_mask, MASK_SUFFIX),
+        ("overlay", arguments.output_overlay, OVERLAY_SUFFIX),
+    ):
+        if wanted:
+            suffixes[key] = suffix
+    files = {key: output_file(arguments.output, name, suffix) for key, suffix in suffixes.items()}
+    check_name_lengths(files.values())
     image = read_image(path)
     result = pipe(
         image,
@@ -179,23 +222,18 @@ def matte_photo(pipe: "MattingPipeline", path: Path, name: PurePath, arguments: 
         generator=torch.Generator("cpu").manual_seed(arguments.seed),
         output_uncertainty=arguments.output_uncertainty,
     )
-    row = {}
-
-    def file(what: str, suffix: str) -> Path:
-        row[what] = name.with_name(name.name + suffix).as_posix()
-        return output_file(arguments.output, name, suffix)
-
     drawn = result.prediction[0]
     if pipe.colours is None:
-        write_alpha(file("output", ALPHA_SUFFIX), drawn)
+        write_alpha(files["output"], drawn)
     else:
-        write_classes(file("output", ALPHA_SUFFIX), drawn, pipe.colours)
-    if arguments.output_uncertainty:
-        write_grey16(file("uncertainty", UNCERTAINTY_SUFFIX), result.uncertainty[0])
-    if arguments.output_mask:
-        write_mask(file("mask", MASK_SUFFIX), drawn >= MIDDLE)
-    if arguments.output_overlay:
-        write_image(file("overlay", OVERLAY_SUFFIX), overlay(image, drawn, pipe.colours))
+        write_classes(files["output"], drawn, pipe.colours)
+    if "uncertainty" in files:
+        write_grey16(files["uncertainty"], result.uncertainty[0])
+    if "mask" in files:
+        write_mask(files["mask"], drawn >= MIDDLE)
+    if "overlay" in files:
+        write_image(files["overlay"], overlay(image, drawn, pipe.colours))
+    row = {key: file.relative_to(arguments.output).as_posix() for key, file in files.items()}
     height, width = image.shape[:2]
     return row | {"size": [width, height], "seconds": round(time.perf_counter() - started, 3)}
 
@@ -205,6 +243,7 @@ def run_record(
     adapter: "Adapter",
     pipe: "MattingPipeline",
     state: "PartialState",
+    plan: Plan,
     rows: list[dict],
 ) -> dict:
     """What `run.json` holds: every setting as it was resolved, what made the mattes, and a row per photo."""
@@ -233,5 +272,6 @@ def run_record(
         "calibration_scale": adapter.config.calibration.get(calibration_key(steps, arguments.ensemble_size)),
         "versions": {"python": platform.python_version()}
         | {name: version(name) for name in ("torch", "diffusers", "peft", "accelerate")},
+        "passed_over": plan.listing.passed_over,
         "inputs": rows,
     }

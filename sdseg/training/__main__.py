@@ -2,7 +2,7 @@
 
 import sys
 
-from sdseg.errors import one_line, reported
+from sdseg.errors import one_line, reported, steady_streams
 from sdseg.training.config import parse_training_config
 from sdseg.training.hub import first_line
 from sdseg.training.loop import NonFiniteLoss, train
@@ -44,4 +44,5 @@ def print_once(message: str) -> None:
 
 
 if __name__ == "__main__":
+    steady_streams()
     sys.exit(main())

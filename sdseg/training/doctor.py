@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sdseg.errors import one_line, reported
+from sdseg.errors import one_line, reported, steady_streams
 from sdseg.training.config import ConfigError
 
 if TYPE_CHECKING:
@@ -195,4 +195,5 @@ def run(argv: list[str]) -> int:
 
 
 if __name__ == "__main__":
+    steady_streams()
     sys.exit(main())

@@ -17,6 +17,7 @@ from sdseg.evaluation.evaluate import evaluate_folder
 from sdseg.evaluation.judging import resized
 from sdseg.evaluation.segmentation_metrics import BINARY_FIGURES, binary_metrics
 from sdseg.imaging import read_alpha, read_grey16, read_image, write_alpha, write_grey16, write_image
+from sdseg.outputs import write_run_record
 
 NAMES = ("a", "sub/b", "sub/c.v2")
 
@@ -100,6 +101,48 @@ def test_missing_and_surplus_predictions_are_named(folders):
     (prediction / "sub" / "b.png").unlink()
     with pytest.raises(FileNotFoundError, match="1 of 2 truths have no prediction: sub/b;"):
         evaluate_folder(prediction, truth)
+
+
+def test_the_record_of_the_run_is_heeded(folders, tmp_path, capsys):
+    """Files of an earlier run beside those of the recorded one: refused, ignored or named, never judged silently."""
+    prediction, truth = folders
+    first, *others = NAMES
+    whole = evaluate_folder(prediction, truth)["uncertainty"]["count"]
+    rows = [
+        {"input": f"{name}.jpg", "output": f"{name}.png", "uncertainty": f"{name}.uncertainty.png"} for name in NAMES
+    ]
+    arguments = ["--prediction", str(prediction), "--ground_truth", str(truth)]
+
+    def judged(*rows: dict) -> int:
+        write_run_record(prediction, {"method": "x", "settings": {}, "inputs": list(rows)})
+        capsys.readouterr()
+        assert main(arguments) == 0
+        return evaluate_folder(prediction, truth)["uncertainty"]["count"]
+
+    assert judged(*rows) == whole and capsys.readouterr().err == ""
+    del rows[0]["uncertainty"]
+    assert judged(*rows) == whole - 1
+    assert (
+        f"1 uncertainty maps of another run are not judged: {prediction / first}.uncertainty" in capsys.readouterr().err
+    )
+    assert judged(*rows[1:]) == whole
+    assert (
+        f"1 predictions are not listed in the run.json of their folder, so another run made them: {prediction / first}"
+        in (capsys.readouterr().err)
+    )
+    write_run_record(
+        prediction,
+        {"method": "x", "settings": {}, "inputs": [{"input": f"{first}.jpg", "error": "truncated"}, *rows[1:]]},
+    )
+    assert main(arguments) == 2
+    assert (
+        f"1 of 3 truths have no prediction: {first}; 1 of these failed in that folder's run" in capsys.readouterr().err
+    )
+    (prediction / "run.json").write_text("{")
+    assert main(arguments) == 2
+    assert f"error: {prediction / 'run.json'}: is damaged" in capsys.readouterr().err
+    (prediction / "run.json").write_text('{"made by": "another program"}')
+    assert main(arguments) == 0
 
 
 def test_unequal_sizes_name_both_files(folders):

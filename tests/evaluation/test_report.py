@@ -11,6 +11,7 @@ from PIL import Image
 from sdseg.evaluation.page import data_uri, label, markdown_table, number
 from sdseg.evaluation.report import build_report, collect_rows, main, make_row, parse_predictions
 from sdseg.imaging import write_alpha, write_grey16, write_image
+from sdseg.outputs import write_run_record
 
 RNG = np.random.default_rng(0)
 
@@ -206,3 +207,17 @@ def test_predictions_are_named(tmp_path):
     (tmp_path / "a=b").mkdir()
     given = [str(tmp_path / "x"), "name=folder", str(tmp_path / "a=b")]
     assert list(parse_predictions(given)) == ["x", "name", "a=b"]
+
+
+def test_mattes_of_another_run_are_left_out_or_named(tmp_path, capsys):
+    for name in ("failed", "unlisted", "known"):
+        write_image(tmp_path / "in" / f"{name}.png", np.zeros((8, 8, 3), np.uint8))
+        write_alpha(tmp_path / "out" / f"{name}.png", np.zeros((8, 8)))
+        write_grey16(tmp_path / "out" / f"{name}.uncertainty.png", np.zeros((8, 8)))
+    rows = [{"input": "failed.png", "error": "truncated"}, {"input": "known.png", "output": "known.png"}]
+    write_run_record(tmp_path / "out", {"method": "x", "settings": {}, "inputs": rows})
+    _, shown = collect_rows(tmp_path / "in", {"ours": tmp_path / "out"})
+    assert [row.name for row in shown] == ["known", "unlisted"]
+    assert [row.results["ours"].uncertainty is None for row in shown] == [True, False]
+    note = capsys.readouterr().err
+    assert note.startswith("note: 1 mattes are not listed") and str(tmp_path / "out" / "unlisted.png") in note

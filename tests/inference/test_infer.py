@@ -4,6 +4,8 @@ import json
 import multiprocessing
 import os
 import resource
+import shutil
+import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -22,6 +24,7 @@ from tests.conftest import free_port, picture, write_random_miniature
 
 ROOT = Path(__file__).parents[2]
 LEVEL = 1 / 65535  # of a 16-bit matte
+ONE_STEP = ("--num_inference_steps", "1")
 
 
 def infer(*arguments, command=("infer.py",), **environment) -> subprocess.CompletedProcess:
@@ -204,6 +207,161 @@ def test_an_earlier_record_does_not_outlive_its_folder(photos, miniature_adapter
     with pytest.raises(KeyboardInterrupt):
         main(["--adapter", str(miniature_adapter), "--input", str(photos), "--output", str(tmp_path)])
     assert not (tmp_path / "run.json").exists()
+
+
+def test_whatever_one_photo_raises_is_its_error(photos, miniature_adapter, tmp_path, monkeypatch, capsys):
+    import sdseg.inference.folder as folder
+
+    whole = folder.read_image
+
+    def faulty(path):
+        if path.name == "b.jpg":
+            raise struct.error("ushort format requires 0 <= number <= 65535")
+        return whole(path)
+
+    monkeypatch.setattr(folder, "read_image", faulty)
+    assert (
+        main([*ONE_STEP, "--adapter", str(miniature_adapter), "--input", str(photos), "--output", str(tmp_path)]) == 1
+    )
+    rows = {row["input"]: row for row in run_record(tmp_path)["inputs"]}
+    assert rows["b.jpg"]["error"] == f"{photos / 'b.jpg'}: error: ushort format requires 0 <= number <= 65535"
+    assert rows["b.jpg"]["error"] in capsys.readouterr().err
+    assert (tmp_path / rows["a.png"]["output"]).exists() and (tmp_path / rows["sub/a.png"]["output"]).exists()
+
+
+def test_what_is_passed_over_is_said(photos, miniature_adapter, tmp_path, capsys):
+    folder = tmp_path / "in"
+    (folder / "roll").mkdir(parents=True)
+    shutil.copy(photos / "a.png", folder)
+    for name in ("raw.CR2", "b.nef", "roll/c.nef", "drawing.svg", ".hidden.nef", "README"):
+        (folder / name).touch()
+    (folder / "again").symlink_to(folder)
+    (folder / "elsewhere").symlink_to(photos / "sub")
+    assert (
+        main(
+            [*ONE_STEP, "--adapter", str(miniature_adapter), "--input", str(folder), "--output", str(tmp_path / "out")]
+        )
+        == 0
+    )
+    record = run_record(tmp_path / "out")
+    assert [row["input"] for row in record["inputs"]] == ["a.png", "elsewhere/a.png"]
+    loop = "folder met again through a link"
+    assert record["passed_over"] == {".cr2": 1, ".nef": 2, ".svg": 1, "without suffix": 1, loop: 1}
+    line = f"{folder}: passed over 1 .cr2, 2 .nef, 1 .svg, 1 {loop}, 1 without suffix; photos of these kinds must be"
+    assert capsys.readouterr().err.count(line) == 1
+
+
+def test_what_an_earlier_run_wrote_does_not_stay(photos, miniature_adapter, tmp_path):
+    inputs, output = tmp_path / "in", tmp_path / "out"
+    shutil.copytree(photos, inputs)
+    arguments = [*ONE_STEP, "--adapter", str(miniature_adapter), "--input", str(inputs), "--output", str(output)]
+    assert main([*arguments, "--ensemble_size", "2", "--output_uncertainty", "--output_mask"]) == 0
+    for name in ("mine.png", "a.txt", "b.notes.png", "classes.json"):
+        (output / name).write_text("{}")
+    (inputs / "b.jpg").write_bytes((inputs / "b.jpg").read_bytes()[:300])
+    (inputs / "a.jpg").write_bytes((photos / "b.jpg").read_bytes())  # a.png's matte is now a.png.png
+    assert main(arguments) == 1
+    left = {path.relative_to(output).as_posix() for path in output.rglob("*") if path.is_file()}
+    kept = {"mine.png", "a.txt", "b.notes.png"}
+    assert left - kept == {"a.jpg.png", "a.png.png", "sub/a.png", "run.json"}
+    assert kept <= left, "files that no run wrote"
+
+
+def test_a_record_cannot_name_files_outside_its_folder(photos, miniature_adapter, tmp_path):
+    output = tmp_path / "out"
+    output.mkdir()
+    for victim in (tmp_path / "victim.png", output / "notes.txt"):
+        victim.touch()
+    row = {"input": "a.png", "output": "../victim.png", "mask": str(tmp_path / "victim.png"), "overlay": "notes.txt"}
+    (output / "run.json").write_text(json.dumps({"tool": "sdseg", "inputs": [row]}))
+    assert (
+        main(
+            [*ONE_STEP, "--adapter", str(miniature_adapter), "--input", str(photos / "a.png"), "--output", str(output)]
+        )
+        == 0
+    )
+    assert (tmp_path / "victim.png").exists() and (output / "notes.txt").exists()
+
+
+def test_two_runs_of_one_folder_exclude_each_other(photos, miniature_adapter, tmp_path, capsys):
+    from sdseg.outputs import writing
+
+    arguments = [*ONE_STEP, "--adapter", miniature_adapter, "--input", photos / "a.png", "--output", tmp_path]
+    with writing(tmp_path):
+        capsys.readouterr()
+        assert main([str(argument) for argument in arguments]) == 2
+        assert f"error: {tmp_path}: another run is writing this folder" in capsys.readouterr().err
+        result = infer(
+            *arguments,
+            command=("-m", "torch.distributed.run", "--nproc_per_node", "2", "--standalone", "infer.py"),
+            ACCELERATE_USE_CPU="true",
+        )
+        assert result.returncode != 0 and result.stderr.count("another run is writing this folder") == 1
+        assert [path.name for path in tmp_path.iterdir()] == [".sdseg.lock"]
+    assert main([str(argument) for argument in arguments]) == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.png", "run.json"]
+
+
+def test_a_killed_run_holds_no_lock(photos, miniature_adapter, tmp_path):
+    code = (
+        f"import os\nfrom sdseg.outputs import writing\nwith writing({str(tmp_path)!r}):\n    os.kill(os.getpid(), 9)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == -9
+    assert (tmp_path / ".sdseg.lock").exists()
+    arguments = [
+        *ONE_STEP,
+        "--adapter",
+        str(miniature_adapter),
+        "--input",
+        str(photos / "a.png"),
+        "--output",
+        str(tmp_path),
+    ]
+    assert main(arguments) == 0
+
+
+def test_names_too_long_fail_before_the_matte(photos, miniature_adapter, tmp_path, monkeypatch, capsys):
+    if os.pathconf(tmp_path, "PC_NAME_MAX") != 255:
+        pytest.skip("a file system of another limit")
+    inputs, output = tmp_path / "in", tmp_path / "out"
+    (inputs / "sub").mkdir(parents=True)
+    for stem in ("a", "sub/" + "l" * 239, "sub/" + "m" * 240, "ü" * 119 + "n"):  # 239 + len(".uncertainty.png") = 255
+        shutil.copy(photos / "a.png", inputs / f"{stem}.png")
+    arguments = [*ONE_STEP, "--adapter", str(miniature_adapter), "--input", str(inputs), "--output", str(output)]
+    assert main([*arguments, "--ensemble_size", "2", "--output_uncertainty"]) == 1
+    errors = [row for row in run_record(output)["inputs"] if "error" in row]
+    assert [row["input"] for row in errors] == ["sub/" + "m" * 240 + ".png"]
+    assert "has 256 bytes" in errors[0]["error"] and "rename the photo" in errors[0]["error"]
+    assert not (output / "sub" / ("m" * 240 + ".png")).exists()
+    assert main(arguments) == 0
+
+
+def test_a_full_disk_is_named_with_the_file(photos, miniature_adapter, tmp_path):
+    limit = f'ulimit -f 2; exec {sys.executable} infer.py "$@"'
+    large = tmp_path / "in" / "large.png"
+    large.parent.mkdir()
+    Image.fromarray(picture(300, 300)).save(large)
+    result = subprocess.run(
+        [
+            "bash",
+            "-c",
+            limit,
+            "bash",
+            *ONE_STEP,
+            "--adapter",
+            miniature_adapter,
+            "--input",
+            large,
+            "--output",
+            tmp_path / "out",
+        ],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == 1, result.stderr
+    assert f"error: {large}: {tmp_path / 'out' / 'large.png'}: File too large; check path" in result.stderr
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["run.json"]
 
 
 # ----------------------------------------------------------------------------------------- bad arguments

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from sdseg.errors import Parser, reported
+from sdseg.errors import Parser, reported, steady_streams
 from sdseg.evaluation.benchmark_sets import SETS, BenchmarkSet, describe, export_images, open_set
 from sdseg.evaluation.benchmark_sets.items import VOID
 from sdseg.imaging import ImageError
@@ -107,4 +107,5 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 if __name__ == "__main__":
+    steady_streams()
     sys.exit(main())
