@@ -284,7 +284,7 @@ def save_checkpoint(
 def load_checkpoint(
     folder: Path, lora: dict[str, torch.Tensor], optimizer: torch.optim.Optimizer, average
 ) -> list[float]:
-    """Reads what `save_checkpoint` wrote into LoRA weights, optimiser and moving average (or None), sharded as they are.
+    """Reads what `save_checkpoint` wrote into LoRA weights, optimiser and moving average (or None), sharded alike.
 
     Returns:
         The losses since the last row of stats.jsonl.
