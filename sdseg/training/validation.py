@@ -77,7 +77,7 @@ def matting_pipeline(run: Run, network: UNet2DConditionModel) -> MattingPipeline
 
 
 def write_grid(run: Run, step: int, rows: list[list[np.ndarray]]) -> None:
-    """Rows of pictures uint8 [H, W, 3] and maps float [H, W] in [0, 1], as a sheet in the folder and TensorBoard."""
+    """One sheet of rows of pictures uint8 [H, W, 3] and maps float [H, W]: in the run folder and in TensorBoard."""
     from sdseg.imaging import write_image
     from synth_data.drawing import sheet
 

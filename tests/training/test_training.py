@@ -795,7 +795,7 @@ def test_bad_settings_and_data_are_reported_in_one_line(arguments, pairs, tmp_pa
         file.write_bytes(file.read_bytes()[:200])
 
     cases = [
-        (dict(train_data_dir=tmp_path / "none"), ["none does not exist", "synth_data"]),
+        (dict(train_data_dir=tmp_path / "none"), ["none does not exist", "sdseg render"]),
         (dict(train_data_dir=broken(lambda folder: (folder / "alpha/000003.png").unlink())), ["alpha of", "missing"]),
         (dict(train_data_dir=broken(other_size)), ["images/000003.png is 32x32", "8x8"]),
         (dict(train_data_dir=broken(truncate)), ["images/000003.png"]),
