@@ -70,11 +70,11 @@ def second_stage(arguments: argparse.Namespace, share: float) -> Path:
     """The adapter after `--steps` more with a share of the samples through the decoder."""
     run = arguments.output / f"share_{share:g}"
     if not (run / "adapter").is_dir():
-        words = ["train.py", "--config", arguments.config, "--output_dir", run, "--init_adapter", arguments.adapter]
-        words += ["--train_data_dir", arguments.train_data_dir, "--validation_data_dir", "null"]
-        words += ["--pixel_loss_share", share, "--max_train_steps", arguments.steps]
-        words += ["--learning_rate", arguments.learning_rate, "--lr_warmup_steps", 20, "--seed", 1]
-        run_python(*words)
+        flags = ["train.py", "--config", arguments.config, "--output_dir", run, "--init_adapter", arguments.adapter]
+        flags += ["--train_data_dir", arguments.train_data_dir, "--validation_data_dir", "null"]
+        flags += ["--pixel_loss_share", share, "--max_train_steps", arguments.steps]
+        flags += ["--learning_rate", arguments.learning_rate, "--lr_warmup_steps", 20, "--seed", 1]
+        run_python(*flags)
     return run / "adapter"
 
 

@@ -43,10 +43,10 @@ def main() -> None:
         found = [row for row in rows if (row["layers"], row["rank"]) == (layers, rank)]
         if not found:
             folder = options.output.resolve() / f"{layers}_{rank}"
-            words = ["--config", ROOT / "configs" / "demo_half.yaml", "--output_dir", folder]
-            words += ["--train_data_dir", options.train_data_dir.resolve(), "--max_train_steps", options.steps]
-            words += ["--rank", rank, "--lora_alpha", rank, "--lora_targets", f"[{', '.join(LAYERS[layers])}]"]
-            run("train.py", *words)
+            flags = ["--config", ROOT / "configs" / "demo_half.yaml", "--output_dir", folder]
+            flags += ["--train_data_dir", options.train_data_dir.resolve(), "--max_train_steps", options.steps]
+            flags += ["--rank", rank, "--lora_alpha", rank, "--lora_targets", f"[{', '.join(LAYERS[layers])}]"]
+            run("train.py", *flags)
             adapter = folder / "adapter"
             judged = judge(adapter, options.held_out, options.pictures, SAMPLES_OF_UNCERTAINTY, resolution=32)
             row = {"layers": layers, "rank": rank, "parameters": number_of_parameters(adapter)}

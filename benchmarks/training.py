@@ -6,7 +6,7 @@
     python benchmarks/training.py --gpu SD2 --output training.json               # needs a CUDA device
 
 A cell is a base, a resolution and a batch. The reference does what diffusers' train_text_to_image_lora does, on two
-pictures in place of one: in each step both go through the VAE and the empty prompt, padded to 77 tokens, through the
+pictures instead of one: in each step both go through the VAE and the empty prompt, padded to 77 tokens, through the
 text encoder; float32. Marigold's trainer encodes the pictures likewise, but the prompt once, without padding: that is
 the second row. Both loops train the same UNet with the same LoRA layers, in one process, in turns; a ratio is the
 median over turns. FLOPs are those of matrix products, convolutions and attention, forward and backward, as
@@ -377,7 +377,7 @@ def measure_memory(name: str, base_name: str, resolution: int, gpu: bool, batch:
     """Peak memory of `train.py` under one of MEMORY_SETTINGS, in GiB: of its process, as a whole and from the second
     step on, when all that is loaded once is gone again; or of the GPU's memory.
 
-    On a GPU it is what `--dry_run` tells, with the largest batch that fits and the seconds of a step.
+    On a GPU it is what `--dry_run` prints, with the largest batch that fits and the seconds of a step.
     """
     with tempfile.TemporaryDirectory() as folder:
         pairs = write_pictures(Path(folder) / "pairs", 4, resolution)
@@ -386,10 +386,10 @@ def measure_memory(name: str, base_name: str, resolution: int, gpu: bool, batch:
             resolution=resolution, train_batch_size=batch, max_train_steps=MEMORY_SETTINGS_STEPS, lr_warmup_steps=0,
             report_to="none", logging_steps=1, dry_run=gpu,
         )  # fmt: skip
-        words = [f"--{key}={value}" for key, value in (settings | MEMORY_SETTINGS[name]).items()]
+        flags = [f"--{key}={value}" for key, value in (settings | MEMORY_SETTINGS[name]).items()]
         began, log = time.perf_counter(), Path(folder) / "log.txt"
         with open(log, "w") as output:
-            process = subprocess.Popen([sys.executable, "train.py", *words], cwd=ROOT, stdout=output, stderr=output)
+            process = subprocess.Popen([sys.executable, "train.py", *flags], cwd=ROOT, stdout=output, stderr=output)
             loading = peak_until(process.pid, Path(folder) / "run" / "stats.jsonl")
             _, status, usage = os.wait4(process.pid, 0)  # the peak of this process alone
         process.returncode = os.waitstatus_to_exitcode(status)
@@ -398,7 +398,7 @@ def measure_memory(name: str, base_name: str, resolution: int, gpu: bool, batch:
         if process.returncode:
             return row | {"error": text.strip().splitlines()[-1][:200]}
         if gpu:
-            return row | told_by_dry_run(text)
+            return row | dry_run_figures(text)
         losses = [json.loads(line)["loss"] for line in (Path(folder) / "run" / "stats.jsonl").read_text().splitlines()]
         training = usage.ru_maxrss / 2**20
         return row | {"peak_process": max(training, loading or 0), "peak_training": training, "losses": losses}
@@ -418,7 +418,7 @@ def peak_until(process: int, sign: Path) -> float | None:
     return None
 
 
-def told_by_dry_run(text: str) -> dict[str, Any]:
+def dry_run_figures(text: str) -> dict[str, Any]:
     """Figures in the text of `train.py --dry_run` on a GPU."""
     step = re.search(r"step +([\d.]+) s, peak device memory ([\d.]+) GiB", text)
     largest = re.search(r"largest train_batch_size that fits: (\d+)", text)

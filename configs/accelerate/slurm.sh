@@ -3,7 +3,7 @@
 #
 # Two minutes before the time is up the job's shell gets SIGUSR1. It passes SIGTERM on to the trainers, which save a
 # checkpoint at the next step, and puts the job into the queue again, where the same command goes on from there.
-# Not run on a cluster by us yet.
+# Not run on a cluster yet.
 #SBATCH --job-name=sdseg
 #SBATCH --nodes=2
 #SBATCH --ntasks-per-node=1

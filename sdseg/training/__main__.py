@@ -38,7 +38,7 @@ def main(argv: list[str] | None = None, prog: str = "sdseg train") -> int:
 
 
 def print_once(message: str) -> None:
-    """Prints an error that all processes of a launch share only once."""
+    """Prints an error common to all processes once."""
     if not printed_already(message):
         print(message, file=sys.stderr)
 

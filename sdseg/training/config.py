@@ -114,7 +114,7 @@ class TrainingConfig:
     """Groups of layers (attention, feed_forward, projections, convolutions, conv_in, time), or endings of names of
     layers, such as to_q."""
     use_rslora: bool = False
-    """Scale the update by alpha / √rank in place of alpha / rank (Kalajdzievski 2023)."""
+    """Scale the update by alpha / √rank instead of alpha / rank (Kalajdzievski 2023)."""
     use_dora: bool = False
     """Train direction and magnitude of each weight apart (Liu et al. 2024); slower."""
     init_adapter: str | None = None
@@ -193,7 +193,7 @@ class TrainingConfig:
     checkpoints_total_limit: PositiveInt = 2
     """Checkpoints kept; older ones are removed."""
     dry_run: bool = False
-    """Try a few steps, tell parameters, memory, steps and hours, and write nothing."""
+    """Try a few steps, print parameters, memory, steps and hours, and write nothing."""
     push_to_hub: bool = False
     """Upload the finished adapter to the Hugging Face Hub."""
     hub_model_id: str | None = None
@@ -210,7 +210,7 @@ class TrainingConfig:
             value = getattr(self, item.name)
             if not fits(value, item.type):
                 raise ConfigError(refusal(item.name, value))
-            if item.type in RANGES:  # jsonargparse gives numbers of the restricted types, which YAML cannot write
+            if item.type in RANGES:  # jsonargparse's subclasses of int and float cannot be dumped
                 setattr(self, item.name, int(value) if issubclass(item.type, int) else float(value))
         if self.lr_warmup_steps > self.max_train_steps:
             raise ConfigError(
@@ -275,7 +275,7 @@ def refusal(name: str, value: Any) -> str:
 
 
 def expected(annotation: Any) -> str:
-    """What the values of a type are, in words."""
+    """The values of a type, described."""
     if get_origin(annotation) is list:
         return f"a list, each item {expected(get_args(annotation)[0])}"
     names = {bool: "true or false", str: "a text", int: "a whole number", float: "a number", NoneType: "null"}
@@ -321,8 +321,8 @@ def _with_bare_switches(argv: list[str]) -> list[str]:
     switches = {f"--{item.name}" for item in fields(TrainingConfig) if item.type is bool}
     following = [*argv[1:], "--"]
     return [
-        f"{word}=true" if word in switches and after.startswith("--") else word
-        for word, after in zip(argv, following, strict=True)
+        f"{argument}=true" if argument in switches and after.startswith("--") else argument
+        for argument, after in zip(argv, following, strict=True)
     ]
 
 
@@ -332,10 +332,10 @@ def _given(argv: list[str]) -> dict[str, Any]:
 
     known = {item.name for item in fields(TrainingConfig)} | REMOVED.keys() | {"config", "help", "print_config"}
     settings, flags = {}, {}
-    for word, following in zip(argv, [*argv[1:], ""], strict=True):
-        if not word.startswith("--"):
+    for argument, following in zip(argv, [*argv[1:], ""], strict=True):
+        if not argument.startswith("--"):
             continue
-        key, equals, value = word[2:].partition("=")
+        key, equals, value = argument[2:].partition("=")
         if key.rstrip("+") not in known:
             raise ConfigError(f"unknown flag --{key}{did_you_mean(key, known, 0.5) or HELP}")
         if key == "config":

@@ -1,4 +1,4 @@
-"""The pairs of a run: opened, looked over, and those held out kept apart from those trained on."""
+"""The pairs of a run: opens them, and keeps those held out apart from those trained on."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ def open_data(config: TrainingConfig) -> tuple[Source, Source | None]:
     """
     from sdseg.data import Augmentation, Columns, find_pairs, is_on_the_fly, open_pictures
 
-    places = config.train_data_dir if isinstance(config.train_data_dir, list) else [config.train_data_dir]
-    target = open_target(config.target, config.class_names, places)
+    data_dirs = config.train_data_dir if isinstance(config.train_data_dir, list) else [config.train_data_dir]
+    target = open_target(config.target, config.class_names, data_dirs)
     column = config.target if config.alpha_column == "alpha" else config.alpha_column
     pictures = open_pictures(
         config.train_data_dir,
@@ -35,24 +35,24 @@ def open_data(config: TrainingConfig) -> tuple[Source, Source | None]:
     if not config.validation_data_dir:
         return pictures, None
     if is_on_the_fly(config.validation_data_dir):
-        find_pairs(config.validation_data_dir)  # says why not
+        find_pairs(config.validation_data_dir)  # raises, and says why
     columns = Columns(config.image_column, column, config.validation_split)
     whole = Augmentation(False, 1)
     held_out = open_pictures(config.validation_data_dir, config.resolution, whole, columns=columns, target=target)
     refuse_overlap(pictures, held_out)
-    for place in places:
-        refuse_shared_foreground(place, config.validation_data_dir)
+    for data_dir in data_dirs:
+        refuse_shared_foreground(data_dir, config.validation_data_dir)
     return pictures, held_out
 
 
 def refuse_overlap(pictures: Source, held_out: Source) -> None:
-    """Validation on pictures that are trained on would say nothing."""
+    """Raises ConfigError where pairs are both trained and validated on."""
     for shared in sorted(pictures.files() & held_out.files())[:1]:
         raise ConfigError(f"validation_data_dir holds {shared}, which is also trained on; hold other pairs out")
 
 
 def refuse_shared_foreground(training: str, validation: str) -> None:
-    """A rendered foreground is known once trained on, before whatever background and in whichever folder it lies."""
+    """Raises ConfigError where a rendered foreground is in both sets, whatever its background and file."""
     from sdseg.data import shared_foreground
 
     shared = shared_foreground(training, validation)

@@ -1,7 +1,7 @@
-"""Looks a data set over before anything is trained on it: `python -m sdseg.training.doctor --config FILE`.
+"""Checks a data set before anything is trained on it: `sdseg doctor --config FILE`.
 
-A run spent on mattes that are inverted, binary or of another size is found out hours later, or never. `train.py` does
-the same before it loads any weight; here it is done alone, and tells all it finds.
+Mattes that are inverted, binary or of another size would otherwise be noticed hours later, or never. `train.py` runs
+the same checks before it loads any weight, and stops at the first error; `sdseg doctor` prints everything it finds.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from sdseg.data import PairFiles, Source
 
-LOOKED_INTO = 128  # pairs whose pixels are read
+EXAMINED = 128  # pairs whose pixels are read
 COMPARED = 4096  # files that are read, at most, to find those of the same bytes
 EMPTY = "mattes are empty (all 0)"
 FULL = "mattes are full (all 1)"
@@ -32,7 +32,7 @@ SAME = "images are their own mattes"
 PREMULTIPLIED = "images look premultiplied (black where alpha is 0, never brighter than alpha)"
 VOID = "class maps are void all over (all 255)"
 REMEDIES = {
-    VOID: "remove these: nothing is learnt from them",
+    VOID: "remove these: nothing can be learnt from them",
     EMPTY: "render these again or remove them, unless pictures without a subject are wanted",
     FULL: "render these again or remove them: nothing is cut out of such a picture",
     BINARY: "a matting model trained on binary masks loses hair and glass; give mattes with soft edges",
@@ -45,7 +45,7 @@ SOME_INVERTED = "mattes are mostly 1 along the border and less inside"
 
 @dataclass(frozen=True)
 class Finding:
-    """What is wrong with a data set, or may be."""
+    """A problem of a data set, or a likely one."""
 
     place: str  # the data set
     text: str  # what, in which file, and the remedy; one line
@@ -55,17 +55,17 @@ class Finding:
         return f"{'error' if self.is_error else 'warning'}: {self.place}: {self.text}"
 
 
-def examine(source: Source, looked_into: int = LOOKED_INTO) -> Iterator[Finding]:
+def examine(source: Source, examined: int = EXAMINED) -> Iterator[Finding]:
     """Errors and warnings, one line each, of a source of pairs or of each that it mixes.
 
-    The sizes of all pairs that are files are compared. Up to `looked_into` pairs are read whole: evenly spaced ones,
+    The sizes of all pairs that are files are compared. Up to `examined` pairs are read whole: evenly spaced ones,
     and the first ones of a set that is streamed.
     """
     from sdseg.data import DataError, MixedSource, PictureSource, RecomposedSource, StreamedSource
 
     if isinstance(source, MixedSource):
         for part in source.sources:
-            yield from examine(part, looked_into)
+            yield from examine(part, examined)
         return
     known_bad = set()
     if isinstance(source, PictureSource):
@@ -73,8 +73,8 @@ def examine(source: Source, looked_into: int = LOOKED_INTO) -> Iterator[Finding]
             if problem := size_problem(pair):
                 known_bad.add(pair.name)
                 yield Finding(source.place, problem, is_error=True)
-    spacing = 1 if isinstance(source, StreamedSource) else max(1, len(source) // looked_into)
-    chosen = range(0, len(source), spacing)[:looked_into]
+    spacing = 1 if isinstance(source, StreamedSource) else max(1, len(source) // examined)
+    chosen = range(0, len(source), spacing)[:examined]
     doubted: dict[str, list[str]] = defaultdict(list)
     for index in chosen:
         if source.name(index) in known_bad:
@@ -100,15 +100,15 @@ def examine(source: Source, looked_into: int = LOOKED_INTO) -> Iterator[Finding]
 
 
 def refuse_errors(findings: Iterable[Finding]) -> None:
-    """Prints warnings, and raises ConfigError at the first error that examining the data finds."""
+    """Prints warnings, and raises ConfigError at the first error."""
     for finding in findings:
         if finding.is_error:
-            raise ConfigError(f"{finding.place}: {finding.text} (sdseg doctor tells all that is found)")
+            raise ConfigError(f"{finding.place}: {finding.text} (sdseg doctor prints all findings)")
         print(finding, file=sys.stderr)
 
 
 def size_problem(pair: PairFiles) -> str | None:
-    """Why two picture files are no pair, from their headers: one cannot be read, or their sizes differ."""
+    """Why two files cannot be a pair, judged by their headers: one is unreadable, or their sizes differ."""
     from PIL import Image
 
     sizes = []
@@ -138,23 +138,23 @@ def doubts(image: np.ndarray, alpha: np.ndarray, target: str = "alpha") -> list[
         return [EMPTY]
     if alpha.min() == 1:
         return [FULL]
-    found = []
+    keys = []
     if target == "alpha" and ((alpha == 0) | (alpha == 1)).all():
-        found.append(BINARY)
+        keys.append(BINARY)
     border = np.concatenate([alpha[0], alpha[-1], alpha[1:-1, 0], alpha[1:-1, -1]])
     covered = (border > 0.5).mean()
     if covered > 0.5 and border.mean() > alpha.mean():
-        found += [SOME_INVERTED, INVERTED] if covered > 0.99 else [SOME_INVERTED]
+        keys += [SOME_INVERTED, INVERTED] if covered > 0.99 else [SOME_INVERTED]
     levels = alpha[..., None] * 255
     if np.abs(image - levels).mean() < 1:
-        found.append(SAME)
+        keys.append(SAME)
     elif (alpha < 0.5).mean() > 0.05 and (image <= levels + 2).all():
-        found.append(PREMULTIPLIED)
-    return found
+        keys.append(PREMULTIPLIED)
+    return keys
 
 
 def repeated(pairs) -> list[tuple[str, str]]:
-    """Names of images that hold the same bytes, two and two; where many have one size, of the first COMPARED."""
+    """Pairs of names of images with the same bytes, among the first COMPARED that share their size with another."""
     of_size = defaultdict(list)
     for pair in pairs:
         size = pair.image.stat().st_size if isinstance(pair.image, Path) else len(pair.image.content)
@@ -170,7 +170,7 @@ def repeated(pairs) -> list[tuple[str, str]]:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Prints what is found; returns 0 where the data can be trained on, else 2."""
+    """Prints all findings; returns 0 if the data can be trained on, else 2."""
     return reported(lambda: run(sys.argv[1:] if argv is None else argv))
 
 

@@ -7,12 +7,12 @@ from sdseg.training.config import ConfigError, TrainingConfig
 
 
 def check_hub(config: TrainingConfig) -> None:
-    """Raises ConfigError before training where the adapter could not be uploaded after it."""
+    """Raises ConfigError, before training, if the adapter could not be uploaded afterwards."""
     from huggingface_hub import HfApi
 
     try:
         HfApi().whoami()
-    except Exception as error:  # no network is an error of the HTTP client, which is no OSError
+    except Exception as error:  # without a network the HTTP client raises errors that are no OSError
         raise ConfigError(
             f"push_to_hub is set, but the Hub does not know this user ({first_line(error)}); log in with "
             "`hf auth login`, or leave push_to_hub out"
@@ -20,7 +20,7 @@ def check_hub(config: TrainingConfig) -> None:
 
 
 def push(config: TrainingConfig, adapter: Path) -> str:
-    """Upload the adapter folder to `hub_model_id`, which is made where it is missing; returns its address.
+    """Upload the adapter folder to `hub_model_id`, which is created if it is missing; returns its address.
 
     Raises OSError where that fails; the folder stays as it is.
     """

@@ -24,7 +24,7 @@ def training_loss(
     prompt_embedding: torch.Tensor,
     colours: np.ndarray | None = None,
 ) -> torch.Tensor:
-    """Loss of each sample, [B] float32: the pixel loss where `through_pixels` says so, else the denoising loss.
+    """Loss of each sample, [B] float32: the pixel loss where `through_pixels` is set, else the denoising loss.
 
     Args:
         batch: `image_latents`, `matte_latents`, `noise` [B, 4, h, w]; `latent_valid` bool [B, 1, h, w], at least one
@@ -54,7 +54,7 @@ def denoising_loss(predicted: torch.Tensor, scheduler: DDIMScheduler, batch: dic
 
         z_t = √ᾱ_t · z + √(1 − ᾱ_t) · ε,   v = √ᾱ_t · ε − √(1 − ᾱ_t) · z,   L = mean_valid (v̂ − v)²
 
-    for `prediction_type` v_prediction (Salimans & Ho 2022, appendix D); for `sample`, z stands in v's place.
+    for `prediction_type` v_prediction (Salimans & Ho 2022, appendix D); for `sample`, z replaces v.
     """
     if scheduler.config.prediction_type == "sample":
         target = batch["matte_latents"]
@@ -71,7 +71,7 @@ def pixel_loss(drawn: torch.Tensor, truth: torch.Tensor, valid: torch.Tensor) ->
         L = mean |d| + Σ_l 2^l · mean |Lap_l(d)| / levels + mean |∂_x d| + mean |∂_y d|,   d = (α̂ − α) · valid
 
     L1, Laplacian pyramid (Hou & Liu 2019, "Context-aware image matting": five levels, the coarser the heavier) and
-    gradient (differences of neighbours). What is drawn is not clipped, so that what overshoots is drawn back.
+    gradient (differences of neighbours). Predictions are not clipped, so that values out of range are penalised.
     """
     difference = (drawn.float() - truth) * valid
     horizontal = (difference[..., 1:] - difference[..., :-1]).abs()
@@ -107,6 +107,6 @@ def grown(picture: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
 
 
 def _mean_over(values: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
-    """[B, C, H, W] and bool [B, 1, H, W] -> each sample's mean over its valid places, [B]."""
+    """[B, C, H, W] and bool [B, 1, H, W] -> each sample's mean over its valid positions, [B]."""
     values = values.mean(dim=1, keepdim=True)
     return (values * valid).sum(dim=(1, 2, 3)) / valid.sum(dim=(1, 2, 3)).clamp(min=1)

@@ -1,4 +1,4 @@
-"""One run on several processes: what the main one alone does, what each holds, how all stop, what is refused."""
+"""A run on several processes: work of the main one alone, sharded tensors, signals, launches that are refused."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _kept: list[Any] = []  # process groups, see `keep_process_group`
 
 
 class StoppedBySignal(Exception):
-    """The run was asked to stop, and has saved."""
+    """A signal stopped the run, after a checkpoint was saved."""
 
     def __init__(self, signal_number: int, step: int):
         super().__init__(f"stopped by {signal.Signals(signal_number).name} at step {step}")
@@ -29,11 +29,11 @@ class StoppedBySignal(Exception):
 
 
 class FailedOnMainProcess(Exception):
-    """The main process failed and prints why; the other processes only end."""
+    """The main process failed and prints why; the other processes just exit."""
 
 
 def on_main_process(accelerator: Accelerator, action: Callable[[], Any]) -> None:
-    """The main process runs `action` while the others wait; all go on, or all fail.
+    """Runs `action` on the main process while the others wait; either all go on, or all fail.
 
     Raises:
         Exception: what `action` raised, on the main process; FailedOnMainProcess on the others.
@@ -55,19 +55,19 @@ def on_main_process(accelerator: Accelerator, action: Callable[[], Any]) -> None
 
 
 def keep_process_group(group: torch.distributed.ProcessGroup) -> None:
-    """Holds a process group until Python ends.
+    """Keeps a process group alive until Python exits.
 
-    Otherwise DDP's reducer is the last to let go of it. It does so with Python's lock held, and waits for the thread of
-    gloo, which may be waiting for that lock to free a tensor: a process that has done its work never ends (torch 2.13).
+    Otherwise DDP's reducer would be its last owner. It destroys the group while holding the GIL, and joins gloo's
+    thread, which may need the GIL to free a tensor: a finished process would hang (torch 2.13).
     """
     _kept.append(group)
 
 
 def printed_already(message: str) -> bool:
-    """Whether another process of this launch has asked this of the same message, so that it is printed once.
+    """Whether another process of this launch has called this with the same message, so that it is printed once.
 
-    The answer comes from torchrun's store, which `accelerate launch` starts as well: a setting is refused before there
-    is a process group. Without that store every process prints.
+    It counts in torchrun's store, which `accelerate launch` starts as well, since settings are refused before there is
+    a process group. Without that store every process prints.
     """
     if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
         return False
@@ -81,7 +81,7 @@ def printed_already(message: str) -> bool:
             os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), is_master=False, timeout=timedelta(seconds=5)
         )
         return store.add(f"sdseg/printed/{start}/{message}", 1) > 1
-    except RuntimeError:  # the launcher is gone
+    except RuntimeError:  # the launcher has exited
         return False
 
 
@@ -118,15 +118,15 @@ def check_launch(accelerator: Accelerator, config: TrainingConfig) -> None:
 
 
 def whole_copy(tensor: torch.Tensor) -> torch.Tensor:
-    """All of a tensor that FSDP may have spread over the processes, in the memory of each. Every process has to ask."""
+    """A tensor that FSDP may have sharded, whole and in CPU memory on every process; all of them must call this."""
     import torch
 
     tensor = tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
     return tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
 
 
-def spread_like(other: torch.Tensor, tensor: torch.Tensor) -> torch.Tensor:
-    """A whole tensor on the device of another, spread over the processes where that one is, and it is of its shape."""
+def shard_like(other: torch.Tensor, tensor: torch.Tensor) -> torch.Tensor:
+    """A whole tensor on the device of `other`, and sharded like it where both have one shape."""
     tensor = tensor.to(other.device)
     if not hasattr(other, "full_tensor") or tensor.shape != other.shape:
         return tensor
@@ -136,10 +136,10 @@ def spread_like(other: torch.Tensor, tensor: torch.Tensor) -> torch.Tensor:
 
 
 class StopFlag:
-    """Turns SIGINT and SIGTERM into a flag that is acted on at a step boundary.
+    """Turns SIGINT and SIGTERM into a flag that the loop checks after each step.
 
-    A launcher that is killed does not pass its signal on, so a process whose launcher is gone stops too.
-    A second SIGINT interrupts at once.
+    A launcher killed by SIGKILL passes no signal on, so a process whose launcher has exited stops as well.
+    A second SIGINT interrupts immediately.
     """
 
     def __init__(self):

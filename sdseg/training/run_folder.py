@@ -1,8 +1,8 @@
 """The folder of a training run: settings, rows of figures, checkpoints.
 
 config.yaml            the resolved settings, to start a run like it with --config; a resumed run is compared with them
-run.json               what else must stay as it is: global batch, digest of the data, colours of classes
-environment.jsonl      a row a start: versions, git revision, devices, command
+run.json               what else must not change: global batch, digest of the data, colours of classes
+environment.jsonl      a row per start: versions, git revision, devices, command
 stats.jsonl            a row every `logging_steps` and at each validation
 logs/                  the tracker's files
 validation/            picture grids: photo, truth, matte, uncertainty
@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING
 
 from sdseg.imaging import replacing
 from sdseg.training.config import ConfigError, TrainingConfig, settings_that_differ
-from sdseg.training.processes import spread_like, whole_copy
+from sdseg.training.processes import shard_like, whole_copy
 
 if TYPE_CHECKING:
     import torch
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 CHECKPOINT_FILES = ("lora.safetensors", "optimizer.safetensors", "state.json")
 AVERAGE_FILE = "ema.safetensors"
 VERSIONS = ("torch", "diffusers", "transformers", "peft", "accelerate", "datasets", "numpy")
-RUN_NAMES = {  # tracker, as Accelerate calls it -> its own word for a run's name
+RUN_NAMES = {  # tracker, by Accelerate's name -> its parameter for a run's name
     "wandb": "name", "trackio": "name", "mlflow": "run_name", "swanlab": "experiment_name", "clearml": "task_name",
 }  # fmt: skip
 
@@ -55,7 +55,7 @@ def step_to_resume(output: Path, config: TrainingConfig, record: dict) -> int:
             return 0
         refuse_other_run(output, stored, config, record)
     elif output.is_dir() and any(path.name != "run.json" and path.suffix != ".tmp" for path in output.iterdir()):
-        # (these two a run leaves that was killed while beginning)
+        # (a run killed during its start leaves these two)
         raise ConfigError(f"output_dir {output} is not empty and holds no run; name another folder")
     return latest_checkpoint(output)
 
@@ -96,10 +96,10 @@ def make_run_folder(output: Path, config: TrainingConfig, record: dict, first_st
 
 
 def tracker_names(report_to: str, output: Path) -> tuple[str, dict[str, dict[str, str]]]:
-    """Project and further words for `Accelerator.init_trackers`, as its trackers take them.
+    """Project name and keyword arguments by tracker, for `Accelerator.init_trackers`.
 
     TensorBoard's project is the folder it writes to, Aim's the name of the run; DVCLive would write beside the run
-    folder. Comet takes a run's name in an object of its own only, so it gives one itself.
+    folder. Comet takes a run's name only in an object of its own, so it chooses one itself.
     """
     name = output.resolve().name
     if report_to == "tensorboard":
@@ -108,13 +108,13 @@ def tracker_names(report_to: str, output: Path) -> tuple[str, dict[str, dict[str
         return name, {}
     if report_to == "dvclive":
         return "sdseg", {"dvclive": {"dir": str(output / "logs")}}
-    word = RUN_NAMES.get(report_to)
-    return "sdseg", {report_to: {word: name}} if word else {}
+    parameter = RUN_NAMES.get(report_to)
+    return "sdseg", {report_to: {parameter: name}} if parameter else {}
 
 
 def write_environment(output: Path, accelerator: Accelerator, first_step: int) -> None:
     """Append what a run was started with to environment.jsonl: versions, devices, and the command with all its
-    arguments, places of data included; no user, host or environment variable."""
+    arguments, paths of data included; no user, host or environment variable."""
     import platform
     from importlib.metadata import version
 
@@ -135,8 +135,8 @@ def write_environment(output: Path, accelerator: Accelerator, first_step: int) -
 
 
 def git_revision(package: Path) -> str | None:
-    """The commit of the repository that tracks a package's folder, with `-dirty` where it was changed since; None where
-    no repository does, though the folder may lie inside of one."""
+    """The commit of the repository that tracks a package's folder, with `-dirty` if it was changed since; None if no
+    repository tracks it, even where the folder lies inside one."""
     import subprocess
 
     if not shutil.which("git"):
@@ -175,7 +175,7 @@ def refuse_other_run(output: Path, old: dict, config: TrainingConfig, record: di
 
 
 def forget_stats_after(stats: Path, step: int) -> None:
-    """Drop the rows of steps that will be run again."""
+    """Drops the rows of steps that will be taken again."""
     if stats.is_file():
         rows = stats.read_text(encoding="utf-8").splitlines()
         kept = [row for row in rows if row.endswith("}") and json.loads(row)["step"] <= step]
@@ -184,12 +184,12 @@ def forget_stats_after(stats: Path, step: int) -> None:
 
 
 def forget_checkpoints_after(output: Path, step: int) -> None:
-    """Drop checkpoints that were passed over, and what a killed run left half written or half removed."""
+    """Drops checkpoints that were skipped, and what a killed run left half written or half removed."""
     kept = {f"checkpoint-{number}" for number in checkpoint_steps(output) if number <= step}
     for folder in sorted(output.iterdir()):
         if folder.name not in kept and re.fullmatch(r"checkpoint-\d+|\.checkpoint-\d+\.partial", folder.name):
             if not folder.name.startswith("."):
-                print(f"{folder} is not whole; removed", file=sys.stderr)
+                print(f"{folder} is not intact; removed", file=sys.stderr)
             shutil.rmtree(folder)
 
 
@@ -204,25 +204,25 @@ def checkpoint_steps(output: Path) -> list[int]:
 
 
 def latest_checkpoint(output: Path) -> int:
-    """Step of the newest whole checkpoint; 0 when there are no checkpoints.
+    """Step of the newest intact checkpoint; 0 if there is no checkpoint.
 
     Raises:
-        ConfigError: all there are are damaged.
+        ConfigError: every checkpoint is damaged.
     """
     steps = checkpoint_steps(output)
     for step in reversed(steps):
-        if is_whole(output / f"checkpoint-{step}"):
+        if is_intact(output / f"checkpoint-{step}"):
             return step
     if steps:
         raise ConfigError(
-            f"{output} holds no whole checkpoint (steps {', '.join(map(str, steps))} are damaged); restore one from a "
+            f"{output} holds no intact checkpoint (steps {', '.join(map(str, steps))} are damaged); restore one from a "
             "copy, or pass --overwrite_output_dir to start afresh"
         )
     return 0
 
 
-def is_whole(folder: Path) -> bool:
-    """Whether a checkpoint's files hold what was written to them; those of an earlier version have no checksums."""
+def is_intact(folder: Path) -> bool:
+    """Whether a checkpoint's files match their checksums, which those of earlier versions lack."""
     try:
         sums = json.loads((folder / "state.json").read_text(encoding="utf-8")).get("crc32", {})
         return all(zlib.crc32((folder / name).read_bytes()) == value for name, value in sums.items())
@@ -233,8 +233,8 @@ def is_whole(folder: Path) -> bool:
 def checkpoint_tensors(
     lora: dict[str, torch.Tensor], optimizer: torch.optim.Optimizer, average
 ) -> dict[str, dict[str, torch.Tensor]]:
-    """What a checkpoint holds beside its counters, by file: LoRA weights, AdamW's moments, the moving average where
-    there is one. Every process has to ask, see `sdseg.training.processes.whole_copy`."""
+    """A checkpoint's tensors by file: LoRA weights, AdamW's moments, the moving average if there is one. Every process
+    must call this, see `sdseg.training.processes.whole_copy`."""
     import torch
 
     tensors = {
@@ -259,8 +259,8 @@ def save_checkpoint(
     total_limit: int,
     recent: Sequence[float] = (),
 ) -> None:
-    """What `checkpoint_tensors` gave, the step and the losses since the last row of stats.jsonl; then remove the oldest
-    beyond `total_limit`.
+    """Writes `checkpoint_tensors`, the step and the losses since the last row of stats.jsonl; then removes the oldest
+    checkpoints beyond `total_limit`.
 
     Every draw and the learning rate are functions of the step, so there is no other state.
     """
@@ -289,8 +289,11 @@ def save_checkpoint(
 def load_checkpoint(
     folder: Path, lora: dict[str, torch.Tensor], optimizer: torch.optim.Optimizer, average
 ) -> list[float]:
-    """Read what `save_checkpoint` wrote into LoRA weights, optimiser and moving average (or None), spread over the
-    processes as they are; gives the losses since the last row of stats.jsonl."""
+    """Reads what `save_checkpoint` wrote into LoRA weights, optimiser and moving average (or None), sharded alike.
+
+    Returns:
+        The losses since the last row of stats.jsonl.
+    """
     import torch
     from safetensors.torch import load_file
 
@@ -299,16 +302,16 @@ def load_checkpoint(
         raise ConfigError(f"{folder} does not hold this run's LoRA layers; pass --overwrite_output_dir to start afresh")
     with torch.no_grad():
         for name, value in lora.items():
-            value.copy_(spread_like(value, weights[name]))
-    state: dict[int, dict] = {place: {} for place in range(len(lora))}
-    places = {name: place for place, name in enumerate(lora)}
+            value.copy_(shard_like(value, weights[name]))
+    state: dict[int, dict] = {index: {} for index in range(len(lora))}
+    indices = {name: index for index, name in enumerate(lora)}
     for key, moment in moments.items():
-        name, word = key.rsplit("/", 1)
-        state[places[name]][word] = spread_like(lora[name], moment)
-    optimizer.load_state_dict(optimizer.state_dict() | {"state": state})  # knows which of them lie on which device
+        name, kind = key.rsplit("/", 1)
+        state[indices[name]][kind] = shard_like(lora[name], moment)
+    optimizer.load_state_dict(optimizer.state_dict() | {"state": state})  # which moves each to its device
     counters = json.loads((folder / "state.json").read_text(encoding="utf-8"))
     if average:
         shadows = load_file(folder / AVERAGE_FILE)
-        average.shadow_params = [spread_like(value, shadows[name]) for name, value in lora.items()]
+        average.shadow_params = [shard_like(value, shadows[name]) for name, value in lora.items()]
         average.optimization_step = counters["step"]  # one update of the average a step
     return counters.get("recent_losses", [])

@@ -78,8 +78,8 @@ def test_summary_is_a_median_over_rounds_against_the_same_round():
 
 def test_figures_are_taken_out_of_a_dry_run():
     text = "largest train_batch_size that fits: 24\n...\nstep        0.52 s, peak device memory 7.31 GiB\n"
-    told = {"seconds_per_step": 0.52, "peak_device": 7.31, "largest_batch": 24}
-    assert benchmark.told_by_dry_run(text) == told
+    figures = {"seconds_per_step": 0.52, "peak_device": 7.31, "largest_batch": 24}
+    assert benchmark.dry_run_figures(text) == figures
 
 
 def test_rows_of_a_gpu_on_any_device(config, monkeypatch):

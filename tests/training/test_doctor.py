@@ -20,8 +20,8 @@ def pairs(tmp_path_factory):
     return write_pairs(tmp_path_factory.mktemp("pairs"), 6)
 
 
-def findings(places, **words) -> list[str]:
-    return [str(finding) for finding in examine(open_pictures(places, 32, Augmentation(False, 1.0)), **words)]
+def findings(data_dirs, **kwargs) -> list[str]:
+    return [str(finding) for finding in examine(open_pictures(data_dirs, 32, Augmentation(False, 1.0)), **kwargs)]
 
 
 def set_alpha(folder, number, change):
@@ -84,7 +84,7 @@ def coloured(folder):
 
 
 @pytest.mark.parametrize(
-    ("fault", "kind", "words"),
+    ("fault", "kind", "phrases"),
     [
         (all_0, "warning", ["2 of 6 mattes are empty", "images/000001.png", "remove them"]),
         (all_1, "warning", ["1 of 6 mattes are full", "images/000002.png", "remove them"]),
@@ -101,13 +101,13 @@ def coloured(folder):
     ],
     ids=lambda value: getattr(value, "__name__", None),
 )
-def test_a_fault_is_found_and_nothing_else(pairs, tmp_path, fault, kind, words):
+def test_a_fault_is_found_and_nothing_else(pairs, tmp_path, fault, kind, phrases):
     assert findings(pairs) == []
     folder = shutil.copytree(pairs, tmp_path / "faulty")
     fault(folder)
     found = findings(folder)
     assert len(found) == 1 and found[0].startswith(f"{kind}: {folder}: "), found
-    assert all(word in found[0] for word in words) and "\n" not in found[0], found[0]
+    assert all(phrase in found[0] for phrase in phrases) and "\n" not in found[0], found[0]
 
 
 def test_subjects_that_the_frame_cuts_are_no_fault():
@@ -132,10 +132,10 @@ def test_faults_are_found_in_any_container_and_in_each_part_of_a_mixture(pairs, 
         assert len(found) == 2 and "2 of 6 mattes are empty" in found[0] and "there twice" in found[1], found
         mixed = findings([str(pairs), str(tmp_path / kind)])
         assert mixed == found
-    assert findings(folder, looked_into=3)[0].startswith(f"warning: {folder}: 1 of 3 mattes are empty")
+    assert findings(folder, examined=3)[0].startswith(f"warning: {folder}: 1 of 3 mattes are empty")
 
 
-def test_the_command_tells_all_and_its_exit_code_says_whether_to_train(pairs, tmp_path, capsys):
+def test_the_command_prints_all_and_its_exit_code_says_whether_to_train(pairs, tmp_path, capsys):
     folder = shutil.copytree(pairs, tmp_path / "faulty")
     config = tmp_path / "run.yaml"
     config.write_text(yaml.safe_dump({"train_data_dir": str(pairs), "resolution": 32}))
@@ -145,9 +145,9 @@ def test_the_command_tells_all_and_its_exit_code_says_whether_to_train(pairs, tm
     assert main(["--config", str(config), f"--train_data_dir={folder}"]) == 0
     another_size(folder)
     unreadable(shutil.copytree(pairs, tmp_path / "held_out"))
-    words = [f"--train_data_dir={folder}", f"--validation_data_dir={tmp_path / 'held_out'}"]
+    flags = [f"--train_data_dir={folder}", f"--validation_data_dir={tmp_path / 'held_out'}"]
     all_1(folder)
-    assert main(["--config", str(config), *words]) == 2
+    assert main(["--config", str(config), *flags]) == 2
     out = capsys.readouterr().out.splitlines()
     assert sum(line.startswith("error: ") for line in out) == 2 and out[-1].endswith("2 errors, 1 warnings")
     assert main([f"--train_data_dir={tmp_path / 'none'}"]) == 2
@@ -158,11 +158,11 @@ def test_the_command_tells_all_and_its_exit_code_says_whether_to_train(pairs, tm
 def test_training_tells_before_it_loads_a_weight(pairs, tmp_path, capsys):
     folder = shutil.copytree(pairs, tmp_path / "faulty")
     binary(folder)
-    words = [f"--train_data_dir={folder}", f"--output_dir={tmp_path / 'run'}", "--pretrained_model_name_or_path=./no"]
-    assert train(words) == 2
+    flags = [f"--train_data_dir={folder}", f"--output_dir={tmp_path / 'run'}", "--pretrained_model_name_or_path=./no"]
+    assert train(flags) == 2
     first, last = capsys.readouterr().err.splitlines()
     assert first.startswith(f"warning: {folder}: 1 of 6 mattes hold nothing but 0 and 1") and "./no" in last
     another_size(folder)
-    assert train(words) == 2
+    assert train(flags) == 2
     (error,) = capsys.readouterr().err.splitlines()
     assert error.startswith(f"error: {folder}: images/000003.png is 32x32") and "sdseg doctor" in error

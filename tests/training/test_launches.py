@@ -1,6 +1,6 @@
 """The trainer as launchers start it, stopped, killed and started again: processes, hosts, signals, checkpoints.
 
-All of it on processors, over gloo. What a GPU's launchers do differently (NCCL, one device a process) is not seen here.
+All of it on CPUs, over gloo. What a GPU's launchers do differently (NCCL, one device per process) is not seen here.
 """
 
 import faulthandler
@@ -62,9 +62,9 @@ def ended(process: subprocess.Popen, code: int, log: Path) -> str:
         process.wait(timeout=PATIENCE)
     finally:
         process.kill()
-    told = log.read_text()
-    assert process.returncode == code, told
-    return told
+    printed = log.read_text()
+    assert process.returncode == code, printed
+    return printed
 
 
 def until(condition, process: subprocess.Popen, log: Path) -> None:
@@ -191,13 +191,19 @@ def test_two_hosts_train_as_one_process(run_by, pairs, tmp_path, launcher):
     hosts = []
     for rank in (0, 1):
         if launcher == "torchrun":
-            words = [*TORCHRUN, "--nnodes=2", f"--node_rank={rank}", "--nproc_per_node=2", f"--master_port={port}"]
-            words += ["--master_addr=127.0.0.2", f"--local_addr=127.0.0.{2 - rank}"]
+            launcher_args = [
+                *TORCHRUN,
+                "--nnodes=2",
+                f"--node_rank={rank}",
+                "--nproc_per_node=2",
+                f"--master_port={port}",
+            ]
+            launcher_args += ["--master_addr=127.0.0.2", f"--local_addr=127.0.0.{2 - rank}"]
         else:  # the shipped file, for 2 x 2 processes; ACCELERATE_USE_CPU keeps them off GPUs
-            words = [*ACCELERATE, "--config_file", "configs/accelerate/two_hosts.yaml", "--num_processes=4"]
-            words += [f"--machine_rank={rank}", "--main_process_ip=127.0.0.2", f"--main_process_port={port}"]
+            launcher_args = [*ACCELERATE, "--config_file", "configs/accelerate/two_hosts.yaml", "--num_processes=4"]
+            launcher_args += [f"--machine_rank={rank}", "--main_process_ip=127.0.0.2", f"--main_process_port={port}"]
         log = tmp_path / f"host{rank}.log"
-        hosts.append((start(log, arguments, *words), log))
+        hosts.append((start(log, arguments, *launcher_args), log))
     try:
         for process, log in hosts:
             ended(process, 0, log)
@@ -240,7 +246,7 @@ def test_processes_end_while_gloo_frees_its_tensors(tmp_path):
 
 
 def test_what_the_main_process_refuses_ends_all_of_them(pairs, tmp_path):
-    """A pair that only the main process looks into. The shell tells each exit code, and keeps the launcher out."""
+    """A pair that only the main process looks into. The shell prints each exit code, and hides it from the launcher."""
     folder = shutil.copytree(pairs, tmp_path / "broken")
     file = folder / "images/000003.png"
     file.write_bytes(file.read_bytes()[:200])
@@ -249,9 +255,9 @@ def test_what_the_main_process_refuses_ends_all_of_them(pairs, tmp_path):
     command += flags(**settings_of(tmp_path / "run", folder, processes=2))
     environment = os.environ | {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=PATIENCE)
-    told = done.stderr.splitlines()
-    assert {"process 0 ends with 2", "process 1 ends with 2"} <= set(told), done.stderr
-    [error] = [line for line in told if line.startswith("error: ")]
+    printed = done.stderr.splitlines()
+    assert {"process 0 ends with 2", "process 1 ends with 2"} <= set(printed), done.stderr
+    [error] = [line for line in printed if line.startswith("error: ")]
     assert "images/000003.png" in error and "Traceback" not in done.stderr
     assert not (tmp_path / "run").exists()
 
@@ -278,13 +284,13 @@ def test_sigterm_saves_and_says_so(endless, tmp_path, processes):
     process.send_signal(signal.SIGTERM)
     until(lambda: checkpoint_steps(run), process, log)
     saved = time.monotonic() - sent
-    told = ended(process, 128 + signal.SIGTERM if processes == 1 else 1, log)
+    printed = ended(process, 128 + signal.SIGTERM if processes == 1 else 1, log)
     print(f"saved {saved:.1f} s after the signal, ended {time.monotonic() - sent:.1f} s after it")
     [step] = checkpoint_steps(run)
     # the bound in steps holds however slow the machine is, the one in seconds needs an idle one
     assert seen <= step <= seen + 3 and step == last_step(run)
     assert saved < 30 or processes == 1
-    assert told.count(f"stopped by SIGTERM at step {step}") == 1
+    assert printed.count(f"stopped by SIGTERM at step {step}") == 1
 
 
 @pytest.mark.slow
@@ -297,13 +303,13 @@ def test_sigterm_in_a_long_validation_saves_the_step_before_it(endless, pairs, t
     process = start(log, [*endless, *flags(**long)], *several(2))
     until(lambda: last_step(run) >= 2, process, log)
     process.send_signal(signal.SIGTERM)
-    told = ended(process, 1, log)
-    assert checkpoint_steps(run) == [2] and told.count("stopped by SIGTERM at step 2") == 1
+    printed = ended(process, 1, log)
+    assert checkpoint_steps(run) == [2] and printed.count("stopped by SIGTERM at step 2") == 1
     assert not list(run.glob("validation/*"))
 
 
 def test_trainer_stops_when_its_launcher_is_gone(endless, tmp_path):
-    """`accelerate launch` dies of SIGKILL without a word to its child."""
+    """`accelerate launch` dies of SIGKILL without telling its child."""
     run, log = tmp_path / "run", tmp_path / "log"
     launcher = start(log, endless, *ACCELERATE, "--cpu", "--num_processes=1")
     until(lambda: last_step(run) >= 1, launcher, log)
@@ -390,7 +396,7 @@ def empty(file: Path) -> None:
 
 
 def test_a_damaged_checkpoint_is_passed_over(tiny, tmp_path, capsys):
-    """As a full disk or a power cut leaves it; where none is whole, the run is not begun again without a word."""
+    """As a full disk or a power cut leaves it; where none is whole, the run does not silently start over."""
     changes = dict(use_ema="true", max_train_steps=4, checkpointing_steps=1)
     assert main(tiny("whole", checkpoints_total_limit=2, **changes)) == 0
     harm = [(truncate, "lora"), (flip, "optimizer"), (empty, "ema"), (flip, "ema"), (truncate, "state"), (None, "ema")]
@@ -403,8 +409,8 @@ def test_a_damaged_checkpoint_is_passed_over(tiny, tmp_path, capsys):
     capsys.readouterr()
     arguments = tiny(run.name, checkpoints_total_limit=1, **changes)
     assert main(arguments) == 0
-    told = capsys.readouterr()
-    assert "checkpoint-4 is not whole" in told.err and f"going on from {run / 'checkpoint-3'}" in told.out
+    printed = capsys.readouterr()
+    assert "checkpoint-4 is not intact" in printed.err and f"going on from {run / 'checkpoint-3'}" in printed.out
     assert figures(run) == figures(tmp_path / "whole") and checkpoint_steps(run) == [4]
     written = "adapter/adapter_model.safetensors"
     assert (run / written).read_bytes() == (tmp_path / "whole" / written).read_bytes()
@@ -412,7 +418,7 @@ def test_a_damaged_checkpoint_is_passed_over(tiny, tmp_path, capsys):
     truncate(run / "checkpoint-4" / "lora.safetensors")
     assert main(arguments) == 2
     error = capsys.readouterr().err.splitlines()[-1]
-    assert error.startswith("error: ") and "no whole checkpoint" in error and "--overwrite_output_dir" in error
+    assert error.startswith("error: ") and "no intact checkpoint" in error and "--overwrite_output_dir" in error
     assert checkpoint_steps(run) == [4] and latest_checkpoint(tmp_path / "run0") == 3
 
 
@@ -488,13 +494,15 @@ def test_killed_at_twenty_random_moments(tiny, tmp_path, monkeypatch):
         process.kill()
         process.join()
         assert not (run / "adapter").exists(), "the run ended before it was killed 20 times"
-        told = log.read_text() if log.exists() else ""
+        printed = log.read_text() if log.exists() else ""
         # (a loader's process that outlives the trainer for a moment may print that its connection is gone)
-        assert "Error" not in told.replace("ConnectionResetError", "") and "error: " not in told, told
-        assert "going on from" not in told or f"checkpoint-{before}\n" in told, told
+        assert "Error" not in printed.replace("ConnectionResetError", "") and "error: " not in printed, printed
+        assert "going on from" not in printed or f"checkpoint-{before}\n" in printed, printed
         half_saved += any(run.glob(".checkpoint-*.partial"))
         after = latest_checkpoint(run)
-        assert after >= before and (number in blind or after >= wanted - 1), told  # a step's row comes before its save
+        assert after >= before and (number in blind or after >= wanted - 1), (
+            printed
+        )  # a step's row comes before its save
         for step in checkpoint_steps(run):
             assert_whole(run / f"checkpoint-{step}")
         before = after

@@ -68,7 +68,7 @@ def lora_of(folder: Path) -> dict[str, torch.Tensor]:
     return load_file(folder / "adapter_model.safetensors")
 
 
-def launch(arguments: list[str], processes: int = 1, **words) -> subprocess.Popen:
+def launch(arguments: list[str], processes: int = 1, **kwargs) -> subprocess.Popen:
     """train.py as users start it, on the CPU, one thread a process."""
     environment = os.environ | {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
     command = [sys.executable, "train.py"]
@@ -76,7 +76,7 @@ def launch(arguments: list[str], processes: int = 1, **words) -> subprocess.Pope
         command = [sys.executable, "-m", "torch.distributed.run", f"--nproc_per_node={processes}"]
         command += ["--standalone", "train.py"]
     pipes = dict(stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    return subprocess.Popen(command + arguments, cwd=ROOT, env=environment, **(pipes | words))
+    return subprocess.Popen(command + arguments, cwd=ROOT, env=environment, **(pipes | kwargs))
 
 
 # ---------------------------------------------------------------------------------------------- the run
@@ -156,10 +156,10 @@ def test_card_says_what_is_known(miniature, pairs, tmp_path):
     assert "12 rendered pairs" in known and "Trained on renders alone" in known
     assert "render" not in card(train_data_dir=[str(folder), str(pairs)])
     special = card(use_ema=True, pixel_loss_share=0.5, prediction_type="sample", timestep_power=2.0, use_dora=True)
-    told = (
+    printed = (
         "`use_ema: true`, `pixel_loss_share: 0.5`, `prediction_type: sample`, `timestep_power: 2.0`, `use_dora: true`"
     )
-    assert told in special and "use_rslora" not in special
+    assert printed in special and "use_rslora" not in special
 
 
 def test_adapter_goes_through_the_pipeline(arguments, tmp_path):
@@ -194,8 +194,8 @@ def test_training_goes_on_from_an_earlier_adapter(arguments, miniature, tmp_path
     file = base / "unet" / "diffusion_pytorch_model.safetensors"
     tensors = load_file(file)
     save_file(tensors | {"conv_out.weight": tensors["conv_out.weight"] * 1.1}, file)
-    told = error_of(arguments(**changes | dict(pretrained_model_name_or_path=base)), capsys)
-    assert "whose weights differ" in told and not (tmp_path / "other").exists()
+    printed = error_of(arguments(**changes | dict(pretrained_model_name_or_path=base)), capsys)
+    assert "whose weights differ" in printed and not (tmp_path / "other").exists()
 
 
 def test_an_adapter_of_an_older_peft_is_started_from(arguments, tmp_path):
@@ -258,9 +258,9 @@ def test_gradient_checkpointing_reaches_the_decoder(arguments, tmp_path, monkeyp
 
     run_again, blocks = checkpoint.checkpoint, []
 
-    def noted(function, *rest, **words):
+    def noted(function, *rest, **kwargs):
         blocks.append(type(getattr(function, "__self__", function)).__name__)
-        return run_again(function, *rest, **words)
+        return run_again(function, *rest, **kwargs)
 
     monkeypatch.setattr(checkpoint, "checkpoint", noted)
     common = dict(max_train_steps=2, pixel_loss_share=1)
@@ -275,8 +275,8 @@ def test_share_of_the_pixel_loss_is_drawn_apart_from_all_else(pairs):
 
     files = find_pairs(pairs)
     source = PictureSource(files, 32, Augmentation(random_flip=True, min_crop_scale=0.5))
-    words = dict(seed=7, latent_shape=(4, 8, 8), num_train_timesteps=1000, timestep_power=1, multires_noise_strength=0)
-    never, some = (TrainingStream(source, len(files), pixel_loss_share=share, **words) for share in (0.0, 0.3))
+    kwargs = dict(seed=7, latent_shape=(4, 8, 8), num_train_timesteps=1000, timestep_power=1, multires_noise_strength=0)
+    never, some = (TrainingStream(source, len(files), pixel_loss_share=share, **kwargs) for share in (0.0, 0.3))
     chosen = [bool(some[p]["through_pixels"]) for p in range(400)]
     assert 0.2 < np.mean(chosen) < 0.4
     for position in range(24):
@@ -321,11 +321,11 @@ def test_stream_depends_on_position_alone(pairs):
     for position in (0, 13, 100):
         left, right = one[position], other[position] if position != 100 else far
         assert all(torch.equal(left[key], right[key]) for key in left)
-    assert not torch.equal(one[0]["noise"], one[12]["noise"])  # the same place in the next epoch
+    assert not torch.equal(one[0]["noise"], one[12]["noise"])  # the same position in the next epoch
     for epoch in range(3):
-        seen = sorted(one.index_at(12 * epoch + place)[2] for place in range(12))
+        seen = sorted(one.index_at(12 * epoch + position)[2] for position in range(12))
         assert seen == list(range(12))
-    orders = [[one.index_at(12 * epoch + place)[2] for place in range(12)] for epoch in range(2)]
+    orders = [[one.index_at(12 * epoch + position)[2] for position in range(12)] for epoch in range(2)]
     assert orders[0] != orders[1]
 
     for power in (1.0, 3.0):  # the mean of t / T is p / (p + 1)
@@ -365,7 +365,7 @@ def test_fitting_keeps_image_and_alpha_together():
 
 
 def test_a_run_stored_with_settings_that_are_gone_goes_on(arguments, tmp_path, capsys):
-    """Earlier versions wrote `use_8bit_adam` to config.yaml, false if not asked for: bit for bit the same run."""
+    """Earlier versions wrote `use_8bit_adam` to config.yaml, false by default: the same run, bit for bit."""
     assert main(arguments()) == 0
     run, whole = tmp_path / "run", tmp_path / "whole"
     with open(run / "config.yaml", "a") as file:
@@ -400,9 +400,9 @@ def test_moments_of_an_optimiser_in_one_kernel_or_many_are_the_same_file(tmp_pat
                 value.grad = gradient
             optimizer.step()
 
-    def fresh(**words):
+    def fresh(**kwargs):
         lora = {f"layer{k}/weight": torch.nn.Parameter(value.clone()) for k, value in enumerate(values)}
-        return lora, torch.optim.AdamW(lora.values(), lr=1e-2, **words)
+        return lora, torch.optim.AdamW(lora.values(), lr=1e-2, **kwargs)
 
     looped, loop = fresh(foreach=False)
     steps(loop, looped, range(2))
@@ -438,9 +438,9 @@ def test_the_revision_is_that_of_the_package(tmp_path):
     (package / "run_folder.py").write_text("")
     assert git_revision(package) is None
 
-    def git(*words):
+    def git(*args):
         names = ["-c", "user.name=a", "-c", "user.email=a@b"]
-        subprocess.run(["git", "-C", str(tmp_path), *names, *words], check=True, capture_output=True)
+        subprocess.run(["git", "-C", str(tmp_path), *names, *args], check=True, capture_output=True)
 
     git("init")
     git("commit", "--allow-empty", "-m", "theirs")
@@ -464,7 +464,7 @@ def test_the_command_is_kept_without_the_place_of_the_program(tmp_path, monkeypa
     assert row["command"] == ["train.py", "--config", "a b.yaml"] and row["versions"]["sdseg"] == __version__
 
 
-def test_trackers_are_told_project_and_run(tmp_path):
+def test_trackers_get_project_and_run(tmp_path):
     from sdseg.training.run_folder import tracker_names
 
     assert tracker_names("tensorboard", tmp_path / "fur") == ("logs", {})
@@ -473,7 +473,7 @@ def test_trackers_are_told_project_and_run(tmp_path):
     assert tracker_names("comet_ml", tmp_path / "fur") == ("sdseg", {})
 
 
-def test_trackers_that_are_not_installed_get_words_that_accelerate_passes_on(tmp_path, monkeypatch):
+def test_trackers_that_are_not_installed_get_options_that_accelerate_passes_on(tmp_path, monkeypatch):
     """Accelerate's own trackers are started on stand-ins of their libraries, which note what they are given."""
     from types import ModuleType, SimpleNamespace
 
@@ -486,18 +486,18 @@ def test_trackers_that_are_not_installed_get_words_that_accelerate_passes_on(tmp
     given = {}
 
     def started(tracker: str, module: str, entry: str) -> dict:
-        def note(*_, **words):
-            given[tracker] = SimpleNamespace(**words)
+        def note(*_, **kwargs):
+            given[tracker] = SimpleNamespace(**kwargs)
             return given[tracker]
 
         library = ModuleType(module)
         setattr(library, entry, note)
         library.config = {}  # which SwanLab has
         monkeypatch.setitem(sys.modules, module, library)
-        project, words = tracker_names(tracker, tmp_path / "fur")
+        project, kwargs = tracker_names(tracker, tmp_path / "fur")
         kind = LOGGER_TYPE_TO_CLASS[tracker]
         folder = [str(tmp_path / "fur")] if kind.requires_logging_directory else []
-        kind(project, *folder, **words.get(tracker, {})).start()
+        kind(project, *folder, **kwargs.get(tracker, {})).start()
         return vars(given[tracker])
 
     assert started("aim", "aim", "Run") == {"repo": str(tmp_path / "fur"), "name": "fur"}
@@ -507,12 +507,12 @@ def test_trackers_that_are_not_installed_get_words_that_accelerate_passes_on(tmp
     assert started("swanlab", "swanlab", "init") == {"project": "sdseg", "experiment_name": "fur"}
 
 
-def test_dry_run_tells_and_writes_nothing(arguments, tmp_path, capsys):
+def test_dry_run_prints_and_writes_nothing(arguments, tmp_path, capsys):
     assert main([*arguments(max_train_steps=600), "--dry_run"]) == 0
-    told = capsys.readouterr().out
+    printed = capsys.readouterr().out
     assert not (tmp_path / "run").exists()
-    assert "learning_rate: 0.001" in told and "200.0 epochs of 4 samples" in told and "12 pairs" in told
-    trained = float(told.split("trained ")[1].split(" M")[0])
+    assert "learning_rate: 0.001" in printed and "200.0 epochs of 4 samples" in printed and "12 pairs" in printed
+    trained = float(printed.split("trained ")[1].split(" M")[0])
     assert main(arguments(max_train_steps=2)) == 0
     size = sum(value.numel() for value in lora_of(tmp_path / "run" / "adapter").values())
     assert trained == pytest.approx(size / 1e6, abs=0.005)
@@ -525,10 +525,10 @@ def test_dry_run_of_one_step_with_latents_to_be_kept(arguments, tmp_path, capsys
     """No latents are written, the pairs encoded are those tried, and the hours are known."""
     cached = dict(cache_latents="true", latent_cache_dir=tmp_path / "latents", max_train_steps=1, lr_warmup_steps=0)
     assert main([*arguments(**cached), "--dry_run"]) == 0
-    told = capsys.readouterr()
+    printed = capsys.readouterr()
     assert sorted(path.name for path in tmp_path.iterdir()) == []
-    assert "1 steps from step 0, about 0.0 hours" in told.out and "nan" not in told.out
-    assert "latent cache" not in told.err and "encoding pairs" not in told.err
+    assert "1 steps from step 0, about 0.0 hours" in printed.out and "nan" not in printed.out
+    assert "latent cache" not in printed.err and "encoding pairs" not in printed.err
 
 
 def test_dry_run_takes_the_steps_that_need_most(arguments, capsys, monkeypatch):
@@ -542,8 +542,8 @@ def test_dry_run_takes_the_steps_that_need_most(arguments, capsys, monkeypatch):
         seen.append((bool(batch["through_pixels"].all()), batch["timestep"].tolist()))
         return training_loss(unet, vae, scheduler, batch, *rest)
 
-    def counted(optimizer, *words):
-        adam_step(optimizer, *words)
+    def counted(optimizer, *args):
+        adam_step(optimizer, *args)
         steps.append(len(optimizer.state))
 
     monkeypatch.setattr("sdseg.training.objective.training_loss", loss)
@@ -756,18 +756,18 @@ def test_two_processes_that_shard_train_as_one(arguments, tmp_path):
         for file in ("lora", "ema", "optimizer"):
             one, other = (load_file(tmp_path / run / f"checkpoint-4/{file}.safetensors") for run in ("whole", name))
             assert one.keys() == other.keys()
-            for word in ("step", "exp_avg", "exp_avg_sq") if file == "optimizer" else ("weight",):
-                keys = [key for key in one if key.endswith(word)]
+            for kind in ("step", "exp_avg", "exp_avg_sq") if file == "optimizer" else ("weight",):
+                keys = [key for key in one if key.endswith(kind)]
                 difference = max((one[key] - other[key]).abs().max() for key in keys)
                 # moments are far smaller than weights, the second ones still more so
-                bound = 1e-4 if word == "weight" else 1e-3 * max(one[key].abs().max() for key in keys)
-                assert difference <= bound, (name, file, word)
+                bound = 1e-4 if kind == "weight" else 1e-3 * max(one[key].abs().max() for key in keys)
+                assert difference <= bound, (name, file, kind)
         one, other = lora_of(tmp_path / "whole/adapter"), lora_of(tmp_path / name / "adapter")
         assert one.keys() == other.keys()
         assert all(torch.allclose(one[key], other[key], rtol=0, atol=1e-4) for key in one), name
 
 
-def test_a_bad_setting_is_told_once_and_what_one_process_alone_meets_as_well(arguments, tmp_path):
+def test_a_bad_setting_is_printed_once_and_so_is_an_error_of_one_process(arguments, tmp_path):
     """Two processes refuse the same before they know each other; then only the second one's data are missing.
 
     Both in one launch. torchrun ends the other process when one has failed, so each first waits for the other.
@@ -811,7 +811,7 @@ def test_non_finite_loss_names_step_and_samples(arguments, miniature, tmp_path, 
     assert not list((tmp_path / "run").glob("checkpoint-*")) and not (tmp_path / "run" / "adapter").exists()
 
 
-def test_failures_in_training_are_told_in_one_line(arguments, tmp_path, capsys, monkeypatch):
+def test_failures_in_training_are_reported_in_one_line(arguments, tmp_path, capsys, monkeypatch):
     held_out = write_pairs(tmp_path / "held_out", 1, first_seed=100)
     wild = dict(learning_rate=1e30, lr_warmup_steps=0, max_train_steps=1, validation_data_dir=held_out)
     assert main(arguments(**wild)) == 1  # the one step's loss is finite, what validation draws after it is not
@@ -825,11 +825,11 @@ def test_failures_in_training_are_told_in_one_line(arguments, tmp_path, capsys, 
         patch.setattr("sdseg.training.objective.training_loss", exhausted)
         assert main(arguments(output_dir=tmp_path / "exhausted")) == 1
     error = capsys.readouterr().err.splitlines()[-1]
-    words = ["Tried to allocate 20.00 GiB", "train_batch_size", "gradient_checkpointing", "--dry_run"]
-    assert error.startswith("error: ") and all(word in error for word in words)
+    phrases = ["Tried to allocate 20.00 GiB", "train_batch_size", "gradient_checkpointing", "--dry_run"]
+    assert error.startswith("error: ") and all(phrase in error for phrase in phrases)
 
 
-def test_bad_settings_and_data_are_told_in_one_line(arguments, pairs, tmp_path, capsys):
+def test_bad_settings_and_data_are_reported_in_one_line(arguments, pairs, tmp_path, capsys):
     def broken(change) -> Path:
         folder = shutil.copytree(pairs, tmp_path / f"broken{len(list(tmp_path.iterdir()))}")
         change(folder)
@@ -859,9 +859,9 @@ def test_bad_settings_and_data_are_told_in_one_line(arguments, pairs, tmp_path, 
         (dict(prediction_type="flow"), ["'flow'", "v_prediction, sample"]),
         (dict(learning_rat=1), ["learning_rat", "did you mean 'learning_rate'"]),
     ]
-    for changes, words in cases:
+    for changes, phrases in cases:
         message = error_of(arguments(**changes), capsys)
-        assert all(word in message for word in words), message
+        assert all(phrase in message for phrase in phrases), message
         assert not (tmp_path / "run" / "adapter").exists()
     file = tmp_path / "file"
     file.write_text("x")
@@ -920,7 +920,7 @@ def test_other_foregrounds_may_be_validated_on(pairs, tmp_path):
         refuse_shared_foreground(str(folder), str(training))
 
 
-def test_a_recipe_that_is_none_is_told_in_one_line(arguments, tmp_path, capsys):
+def test_a_recipe_that_is_none_is_reported_in_one_line(arguments, tmp_path, capsys):
     training, held_out = (rendered(tmp_path / name, [0]) for name in ("training", "held_out"))
     for content in ("[a, b]", "name: [", ""):
         (held_out / "recipe.yaml").write_text(content)
@@ -936,7 +936,7 @@ def test_unknown_key_in_a_file_names_its_neighbour(tmp_path, capsys):
 
 
 def test_a_value_out_of_range_is_refused_alike_from_files_flags_and_python(tmp_path):
-    """The message names the setting, the value and what it can be, in words of ours rather than jsonargparse's."""
+    """The message names the setting, the value and what it can be, in our words, not jsonargparse's."""
     from sdseg.training.config import ConfigError, parse_training_config
 
     cases = [
@@ -1047,7 +1047,7 @@ def test_a_compiled_network_trains_alike_and_is_resumed(arguments, tmp_path):
 
 
 @pytest.mark.slow
-def test_compiling_without_a_compiler_is_told_in_one_line(arguments, monkeypatch):
+def test_compiling_without_a_compiler_is_reported_in_one_line(arguments, monkeypatch):
     monkeypatch.setenv("CXX", "/nowhere/g++")
     process = launch(arguments(torch_compile="true"))
     output, _ = process.communicate(timeout=550)
