@@ -235,6 +235,31 @@ def test_command_line_writes_an_output_folder(tmp_path, capsys):
     assert sorted(p.name for p in (tmp_path / "o").iterdir()) == ["a.png", "run.json"]
 
 
+def test_whatever_one_photo_raises_is_its_error_and_nothing_of_yesterday_stays(tmp_path, capsys, monkeypatch):
+    photos, output = tmp_path / "in", tmp_path / "out"
+    for name in ("a", "b", "c"):
+        write_image(photos / f"{name}.png", disc_picture((200, 60, 40), (40, 60, 200))[0])
+    (photos / "d.nef").touch()
+    for name in ("a.uncertainty", "b", "b.mask", "mine"):
+        write_alpha(output / f"{name}.png", np.zeros((2, 2)))
+    whole = METHODS["otsu"]
+    calls = []
+
+    def faulty(image):
+        calls.append(image)
+        if len(calls) == 2:
+            raise KeyError("nobody foresaw this")
+        return whole(image)
+
+    monkeypatch.setitem(METHODS, "otsu", faulty)
+    assert main(["--method", "otsu", "--input", str(photos), "--output", str(output)]) == 1
+    record = json.loads((output / "run.json").read_text())
+    assert record["failed"] == 1 and record["passed_over"] == {".nef": 1}
+    assert record["inputs"][1]["error"] == f"{photos / 'b.png'}: KeyError: 'nobody foresaw this'"
+    assert sorted(path.name for path in output.iterdir()) == ["a.png", "c.png", "mine.png", "run.json"]
+    assert "passed over 1 .nef" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("wrong", ["missing input", "empty input", "output is a file", "output below a file"])
 def test_errors_take_one_line(tmp_path, capsys, wrong):
     write_image(tmp_path / "in" / "a.png", np.zeros((8, 8, 3), np.uint8))
