@@ -58,6 +58,7 @@ CONFIG, QUOTED, WORK, OUTPUT = (
 )
 JUDGES = [  # a change in these files judges all mattes again, without making them again
     "sdseg/imaging.py",
+    "sdseg/metadata.py",
     "sdseg/evaluation/benchmark_sets/items.py",
     *(
         f"sdseg/evaluation/{name}.py"

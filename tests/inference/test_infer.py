@@ -337,7 +337,7 @@ def test_names_too_long_fail_before_the_matte(photos, miniature_adapter, tmp_pat
 
 
 def test_a_full_disk_is_named_with_the_file(photos, miniature_adapter, tmp_path):
-    limit = f'ulimit -f 2; exec {sys.executable} infer.py "$@"'
+    limit = f'ulimit -f 16; exec {sys.executable} infer.py "$@"'
     large = tmp_path / "in" / "large.png"
     large.parent.mkdir()
     Image.fromarray(picture(300, 300)).save(large)
@@ -360,7 +360,7 @@ def test_a_full_disk_is_named_with_the_file(photos, miniature_adapter, tmp_path)
         text=True,
     )
     assert result.returncode == 1, result.stderr
-    assert f"error: {large}: {tmp_path / 'out' / 'large.png'}: File too large; check path" in result.stderr
+    assert f"error: {large}: {tmp_path / 'out' / 'large.png'}: the disk is full (File too large)" in result.stderr
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["run.json"]
 
 
