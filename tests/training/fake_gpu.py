@@ -54,7 +54,7 @@ def fake_run(base: str, pairs: str, **settings) -> Run:
     run = prepare(
         TrainingConfig(
             output_dir="none", pretrained_model_name_or_path=base, train_data_dir=pairs, resolution=32,
-            train_batch_size=2, max_train_steps=4, lr_warmup_steps=0, rank=2, report_to="none", **settings,
+            train_batch_size=2, max_train_steps=6, lr_warmup_steps=0, rank=2, report_to="none", **settings,
         )
     )  # fmt: skip
     batches = list(open_batches(run))
@@ -110,17 +110,16 @@ def refused(action) -> None:
 
 
 if __name__ == "__main__":
-    for settings in ({}, {"cache_latents": True, "pixel_loss_share": 0.5, "gradient_accumulation_steps": 2}):
+    cached = {"cache_latents": True, "pixel_loss_share": 0.5, "gradient_accumulation_steps": 2}
+    for settings in (cached, {}):
         run = fake_run(*sys.argv[1:], **settings)
         train_a_step(run)
         print(settings, "trains")
     encode = Run.encode
     for key in ("noise", "image_latents", "timestep", "latent_valid"):
-        run = fake_run(*sys.argv[1:])
         with patch.object(Run, "encode", lambda run, batch, key=key: (b := encode(run, batch)) | {key: b[key].cpu()}):
-            refused(lambda run=run: train_a_step(run))
+            refused(lambda: train_a_step(run))
         print(key, "on the CPU is noticed")
-    run = fake_run(*sys.argv[1:])
     matte(run, torch.zeros(run.base.prompt_embedding.shape))  # the pipeline moves it to the UNet's device
     print("mattes are drawn")
     import sdseg.inference.pipeline
