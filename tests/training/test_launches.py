@@ -344,7 +344,8 @@ CACHED = dict(cache_latents="true", cached_variants=2)
     "changes",
     [
         pytest.param(dict(validation_data_dir="held_out", validation_steps=3), id="validated"),
-        pytest.param(CACHED | ACCUMULATED, id="cache in memory, accumulated"),
+        # its parts are those of the next and of the last one
+        pytest.param(CACHED | ACCUMULATED, id="cache in memory, accumulated", marks=pytest.mark.slow),
         pytest.param(CACHED | dict(latent_cache_dir="latents", use_ema="true"), id="cache on disk, average"),
         pytest.param(dict(train_data_dir="layers", dataloader_num_workers=2), id="on the fly, loader workers"),
         pytest.param(dict(pixel_loss_share=0.5, use_ema="true") | ACCUMULATED, id="second stage, average, accumulated"),

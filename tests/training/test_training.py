@@ -238,7 +238,7 @@ def test_an_average_of_the_weights_is_what_comes_out(arguments, tmp_path):
     assert load_file(run / "checkpoint-5" / "lora.safetensors").keys() == weights[-1].keys()
 
 
-@pytest.mark.parametrize("cached", ["false", "true"])
+@pytest.mark.parametrize("cached", [pytest.param("false", marks=pytest.mark.slow), "true"])
 def test_second_stage_lowers_the_pixel_loss_of_one_step(arguments, tmp_path, cached):
     """All samples through the decoder at t = T: their loss falls, and cached latents carry the mattes they need."""
     first = dict(max_train_steps=2)
