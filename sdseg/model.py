@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sdseg.errors import MissingFile, UserError, did_you_mean
+from sdseg.errors import MissingFile, UserError, did_you_mean, first_line
 from sdseg.imaging import to_signed
 
 if TYPE_CHECKING:
@@ -136,8 +136,9 @@ def snapshot(hub_id: str, revision: str | None = None) -> str:
     try:
         return snapshot_download(hub_id, revision=revision)
     except (OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise MissingFile(f"{hub_id!r} is no folder here, and the Hub has no such repository ({reason})") from error
+        raise MissingFile(
+            f"{hub_id!r} is no folder here, and the Hub has no such repository ({first_line(error)})"
+        ) from error
 
 
 def _locate(name: str) -> str:
@@ -164,7 +165,7 @@ def _load_part(part_class, source: str, part: str, name: str, **options):
     try:
         return part_class.from_pretrained(source, subfolder=part, use_safetensors=True, **options)
     except (OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        reason = first_line(error)
         remedy = (
             "the folder is incomplete or damaged; copy it again"
             if is_folder

@@ -108,6 +108,11 @@ def one_line(error: BaseException) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of an error's message, where the others are advice that does not fit; its type's name if none."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
 def is_disk_full(error: BaseException) -> bool:
     """Whether something could not be written for want of room, whichever library says so."""
     if isinstance(error, OSError) and error.errno is not None:

@@ -8,7 +8,7 @@ import tarfile
 from pathlib import Path
 from typing import Any
 
-from synth_data.errors import MissingFile, RenderError, UserError
+from synth_data.errors import MissingFile, RenderError, UserError, first_line
 from synth_data.store import BAD_LINE, JOURNAL, files_of, meta_of, read_rows, read_settings
 
 FORMATS = {"parquet": "parquet", "webdataset": "tar"}  # name -> suffix
@@ -145,7 +145,7 @@ def check_hub(name: str, private: bool) -> None:
         raise UserError(f"--push_to_hub: '{name}' is not the name of a data set; give OWNER/NAME") from error
     except Exception as error:  # whatever the network or the Hub raises
         raise RenderError(
-            f"--push_to_hub '{name}': the Hub cannot be used ({_first_line(error)}); log in with `hf auth login` or "
+            f"--push_to_hub '{name}': the Hub cannot be used ({first_line(error)}); log in with `hf auth login` or "
             "set HF_TOKEN, or leave --push_to_hub out"
         ) from error
 
@@ -158,11 +158,7 @@ def push(output: Path, name: str) -> str:
         HfApi().upload_folder(repo_id=name, folder_path=output, repo_type="dataset", commit_message="Rendered set")
     except Exception as error:  # whatever the network or the Hub raises
         raise RenderError(
-            f"--push_to_hub '{name}': the upload failed ({_first_line(error)}); the export in '{output}' is complete, "
+            f"--push_to_hub '{name}': the upload failed ({first_line(error)}); the export in '{output}' is complete, "
             f"upload it with `hf upload-large-folder {name} {output} --repo-type dataset`"
         ) from error
     return f"https://huggingface.co/datasets/{name}"
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

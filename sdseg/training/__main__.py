@@ -2,9 +2,8 @@
 
 import sys
 
-from sdseg.errors import one_line, reported, steady_streams
+from sdseg.errors import first_line, one_line, reported, steady_streams
 from sdseg.training.config import parse_training_config
-from sdseg.training.hub import first_line
 from sdseg.training.loop import NonFiniteLoss, train
 from sdseg.training.processes import FailedOnMainProcess, StoppedBySignal, printed_already
 

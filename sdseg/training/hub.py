@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from sdseg.errors import UserError
+from sdseg.errors import UserError, first_line
 from sdseg.training.config import ConfigError, TrainingConfig
 
 
@@ -36,7 +36,3 @@ def push(config: TrainingConfig, adapter: Path) -> str:
             "same command again"
         ) from error
     return str(repository)
-
-
-def first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
