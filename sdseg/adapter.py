@@ -12,6 +12,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -132,7 +134,6 @@ def read_adapter(directory_or_hub_id: str | Path) -> Adapter:
     Raises:
         AdapterError: missing, incomplete, or of a newer format; the message names the remedy.
     """
-    from diffusers import DDIMScheduler
     from safetensors.torch import load_file
 
     path = _fetch(directory_or_hub_id)
@@ -148,7 +149,7 @@ def read_adapter(directory_or_hub_id: str | Path) -> Adapter:
                 f"adapter {directory_or_hub_id}: {name} is missing; give the folder that train.py wrote "
                 "(the one that holds sdseg_config.json)"
             )
-    try:
+    with damage_named(directory_or_hub_id):
         stored = json.loads((path / "sdseg_config.json").read_text(encoding="utf-8"))
         version = stored["format_version"]
         if version > FORMAT_VERSION:
@@ -159,12 +160,30 @@ def read_adapter(directory_or_hub_id: str | Path) -> Adapter:
         known = {item.name for item in fields(AdapterConfig)}
         config = AdapterConfig(**{key: value for key, value in stored.items() if key in known})
         prompt_embedding = load_file(path / "prompt_embedding.safetensors")["prompt_embedding"]
-        scheduler = DDIMScheduler.from_pretrained(path / "scheduler")
+        scheduler = _read_scheduler(path / "scheduler" / "scheduler_config.json")
+    return Adapter(path, config, prompt_embedding, scheduler)
+
+
+def _read_scheduler(path: Path) -> DDIMScheduler:
+    """The scheduler with these settings; `from_pretrained` would import every scheduler there is to look for kin."""
+    from inspect import signature
+
+    from diffusers import DDIMScheduler
+
+    known = signature(DDIMScheduler.__init__).parameters
+    stored = json.loads(path.read_text(encoding="utf-8"))
+    return DDIMScheduler(**{name: value for name, value in stored.items() if name in known})
+
+
+@contextmanager
+def damage_named(adapter: str | Path) -> Iterator[None]:
+    """Turns what reading an adapter's file raises, each kind of file in its own way, into an AdapterError."""
+    try:
+        yield
     except AdapterError:
         raise
-    except Exception as error:  # any of these files can be damaged in its own way
-        raise AdapterError(f"adapter {directory_or_hub_id} is damaged ({one_line(error)}); copy it again") from error
-    return Adapter(path, config, prompt_embedding, scheduler)
+    except Exception as error:
+        raise AdapterError(f"adapter {adapter} is damaged ({one_line(error)}); copy it again") from error
 
 
 def _fetch(directory_or_hub_id: str | Path) -> Path:
@@ -194,6 +213,19 @@ def load_adapter(adapter: Adapter, base: Base) -> PeftModel:
     import torch
     from peft import PeftConfig, get_peft_model
 
+    refuse_other_base(adapter, base)
+    with damage_named(adapter.path):
+        config = PeftConfig.from_pretrained(str(adapter.path))
+    config.inference_mode = True
+    config.base_model_name_or_path = None  # PEFT looks for a name in the UNet, finds none, and would warn
+    with torch.random.fork_rng(devices=[]):  # PEFT draws initial values that are overwritten below
+        peft_model = get_peft_model(base.unet, config, autocast_adapter_dtype=False)
+    load_lora_weights(peft_model, adapter)
+    return peft_model
+
+
+def refuse_other_base(adapter: Adapter, base: Base) -> None:
+    """Raises AdapterError unless the adapter was trained on these weights."""
     from sdseg.model import same_fingerprint
 
     if not same_fingerprint(adapter.config.fingerprint, base.fingerprint):
@@ -201,16 +233,14 @@ def load_adapter(adapter: Adapter, base: Base) -> PeftModel:
             f"adapter {adapter.path} was trained on base {adapter.config.pretrained_model_name_or_path!r}, whose "
             f"weights differ from those of {base.name!r}; pass the base it was trained on"
         )
-    try:
-        config = PeftConfig.from_pretrained(str(adapter.path))
-    except Exception as error:
-        raise AdapterError(f"adapter {adapter.path} is damaged ({one_line(error)}); copy it again") from error
-    config.inference_mode = True
-    config.base_model_name_or_path = None  # PEFT looks for a name in the UNet, finds none, and would warn
-    with torch.random.fork_rng(devices=[]):  # PEFT draws initial values that are overwritten below
-        peft_model = get_peft_model(base.unet, config, autocast_adapter_dtype=False)
-    load_lora_weights(peft_model, adapter)
-    return peft_model
+
+
+def read_lora_weights(adapter: Adapter) -> dict[str, torch.Tensor]:
+    """The tensors of `adapter_model.safetensors`; raises AdapterError where it is damaged."""
+    from safetensors.torch import load_file
+
+    with damage_named(adapter.path):
+        return load_file(adapter.path / "adapter_model.safetensors")
 
 
 def load_lora_weights(peft_model: PeftModel, adapter: Adapter) -> None:
@@ -220,21 +250,24 @@ def load_lora_weights(peft_model: PeftModel, adapter: Adapter) -> None:
         AdapterError: a damaged file, or a tensor that is missing, left over or of another shape.
     """
     from peft import get_peft_model_state_dict, set_peft_model_state_dict
-    from safetensors.torch import load_file
 
-    try:
-        stored = load_file(adapter.path / "adapter_model.safetensors")
-    except Exception as error:
-        raise AdapterError(f"adapter {adapter.path} is damaged ({one_line(error)}); copy it again") from error
+    stored = read_lora_weights(adapter)
     expected = get_peft_model_state_dict(peft_model, save_embedding_layers=False)
+    refuse_other_tensors(adapter, stored, {key: tuple(value.shape) for key, value in expected.items()})
+    set_peft_model_state_dict(peft_model, stored)
+
+
+def refuse_other_tensors(
+    adapter: Adapter, stored: dict[str, torch.Tensor], expected: dict[str, tuple[int, ...]]
+) -> None:
+    """Raises AdapterError for the first tensor, by name, that is missing, left over or of another shape."""
     for key in sorted(expected.keys() | stored.keys()):
         if key not in stored:
             raise AdapterError(f"adapter {adapter.path}: tensor {key} is missing; copy the adapter again")
         if key not in expected:
             raise AdapterError(f"adapter {adapter.path}: tensor {key} has no place among the LoRA layers of this run")
-        if stored[key].shape != expected[key].shape:
+        if stored[key].shape != expected[key]:
             raise AdapterError(
                 f"adapter {adapter.path}: tensor {key} has shape {list(stored[key].shape)}, but "
-                f"{list(expected[key].shape)} is needed; base, rank and layers must be those it was trained with"
+                f"{list(expected[key])} is needed; base, rank and layers must be those it was trained with"
             )
-    set_peft_model_state_dict(peft_model, stored)

@@ -388,6 +388,15 @@ def write_grey16(path: str | os.PathLike, values: np.ndarray) -> None:
         Image.fromarray(levels).save(temporary, format="PNG")
 
 
+def write_float_tiff(path: str | os.PathLike, values: np.ndarray) -> None:
+    """Writes values float32 [H, W] as they are, as a TIFF of one 32-bit channel."""
+    from PIL import Image
+
+    assert values.ndim == 2, f"expected [H, W], got {values.shape}"
+    with replacing(path) as temporary:
+        Image.fromarray(values.astype(np.float32)).save(temporary, format="TIFF", compression="tiff_adobe_deflate")
+
+
 def write_image(path: str | os.PathLike, image: np.ndarray) -> None:
     """Writes a picture uint8 [H, W, 3] sRGB, or [H, W, 4] with straight alpha, as a PNG."""
     from PIL import Image

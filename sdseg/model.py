@@ -11,7 +11,7 @@ from sdseg.imaging import to_signed
 
 if TYPE_CHECKING:
     import torch
-    from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+    from diffusers import AutoencoderKL, AutoencoderTiny, DDIMScheduler, UNet2DConditionModel
     from peft import PeftModel
 
 EMBEDDED = "embedded"
@@ -173,6 +173,30 @@ def _load_part(part_class, source: str, part: str, name: str, **options):
             "or pass a local folder in diffusers' layout"
         )
         raise BaseError(f"cannot load the {part} of base {name!r} ({reason}); {remedy}") from error
+
+
+def load_tiny_vae(pretrained_model_name_or_path: str, vae: AutoencoderKL) -> AutoencoderTiny:
+    """A small VAE that decodes the latents of `vae`, frozen; see diffusers' `AutoencoderTiny`.
+
+    Raises:
+        BaseError: it cannot be loaded, or has other latents.
+    """
+    from diffusers import AutoencoderTiny
+
+    try:
+        tiny = AutoencoderTiny.from_pretrained(pretrained_model_name_or_path, use_safetensors=True)
+    except (OSError, ValueError) as error:
+        raise BaseError(
+            f"cannot load the small VAE {pretrained_model_name_or_path!r} ({first_line(error)}); give the folder or "
+            "Hub id of an AutoencoderTiny in safetensors"
+        ) from error
+    wanted, found = ((model.config.latent_channels, vae_scale_factor(model)) for model in (vae, tiny))
+    if wanted != found:
+        raise BaseError(
+            f"small VAE {pretrained_model_name_or_path!r} has {found[0]} latent channels and a factor of {found[1]}, "
+            f"but the base has {wanted[0]} and {wanted[1]}; give one made for this base"
+        )
+    return tiny.requires_grad_(False).eval()
 
 
 def widen_conv_in(unet: UNet2DConditionModel) -> None:

@@ -20,14 +20,15 @@ from sdseg.imaging import TEMPORARY_NAME, Listing, find_images, replacing
 
 ALPHA_SUFFIX = ".png"
 UNCERTAINTY_SUFFIX = ".uncertainty.png"
+VARIANCE_SUFFIX = ".variance.tif"
 RGBA_SUFFIX = ".rgba.png"
 MASK_SUFFIX = ".mask.png"
 OVERLAY_SUFFIX = ".overlay.png"
-SIDE_SUFFIXES = (UNCERTAINTY_SUFFIX, RGBA_SUFFIX, MASK_SUFFIX, OVERLAY_SUFFIX)
+SIDE_SUFFIXES = (UNCERTAINTY_SUFFIX, VARIANCE_SUFFIX, RGBA_SUFFIX, MASK_SUFFIX, OVERLAY_SUFFIX)
 CLASSES_RECORD = "classes.json"
 RUN_RECORD = "run.json"
 LOCK = ".sdseg.lock"
-FILES = ("output", "uncertainty", "mask", "overlay")  # what an input's part of the record names files by
+FILES = ("output", "uncertainty", "variance", "mask", "overlay")  # what an input's part of the record names files by
 
 
 def output_names(paths: Sequence[Path], root: str | os.PathLike) -> dict[Path, PurePath]:
@@ -187,7 +188,7 @@ def remove_stale(output_dir: str | os.PathLike, plan: Plan, rows: list[dict], ea
             stale |= {row[key] for key in FILES if isinstance(row.get(key), str)}
     for name in sorted(stale - written):
         path = PurePosixPath(name)
-        if path.suffix == ALPHA_SUFFIX and not path.is_absolute() and ".." not in path.parts:
+        if path.suffix in (ALPHA_SUFFIX, ".tif") and not path.is_absolute() and ".." not in path.parts:
             if os.path.lexists(output_dir / path):  # False for names too long to exist
                 (output_dir / path).unlink()
 

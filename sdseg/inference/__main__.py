@@ -49,15 +49,34 @@ def build_parser(prog: str = "sdseg infer") -> argparse.ArgumentParser:
     )
     add(
         "--ensemble_size",
-        type=whole_number(1),
+        type=number_of_samples,
         default=1,
-        help="samples a photo, averaged (default: 1); 8 gives better mattes in 8 times the time",
+        help="samples a photo, averaged (default: 1); 8 gives better mattes in 8 times the time; auto: 2 to 8, as many "
+        "as --tolerance asks",
+    )
+    add(
+        "--tolerance",
+        type=float,
+        default=0.01,
+        help="with --ensemble_size auto: standard error of the mean, in alpha, that is good enough (default: 0.01)",
+    )
+    add(
+        "--eta",
+        type=float,
+        default=0.0,
+        help="noise added at every step but the last: 0 none (default; DDIM), 1 as much as DDPM adds",
     )
     add(
         "--output_uncertainty",
         action="store_true",
         help="also write <photo>.uncertainty.png, the standard deviation of the samples, or the entropy of their "
         "classes, 65535 = 1; needs --ensemble_size of 2 or more",
+    )
+    add(
+        "--output_variance",
+        action="store_true",
+        help="also write <photo>.variance.tif, the samples' variance in 32-bit floats; needs --ensemble_size of 2 or "
+        "more",
     )
     add("--output_mask", action="store_true", help="also write <photo>.mask.png, 255 where alpha is at least 0.5")
     add(
@@ -74,7 +93,8 @@ def build_parser(prog: str = "sdseg infer") -> argparse.ArgumentParser:
         "--batch_size",
         type=whole_number(1),
         default=1,
-        help="samples computed together (default: 1); more is faster and takes more memory",
+        help="samples computed together, of several photos where their working sizes are equal (default: 1); more is "
+        "faster and takes more memory; halved where memory ends",
     )
     add(
         "--seed",
@@ -90,11 +110,26 @@ def build_parser(prog: str = "sdseg infer") -> argparse.ArgumentParser:
     )
     add(
         "--device",
-        choices=["auto", "cpu", "cuda"],
+        choices=["auto", "cpu", "cuda", "mps"],
         default="auto",
         help="auto (default) takes the GPU if there is one, and says which device it took",
     )
+    add("--torch_compile", action="store_true", help="compile the UNet, which pays for long runs on a GPU")
+    add("--channels_last", action="store_true", help="the UNet's weights in the channels-last layout of GPUs' kernels")
+    add("--enable_model_cpu_offload", action="store_true", help="each part on the GPU only while it computes")
+    add("--enable_vae_slicing", action="store_true", help="the VAE one sample at a time, for less memory")
+    add("--enable_vae_tiling", action="store_true", help="the VAE in overlapping tiles, for much less memory")
+    add(
+        "--tiny_vae",
+        metavar="FOLDER_OR_ID",
+        help="decode with this AutoencoderTiny, such as madebyollin/taesd for SD2: faster and coarser, for previews",
+    )
     return parser
+
+
+def number_of_samples(text: str) -> int | str:
+    """`auto`, or a whole number of 1 or more."""
+    return text if text == "auto" else whole_number(1)(text)
 
 
 def main(argv: Sequence[str] | None = None, prog: str = "sdseg infer") -> int:

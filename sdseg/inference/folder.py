@@ -8,21 +8,32 @@ photo that cannot be read stops no other.
 import argparse
 import platform
 import sys
-import time
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING
 
 from sdseg.errors import UserError
-from sdseg.imaging import read_image, write_alpha, write_classes, write_grey16, write_image, write_mask
+from sdseg.imaging import (
+    read_image,
+    write_alpha,
+    write_classes,
+    write_float_tiff,
+    write_grey16,
+    write_image,
+    write_mask,
+)
 from sdseg.outputs import (
     ALPHA_SUFFIX,
     CLASSES_RECORD,
     MASK_SUFFIX,
     OVERLAY_SUFFIX,
     UNCERTAINTY_SUFFIX,
+    VARIANCE_SUFFIX,
     Plan,
     check_name_lengths,
     check_writable,
@@ -38,12 +49,15 @@ from sdseg.targets import MIDDLE, overlay
 from sdseg.uncertainty import calibration_key
 
 if TYPE_CHECKING:
+    import numpy as np
+    import torch
     from accelerate import PartialState
 
     from sdseg.adapter import Adapter
-    from sdseg.inference.pipeline import MattingPipeline
+    from sdseg.inference.session import Drawing, MattingSession
 
 TOY_NOTICE = "no --adapter: using the miniature that ships with sdseg; expect toy mattes, it sees 64 pixels a side"
+AHEAD = 4  # photos that are read before their turn, and mattes that may wait to be written
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -52,16 +66,19 @@ def run(arguments: argparse.Namespace) -> int:
     Raises:
         UserError: nothing could be done, and nothing was written.
     """
-    if arguments.output_uncertainty and arguments.ensemble_size < 2:
-        raise UserError(
-            f"--output_uncertainty with --ensemble_size {arguments.ensemble_size}; a spread needs 2 or more"
-        )
+    for flag, asked in (
+        ("--output_uncertainty", arguments.output_uncertainty),
+        ("--output_variance", arguments.output_variance),
+    ):
+        if asked and arguments.ensemble_size == 1:
+            raise UserError(f"{flag} with --ensemble_size 1; a spread needs 2 or more")
     plan = plan_outputs(arguments.input, arguments.output)
     check_writable(arguments.output)
     state = start_processes(arguments.device)
     if arguments.adapter is None:
         say(state, TOY_NOTICE)
-    adapter, pipe = load(arguments, state)
+    adapter, session = load(arguments, state)
+    drawing(session, arguments)  # raises where it cannot be served
     say(state, f"device: {describe_device(state)}")
     if passed_over := plan.describe_passed_over():
         say(state, passed_over)
@@ -69,14 +86,14 @@ def run(arguments: argparse.Namespace) -> int:
     from accelerate.utils import gather_object
 
     with locked(arguments.output, state) as earlier:
-        rows = gather_object(matte_photos(pipe, plan, arguments, state))
+        rows = gather_object(matte_photos(session, plan, arguments, state))
         rows.sort(key=lambda row: row["input"])
         failed = sum("error" in row for row in rows)
         if state.is_main_process:
             remove_stale(arguments.output, plan, rows, earlier)
-            if pipe.colours is not None:
-                write_json(arguments.output / CLASSES_RECORD, dict(enumerate(pipe.config.class_names)))
-            write_run_record(arguments.output, run_record(arguments, adapter, pipe, state, plan, rows))
+            if session.colours is not None:
+                write_json(arguments.output / CLASSES_RECORD, dict(enumerate(session.class_names)))
+            write_run_record(arguments.output, run_record(arguments, adapter, session, state, plan, rows))
     say(state, f"{len(rows) - failed} of {len(rows)} mattes written to {arguments.output}")
     state.destroy_process_group()
     return 1 if failed else 0
@@ -145,110 +162,191 @@ def describe_device(state: "PartialState") -> str:
     return name if state.num_processes == 1 else f"{name}, {state.num_processes} processes"
 
 
-def load(arguments: argparse.Namespace, state: "PartialState") -> "tuple[Adapter, MattingPipeline]":
-    """The adapter and the pipeline, on this process's device."""
+def load(arguments: argparse.Namespace, state: "PartialState") -> "tuple[Adapter, MattingSession]":
+    """The adapter and a session with it, on this process's device."""
     import torch
 
     from sdseg.adapter import read_adapter
-    from sdseg.inference.pipeline import MattingPipeline, check_processing_resolution
+    from sdseg.inference.session import MattingSession
     from sdseg.model import EMBEDDED
 
     # torch takes other kernels for "cpu:0", Accelerate's name in a group, than for "cpu"; mattes would differ
     device = "cpu" if state.device.type == "cpu" else state.device
     adapter = read_adapter(arguments.adapter or EMBEDDED)
-    pipe = MattingPipeline.from_adapter(
+    session = MattingSession.from_adapter(
         adapter,
         arguments.pretrained_model_name_or_path,
         revision=arguments.revision,
         torch_dtype=torch.bfloat16 if arguments.mixed_precision == "bf16" else torch.float32,
-        device=device,
+        device="cpu" if arguments.enable_model_cpu_offload else device,
     )
-    if arguments.processing_resolution is not None:
-        check_processing_resolution(arguments.processing_resolution, pipe.vae_scale_factor)
-    classes = pipe.config.target == "classes"
+    classes = session.target == "classes"
     for flag, asked, served in (
         ("--output_mask", arguments.output_mask, not classes),
+        ("--output_variance", arguments.output_variance, not classes),
         ("--output_overlay", arguments.output_overlay, classes),
     ):
         if asked and not served:
-            raise UserError(f"{flag}: this adapter was trained on target {pipe.config.target}; leave the flag out")
-    return adapter, pipe
+            raise UserError(f"{flag}: this adapter was trained on target {session.target}; leave the flag out")
+    return adapter, set_up(session, arguments, device)
+
+
+def set_up(session: "MattingSession", arguments: argparse.Namespace, device: "torch.device | str") -> "MattingSession":
+    """The session with what the flags ask for beside the model."""
+    import torch
+
+    if arguments.tiny_vae:
+        session.use_tiny_vae(arguments.tiny_vae)
+    if arguments.enable_vae_slicing:
+        session.vae.enable_slicing()
+    if arguments.enable_vae_tiling:
+        session.vae.enable_tiling()
+    if arguments.channels_last:
+        session.unet.to(memory_format=torch.channels_last)
+    if arguments.torch_compile:
+        session.unet.compile()
+    if arguments.enable_model_cpu_offload:
+        session.enable_model_cpu_offload(device)
+    return session
+
+
+def drawing(session: "MattingSession", arguments: argparse.Namespace) -> "Drawing":
+    """How samples are drawn, as the flags ask."""
+    return session.drawing(
+        arguments.num_inference_steps,
+        arguments.ensemble_size,
+        arguments.processing_resolution,
+        arguments.batch_size,
+        arguments.eta,
+        arguments.tolerance,
+    )
 
 
 def matte_photos(
-    pipe: "MattingPipeline", plan: Plan, arguments: argparse.Namespace, state: "PartialState"
+    session: "MattingSession", plan: Plan, arguments: argparse.Namespace, state: "PartialState"
 ) -> list[dict]:
     """Matte every n-th photo, this process's share; returns their rows of `run.json`.
 
-    Whatever one photo raises is that photo's error, and the others are done.
+    The next photos are read and finished ones written while the model computes. Whatever one photo raises is that
+    photo's error, and the others are done.
     """
     from tqdm import tqdm
 
-    share = list(plan.names.items())[state.process_index :: state.num_processes]
-    rows = []
-    for path, name in tqdm(share, desc="mattes", unit="photo", disable=not state.is_main_process):
+    share = dict(list(plan.names.items())[state.process_index :: state.num_processes])
+    photos: dict[Path, np.ndarray] = {}  # those that are read and not written yet
+    rows: list[dict] = []
+
+    def finish(path: Path, outcome) -> None:
         row = {"input": plan.relative(path)}
         try:
-            row |= matte_photo(pipe, path, name, arguments)
+            row |= outcome.result()
         except Exception as error:
             row["error"] = photo_error(path, error)
             tqdm.write(f"error: {row['error']}", file=sys.stderr)
+        photos.pop(path, None)
         rows.append(row)
+        progress_bar.update()
+
+    def jobs() -> Iterator[tuple]:
+        for path, outcome in ahead(readers, partial(read_photo, share, arguments), share):
+            if outcome.exception() is not None:
+                finish(path, outcome)
+                continue
+            photos[path] = outcome.result()
+            yield path, photos[path], starting_point(arguments.seed)
+
+    written: deque[tuple[Path, Future]] = deque()
+    progress_bar = tqdm(total=len(share), desc="mattes", unit="photo", disable=not state.is_main_process)
+    with progress_bar, ThreadPoolExecutor(1) as readers, ThreadPoolExecutor(1) as writers:
+        for path, drawn in session.draw(jobs(), drawing(session, arguments)):
+            written.append((path, writers.submit(write_photo, session, share[path], photos[path], drawn, arguments)))
+            while written and (len(written) > AHEAD or written[0][1].done()):
+                finish(*written.popleft())
+        while written:
+            finish(*written.popleft())
     return rows
 
 
-def matte_photo(pipe: "MattingPipeline", path: Path, name: PurePath, arguments: argparse.Namespace) -> dict:
-    """Matte one photo, write what was asked for, and return its part of `run.json`."""
+def ahead(executor: Executor, function: Callable, items: Iterable) -> Iterator[tuple]:
+    """(item, finished future of function(item)) in order; the next AHEAD calls are under way meanwhile."""
+    waiting = deque()
+    for item in items:
+        waiting.append((item, executor.submit(function, item)))
+        if len(waiting) > AHEAD:
+            yield wait_for(*waiting.popleft())
+    while waiting:
+        yield wait_for(*waiting.popleft())
+
+
+def wait_for(item, future: Future) -> tuple:
+    future.exception()
+    return item, future
+
+
+def starting_point(seed: int) -> "torch.Generator":
+    """The generator of one photo's noise."""
     import torch
 
-    started = time.perf_counter()
+    return torch.Generator("cpu").manual_seed(seed)
+
+
+def output_files(name: PurePath, arguments: argparse.Namespace) -> dict[str, Path]:
+    """What is written for a photo, by the keys of its row of `run.json`."""
     suffixes = {"output": ALPHA_SUFFIX}
     for key, wanted, suffix in (
         ("uncertainty", arguments.output_uncertainty, UNCERTAINTY_SUFFIX),
+        ("variance", arguments.output_variance, VARIANCE_SUFFIX),
         ("mask", arguments.output_mask, MASK_SUFFIX),
         ("overlay", arguments.output_overlay, OVERLAY_SUFFIX),
     ):
         if wanted:
             suffixes[key] = suffix
-    files = {key: output_file(arguments.output, name, suffix) for key, suffix in suffixes.items()}
-    check_name_lengths(files.values())
-    image = read_image(path)
-    result = pipe(
-        image,
-        num_inference_steps=arguments.num_inference_steps,
-        ensemble_size=arguments.ensemble_size,
-        processing_resolution=arguments.processing_resolution,
-        batch_size=arguments.batch_size,
-        generator=torch.Generator("cpu").manual_seed(arguments.seed),
-        output_uncertainty=arguments.output_uncertainty,
-    )
-    drawn = result.prediction[0]
-    if pipe.colours is None:
-        write_alpha(files["output"], drawn)
+    return {key: output_file(arguments.output, name, suffix) for key, suffix in suffixes.items()}
+
+
+def read_photo(names: dict[Path, PurePath], arguments: argparse.Namespace, path: Path) -> "np.ndarray":
+    """The photo uint8 [H, W, 3]; raises where its matte could not be written under its name."""
+    check_name_lengths(output_files(names[path], arguments).values())
+    return read_image(path)
+
+
+def write_photo(
+    session: "MattingSession", name: PurePath, image: "np.ndarray", drawn, arguments: argparse.Namespace
+) -> dict:
+    """Write what was asked for from a photo's samples (or raise what came in their place), and return its part of
+    `run.json`."""
+    if isinstance(drawn, Exception):
+        raise drawn
+    found = session.summary(drawn)
+    prediction = found["prediction"].numpy()
+    files = output_files(name, arguments)
+    if session.colours is None:
+        write_alpha(files["output"], prediction)
     else:
-        write_classes(files["output"], drawn, pipe.colours)
+        write_classes(files["output"], prediction, session.colours)
     if "uncertainty" in files:
-        write_grey16(files["uncertainty"], result.uncertainty[0])
+        write_grey16(files["uncertainty"], found["uncertainty"].numpy())
+    if "variance" in files:
+        write_float_tiff(files["variance"], found["uncertainty"].square().numpy())
     if "mask" in files:
-        write_mask(files["mask"], drawn >= MIDDLE)
+        write_mask(files["mask"], prediction >= MIDDLE)
     if "overlay" in files:
-        write_image(files["overlay"], overlay(image, drawn, pipe.colours))
+        write_image(files["overlay"], overlay(image, prediction, session.colours))
     row = {key: file.relative_to(arguments.output).as_posix() for key, file in files.items()}
     height, width = image.shape[:2]
-    return row | {"size": [width, height], "seconds": round(time.perf_counter() - started, 3)}
+    return row | {"size": [width, height], "samples": found["count"], "seconds": round(drawn.seconds, 3)}
 
 
 def run_record(
     arguments: argparse.Namespace,
     adapter: "Adapter",
-    pipe: "MattingPipeline",
+    session: "MattingSession",
     state: "PartialState",
     plan: Plan,
     rows: list[dict],
 ) -> dict:
     """What `run.json` holds: every setting as it was resolved, what made the mattes, and a row per photo."""
-    steps = arguments.num_inference_steps or pipe.config.default_denoising_steps
-    resolution = arguments.processing_resolution
+    how = drawing(session, arguments)
     return {
         "method": "sdseg",
         "settings": {
@@ -256,22 +354,27 @@ def run_record(
             "pretrained_model_name_or_path": arguments.pretrained_model_name_or_path
             or adapter.config.pretrained_model_name_or_path,
             "revision": arguments.revision or adapter.config.revision,
-            "num_inference_steps": steps,
+            "num_inference_steps": how.num_inference_steps,
             "ensemble_size": arguments.ensemble_size,
+            "tolerance": how.tolerance,
+            "eta": how.eta,
             "output_uncertainty": arguments.output_uncertainty,
-            "target": pipe.config.target,
-            "processing_resolution": pipe.config.default_processing_resolution if resolution is None else resolution,
-            "batch_size": arguments.batch_size,
+            "target": session.target,
+            "processing_resolution": how.processing_resolution,
+            "batch_size": how.batch_size,
             "seed": arguments.seed,
             "mixed_precision": arguments.mixed_precision,
+            "tiny_vae": arguments.tiny_vae,
             "device": state.device.type,
             "processes": state.num_processes,
         },
         "base_fingerprint": adapter.config.fingerprint,
         # On the uncertainty maps, which hold the plain standard deviation; null where none was fitted.
-        "calibration_scale": adapter.config.calibration.get(calibration_key(steps, arguments.ensemble_size)),
+        "calibration_scale": adapter.config.calibration.get(
+            calibration_key(how.num_inference_steps, arguments.ensemble_size)
+        ),
         "versions": {"python": platform.python_version()}
-        | {name: version(name) for name in ("torch", "diffusers", "peft", "accelerate")},
+        | {name: version(name) for name in ("torch", "diffusers", "accelerate")},
         "passed_over": plan.listing.passed_over,
         "inputs": rows,
     }

@@ -1,4 +1,4 @@
-"""Validation during training, through the pipeline that users run."""
+"""Validation during training, through the session that users run."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ if TYPE_CHECKING:
     import numpy as np
     from diffusers import UNet2DConditionModel
 
-    from sdseg.inference.pipeline import MattingPipeline
+    from sdseg.inference.session import MattingSession
     from sdseg.training.run import Run
 
 GRID_ROWS = 12  # of the validation picture
 
 
 def validate(run: Run, step: int, stopped: Callable[[], int]) -> dict[str, float] | None:
-    """Predict the first held-out pairs through the pipeline users run; None, and nothing written, once `stopped`.
+    """Predict the first held-out pairs through the session users run; None, and nothing written, once `stopped`.
 
     The processes share the pictures, so that none waits for the others longer than a process group does (ten minutes
     under NCCL). FSDP's draw every picture together. The main process writes validation/step-<step>.png and shows the
@@ -37,11 +37,11 @@ def validate(run: Run, step: int, stopped: Callable[[], int]) -> dict[str, float
     first, every = (0, 1) if together else (accelerator.process_index, accelerator.num_processes)
     scores = MatteScores() if run.colours is None else ClassScores(run.colours)
     network.eval()
-    pipeline, judged, broken_off = matting_pipeline(run, network), [], False
+    session, judged, broken_off = matting_session(run, network), [], False
     for index in range(first, min(len(run.held_out), run.config.num_validation_images), every):
         if broken_off := bool(stopped()):
             break
-        judged.append((index, *judge(run, pipeline, index, scores)))
+        judged.append((index, *judge(run, session, index, scores)))
     network.train()
     if not together:
         broken_off = any(gather_object([broken_off]))
@@ -54,13 +54,13 @@ def validate(run: Run, step: int, stopped: Callable[[], int]) -> dict[str, float
     return scores.figures([found for _, found, _ in judged])
 
 
-def judge(run: Run, pipeline: MattingPipeline, index: int, scores: MatteScores | ClassScores) -> tuple[Any, list]:
+def judge(run: Run, session: MattingSession, index: int, scores: MatteScores | ClassScores) -> tuple[Any, list]:
     """A held-out pair's part of the figures, and its row of the grid (empty from GRID_ROWS on)."""
     import torch
 
     config = run.config
     image, truth = run.held_out.read(index)
-    result = pipeline(
+    result = session(
         image,
         num_inference_steps=config.num_inference_steps,
         ensemble_size=config.validation_ensemble_size,
@@ -74,12 +74,12 @@ def judge(run: Run, pipeline: MattingPipeline, index: int, scores: MatteScores |
     return scores.measure(prediction, truth, uncertainty), row
 
 
-def matting_pipeline(run: Run, network: UNet2DConditionModel) -> MattingPipeline:
-    """The pipeline around the network in training."""
-    from sdseg.inference.pipeline import MattingPipeline
+def matting_session(run: Run, network: UNet2DConditionModel) -> MattingSession:
+    """A session around the network in training."""
+    from sdseg.inference.session import MattingSession
     from sdseg.model import inference_scheduler
 
-    pipeline = MattingPipeline(
+    return MattingSession(
         network,
         run.base.vae,
         inference_scheduler(prediction_type=run.config.prediction_type),
@@ -87,8 +87,6 @@ def matting_pipeline(run: Run, network: UNet2DConditionModel) -> MattingPipeline
         target=run.held_out.target.kind,
         class_colours=None if run.colours is None else run.colours.tolist(),
     )
-    pipeline.set_progress_bar_config(disable=True)
-    return pipeline
 
 
 def write_grid(run: Run, step: int, rows: list[list[np.ndarray]]) -> None:

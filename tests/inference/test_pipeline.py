@@ -11,8 +11,10 @@ from PIL import Image
 
 from sdseg.adapter import AdapterError
 from sdseg.imaging import read_image
-from sdseg.inference.pipeline import MattingPipeline, denoise, resize
+from sdseg.inference.pipeline import MattingPipeline
+from sdseg.inference.sampling import denoise
 from sdseg.model import inference_scheduler
+from sdseg.targets import resize
 from tests.conftest import picture, write_random_miniature
 
 LEVEL = 1 / 65535  # of a 16-bit matte
@@ -182,7 +184,8 @@ def test_bfloat16_stays_near_float32(pipe, miniature_adapter):
     assert 0 < np.abs(one - other).mean() < 0.01
 
 
-def test_saved_whole_and_read_again(pipe, tmp_path):
+def test_saved_whole_and_read_again(miniature_adapter, tmp_path):
+    pipe = MattingPipeline.from_adapter(miniature_adapter, merge=False)
     pipe.save_pretrained(tmp_path / "whole")
     again = MattingPipeline.from_pretrained(tmp_path / "whole")
     settings = dict(ensemble_size=2, output_uncertainty=True)

@@ -16,7 +16,7 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorDeviceMismatchError, FakeTensorMode
 from torch.utils import backend_registration
 
-from sdseg.inference.pipeline import MattingPipeline
+from sdseg.inference.session import MattingSession
 from sdseg.model import inference_scheduler
 from sdseg.training.batches import open_batches
 from sdseg.training.config import TrainingConfig
@@ -87,14 +87,13 @@ def train_a_step(run: Run) -> None:
 
 
 def matte(run: Run, prompt_embedding: torch.Tensor) -> None:
-    pipeline = MattingPipeline(run.base.unet, run.base.vae, inference_scheduler(), prompt_embedding)
-    pipeline.set_progress_bar_config(disable=True)
+    session = MattingSession(run.base.unet, run.base.vae, inference_scheduler(), prompt_embedding)
     picture = np.zeros((20, 30, 3), np.uint8)
-    in_range = patch.object(pipeline.image_processor, "check_image_values_range")
+    in_range = patch.object(session.image_processor, "check_image_values_range")
     finite = patch.object(torch.Tensor, "__bool__", lambda self: True)
     times = patch.object(FakeTensor, "tolist", lambda self: [1] * len(self))
     with MODE, times, in_range, finite:  # all that depends on values
-        output = pipeline(picture, 2, 3, 32, batch_size=2, output_type="pt", output_uncertainty=True)
+        output = session(picture, 2, 3, 32, batch_size=2, output_type="pt", output_uncertainty=True)
     for tensor in (output.prediction[0], output.uncertainty[0]):
         assert tensor.shape == (20, 30) and tensor.device.type == "cpu"
 
@@ -122,9 +121,9 @@ if __name__ == "__main__":
         print(key, "on the CPU is noticed")
     matte(run, torch.zeros(run.base.prompt_embedding.shape))  # the pipeline moves it to the UNet's device
     print("mattes are drawn")
-    import sdseg.inference.pipeline
+    import sdseg.inference.session
 
-    encode_image = sdseg.inference.pipeline.encode_image
-    with patch.object(sdseg.inference.pipeline, "encode_image", lambda *args: encode_image(*args).cpu()):
+    encode_image = sdseg.inference.session.encode_image
+    with patch.object(sdseg.inference.session, "encode_image", lambda *args: encode_image(*args).cpu()):
         refused(lambda: matte(run, run.base.prompt_embedding))
     print("image latents on the CPU are noticed there")

@@ -1,0 +1,607 @@
+"""`MattingSession`: a model in memory; photos in, alpha mattes and maps of the model's own doubt out.
+
+Needs nothing but torch and diffusers' UNet, VAE and scheduler. `MattingPipeline` is the same as a diffusers pipeline.
+Alpha is an absolute quantity, so an ensemble is a plain mean with an unbiased variance: nothing is aligned and nothing
+is stretched to [0, 1]. An adapter trained on classes draws them in colours; its samples vote (`sdseg.targets`).
+"""
+
+import time
+from collections.abc import Hashable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from sdseg.lean_imports import import_diffusion_models
+
+import_diffusion_models()
+
+import torch  # noqa: E402
+from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel  # noqa: E402
+from diffusers.pipelines.marigold.marigold_image_processing import MarigoldImageProcessor  # noqa: E402
+from diffusers.utils import BaseOutput  # noqa: E402
+from PIL import Image, ImageOps  # noqa: E402
+
+from sdseg.adapter import Adapter, load_adapter, read_adapter  # noqa: E402
+from sdseg.errors import UserError  # noqa: E402
+from sdseg.imaging import read_image  # noqa: E402
+from sdseg.inference.sampling import constant_prompt, decode_alpha, denoise, grey_decoder, plain_forward  # noqa: E402
+from sdseg.merging import merge_adapter  # noqa: E402
+from sdseg.model import decode_colour, encode_image, load_base, load_tiny_vae, vae_scale_factor  # noqa: E402
+from sdseg.targets import decided, nearest_class, resize, votes  # noqa: E402
+from sdseg.uncertainty import mean_and_variance  # noqa: E402
+
+if TYPE_CHECKING:
+    from diffusers import AutoencoderTiny
+
+AUTO_FIRST, AUTO_MOST = 2, 8  # samples of an automatic ensemble
+LOOK_AHEAD = 4  # pictures of other sizes that wait for one to fill a batch, as a multiple of what a batch holds
+
+
+@dataclass
+class MattingOutput(BaseOutput):
+    """What a session returns: lists with one array (or CPU tensor) per picture, float32 where not said.
+
+    prediction: [H, W], alpha in [0, 1], the mean over samples; of target classes ids uint8, those with the most votes.
+    uncertainty: [H, W], the samples' unbiased standard deviation in alpha units; of classes the entropy of their
+        votes, 0 where all agree and 1 where every class has as many.
+    samples: [E, H, W], the samples themselves; of classes ids uint8.
+    probabilities: of classes, [C, H, W], shares of the samples.
+    sample_counts: how many samples were drawn, E.
+    """
+
+    prediction: list
+    uncertainty: list | None = None
+    samples: list | None = None
+    probabilities: list | None = None
+    sample_counts: list[int] | None = None
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """How samples are drawn; see `MattingSession.__call__`."""
+
+    num_inference_steps: int
+    ensemble_size: int  # at most, where `tolerance` is given
+    processing_resolution: int
+    batch_size: int = 1
+    eta: float = 0.0
+    tolerance: float | None = None  # standard error of the mean, in alpha units, below which an ensemble is enough
+
+
+@dataclass(eq=False)
+class Progress:
+    """A picture of which samples are being drawn."""
+
+    key: Hashable
+    pixels: torch.Tensor  # [1, 3, PPH, PPW] in [-1, 1]
+    padding: tuple[int, int]
+    size: tuple[int, int]  # (H, W) of the picture itself
+    noise: torch.Tensor  # [E, 4, h, w]
+    step_noise: torch.Tensor | None  # [steps - 1, E, 4, h, w], where eta is above 0
+    wanted: int
+    latent: torch.Tensor | None = None  # [1, 4, h, w], once the picture was encoded
+    samples: list[torch.Tensor] = field(default_factory=list)  # [PH, PW] each, float32, or class ids int64
+    seconds: float = 0.0  # its share of the time that its batches took
+
+
+class MattingSession:
+    """A UNet that takes [image, noisy mask], with its VAE, ready to draw mattes.
+
+    Most people want `MattingSession.from_adapter(folder_or_hub_id)`. bfloat16 works; float16 does not: SD2's VAE and
+    UNet overflow in it, and a matte that is not finite is refused.
+
+    Args:
+        unet: takes 8 channels; the adapter is in it or merged.
+        scheduler: `sdseg.model.inference_scheduler`, or the adapter's; never the base's own.
+        prompt_embedding: [1, T, D], the empty prompt.
+        default_denoising_steps, default_processing_resolution: for calls that do not say.
+        target: what the adapter draws: alpha, mask (alpha, in fact 0 or 1) or classes.
+        class_names, class_colours: of classes, a name and [r, g, b] of 0 to 255 for each id.
+        device: where the model computes; None is where the VAE's weights are.
+    """
+
+    def __init__(
+        self,
+        unet: UNet2DConditionModel,
+        vae: AutoencoderKL,
+        scheduler: DDIMScheduler,
+        prompt_embedding: torch.Tensor,
+        default_denoising_steps: int | None = None,
+        default_processing_resolution: int | None = None,
+        target: str = "alpha",
+        class_names: list[str] | None = None,
+        class_colours: list[list[int]] | None = None,
+        *,
+        device: torch.device | None = None,
+    ):
+        self.unet, self.vae, self.scheduler, self.prompt_embedding = unet, vae, scheduler, prompt_embedding
+        self.decoder: AutoencoderKL | AutoencoderTiny = vae
+        self.default_denoising_steps = default_denoising_steps
+        self.default_processing_resolution = default_processing_resolution
+        self.target, self.class_names = target, class_names or []
+        self.colours = np.array(class_colours, np.uint8) if target == "classes" else None  # [C, 3]
+        self.device = device or next(vae.parameters()).device
+        self.vae_scale_factor = vae_scale_factor(vae)
+        self.image_processor = MarigoldImageProcessor(vae_scale_factor=self.vae_scale_factor)
+
+    @classmethod
+    def from_adapter(
+        cls,
+        adapter: Adapter | str | Path,
+        base: str | Path | None = None,
+        *,
+        revision: str | None = None,
+        torch_dtype: torch.dtype = torch.float32,
+        device: str | torch.device = "cpu",
+        merge: bool = True,
+    ) -> "MattingSession":
+        """Read an adapter (folder, Hub id, or one already read) and its base.
+
+        Args:
+            base: folder, Hub id or `embedded`; None is the one that the adapter names, at the revision it names.
+            merge: add the adapter to the base's weights, in float32, which is faster; else keep its LoRA layers.
+
+        Raises:
+            AdapterError, BaseError: one of them is missing or damaged, or they do not fit each other.
+        """
+        parts = load_parts(adapter, base, revision=revision, torch_dtype=torch_dtype, merge=merge)
+        for name in ("unet", "vae"):
+            torch.nn.Module.to(parts[name], device)  # diffusers' own `to` imports PEFT
+        return cls(**parts)
+
+    def use_tiny_vae(self, pretrained_model_name_or_path: str) -> None:
+        """Decode with a small `AutoencoderTiny` (folder or Hub id, such as madebyollin/taesd for SD2): faster and
+        coarser, for previews. Photos are still encoded by the base's VAE.
+
+        Raises:
+            BaseError: it cannot be loaded, or decodes other latents.
+        """
+        tiny = load_tiny_vae(pretrained_model_name_or_path, self.vae)
+        self.decoder = torch.nn.Module.to(tiny, self.device, self.vae.dtype)
+
+    def enable_model_cpu_offload(self, device: torch.device | str) -> None:
+        """Keep UNet and VAE in the CPU's memory, and each on `device` only while it computes.
+
+        Raises:
+            UserError: `device` is the CPU.
+        """
+        from accelerate import cpu_offload_with_hook
+
+        if torch.device(device).type == "cpu":
+            raise UserError("enable_model_cpu_offload needs a GPU to compute on, and there is none; leave it out")
+        hook = None
+        for module in (self.unet, self.vae):
+            _, hook = cpu_offload_with_hook(module, device, prev_module_hook=hook)
+        self.unet._hf_hook.prev_module_hook = hook  # the VAE makes room for it as well
+        self.device = torch.device(device)
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        image,
+        num_inference_steps: int | None = None,
+        ensemble_size: int | str = 1,
+        processing_resolution: int | None = None,
+        match_input_resolution: bool = True,
+        batch_size: int = 1,
+        latents: torch.Tensor | Sequence[torch.Tensor] | None = None,
+        generator: torch.Generator | Sequence[torch.Generator] | None = None,
+        output_type: str = "np",
+        output_uncertainty: bool = False,
+        output_samples: bool = False,
+        output_probabilities: bool = False,
+        eta: float = 0.0,
+        tolerance: float = 0.01,
+    ) -> MattingOutput:
+        """Mattes of one picture or many; the output's lists have one entry per picture, also for one.
+
+        Args:
+            image: a path, a PIL image, a uint8 array [H, W, 3] or [H, W], a float tensor [3, H, W] in [0, 1],
+                a batch ([N, H, W, 3] or [N, 3, H, W]), or a list of any of these; sizes may differ. Paths and
+                PIL images are turned upright as their EXIF orientation says.
+            num_inference_steps: of denoising; None takes the adapter's.
+            ensemble_size: samples drawn for each picture, E. The picture is encoded once for all of them. "auto" draws
+                AUTO_FIRST, and twice as many up to AUTO_MOST while their mean is not as sure as `tolerance` asks.
+            processing_resolution: longer side in pixels at which the model works, a multiple of the VAE's
+                factor; None takes the adapter's, 0 the picture's own size.
+            match_input_resolution: resize the matte to the picture's own size (bilinear), or the probabilities of
+                classes, of which the greatest is then taken.
+            batch_size: samples that pass through UNet and VAE together, of several pictures where their working sizes
+                are equal. It changes memory and speed, and the matte by float rounding only. Halved where memory ends.
+            latents: the starting noise, [N * E, 4, h, w], or one [E, 4, h, w] for each picture.
+            generator: draws the starting noise, [E, 4, h, w] for each picture in turn; a list holds one
+                generator for each picture.
+            output_type: "np" for numpy arrays, "pt" for torch tensors.
+            output_uncertainty: also the standard deviation over samples, or the entropy of their votes; needs an
+                ensemble of 2 or more.
+            output_samples: also the samples.
+            output_probabilities: also the probabilities of classes.
+            eta: noise added at every step but the last: 0 for none (DDIM), 1 for ancestral sampling (DDPM).
+            tolerance: of an ensemble of "auto", in alpha units: the root mean square over pixels of the standard error
+                of the mean.
+
+        Raises:
+            UserError: an argument that cannot be served; ImageError (one, too) for a picture that cannot.
+            FloatingPointError: the matte is not finite.
+        """
+        how = self.drawing(num_inference_steps, ensemble_size, processing_resolution, batch_size, eta, tolerance)
+        check_output(output_type, output_uncertainty, how.ensemble_size)
+        if output_probabilities and self.colours is None:
+            raise UserError(f"output_probabilities with an adapter of target {self.target}; it has no classes")
+        pictures = list_pictures(image)
+        sources = noise_sources(latents, generator, len(pictures), how.ensemble_size)
+        jobs = ((index, *job) for index, job in enumerate(zip(pictures, sources, strict=True)))
+        finished: list[dict] = [{}] * len(pictures)
+        for index, progress in self.draw(jobs, how):
+            if isinstance(progress, Exception):
+                raise progress
+            finished[index] = self.summary(progress, match_input_resolution, output_samples, output_probabilities)
+
+        def listed(key: str, wanted: bool = True) -> list | None:
+            if not wanted:
+                return None
+            return [one[key].numpy() if output_type == "np" else one[key] for one in finished]
+
+        return MattingOutput(
+            prediction=listed("prediction"),
+            uncertainty=listed("uncertainty", output_uncertainty),
+            samples=listed("samples", output_samples),
+            probabilities=listed("probabilities", output_probabilities),
+            sample_counts=[one["count"] for one in finished],
+        )
+
+    def drawing(
+        self,
+        num_inference_steps: int | None = None,
+        ensemble_size: int | str = 1,
+        processing_resolution: int | None = None,
+        batch_size: int = 1,
+        eta: float = 0.0,
+        tolerance: float = 0.01,
+    ) -> Drawing:
+        """These settings, checked, with the adapter's in place of None; see `__call__`.
+
+        Raises:
+            UserError: a setting that cannot be served; it names the value and what can.
+        """
+        steps = self.default_denoising_steps if num_inference_steps is None else num_inference_steps
+        resolution = self.default_processing_resolution if processing_resolution is None else processing_resolution
+        if steps is None or not 1 <= steps <= 1000:
+            raise UserError(f"num_inference_steps is {steps}; use 1 to 1000, 4 is usual")
+        auto = ensemble_size == "auto"
+        if auto and self.colours is not None:
+            raise UserError("ensemble_size is auto, which an adapter of target classes cannot serve; use a number")
+        if not auto and (isinstance(ensemble_size, str) or ensemble_size < 1):
+            raise UserError(f'ensemble_size is {ensemble_size!r}; use 1 or more, or "auto"')
+        if batch_size < 1:
+            raise UserError(f"batch_size is {batch_size}; use 1 or more")
+        if not 0 <= eta <= 1:
+            raise UserError(f"eta is {eta}; use 0 (no noise is added) to 1 (ancestral sampling)")
+        if auto and not tolerance > 0:
+            raise UserError(f"tolerance is {tolerance}; use a standard error above 0, .01 is usual")
+        check_processing_resolution(resolution, self.vae_scale_factor)
+        size = AUTO_MOST if auto else ensemble_size
+        return Drawing(steps, size, resolution, batch_size, float(eta), float(tolerance) if auto else None)
+
+    @torch.no_grad()
+    def draw(
+        self, jobs: Iterable[tuple[Hashable, object, object]], how: Drawing
+    ) -> Iterator[tuple[Hashable, Progress | Exception]]:
+        """The samples of pictures that come one after another, as soon as they are drawn, not always in order.
+
+        Pictures of one working size fill a batch together; each draws its own noise, so none depends on its
+        neighbours. What one picture raises comes in place of its samples.
+
+        Args:
+            jobs: (key, picture as `list_pictures` returns it, source as `noise_sources` does).
+        """
+        waiting: dict[tuple, list[Progress]] = {}
+        with self.tuned():
+            for key, picture, source in jobs:
+                try:
+                    progress = self.start(key, picture, source, how)
+                except Exception as error:
+                    yield key, error
+                    continue
+                waiting.setdefault(tuple(progress.pixels.shape), []).append(progress)
+                while queue := next_batch(waiting, how):
+                    how = yield from self.advance(queue, how)
+            for queue in waiting.values():
+                while queue:
+                    how = yield from self.advance(queue, how)
+
+    def start(self, key: Hashable, picture, source, how: Drawing) -> Progress:
+        """A picture, resized and padded, with its noise; nothing is computed yet.
+
+        Raises:
+            ImageError, UserError: a picture or noise that cannot be used.
+        """
+        # In float32 whatever the model's precision: eight bits do not survive a division in bfloat16.
+        pixels, padding, size = self.image_processor.preprocess(picture, how.processing_resolution, device=self.device)
+        latent_size = [side // self.vae_scale_factor for side in pixels.shape[-2:]]
+        shape = (how.ensemble_size, self.vae.config.latent_channels, *latent_size)
+        noise, step_noise = starting_noise(source, shape), None
+        if how.eta > 0:
+            generator = source if isinstance(source, torch.Generator) else None
+            step_noise = starting_noise(generator, (how.num_inference_steps - 1, *shape))
+        wanted = how.ensemble_size if how.tolerance is None else AUTO_FIRST
+        return Progress(key, pixels, padding, tuple(size), noise, step_noise, wanted)
+
+    def advance(self, queue: list[Progress], how: Drawing) -> Iterator[tuple[Hashable, Progress | Exception]]:
+        """Draws one batch of a queue's samples, takes finished pictures out of the queue and yields them.
+
+        Returns:
+            `how`, with a smaller batch where memory ended.
+        """
+        started = time.perf_counter()
+        batch = [(progress, number) for progress in queue for number in range(len(progress.samples), progress.wanted)][
+            : how.batch_size
+        ]
+        try:
+            drawn = self.sample(batch, how)
+        except Exception as error:
+            how, failure = smaller_batch(error, len(batch), how)
+            for progress in unique(batch) if failure else []:
+                queue.remove(progress)
+                yield progress.key, failure
+            return how
+        seconds = (time.perf_counter() - started) / len(batch)
+        for (progress, _), sample in zip(batch, drawn, strict=True):
+            progress.samples.append(sample)
+            progress.seconds += seconds
+        for progress in unique(batch):
+            if any(sample is None for sample in progress.samples):
+                queue.remove(progress)
+                yield progress.key, not_finite(self.unet.conv_in.weight.dtype)
+            elif len(progress.samples) == progress.wanted:
+                if how.tolerance is not None and standard_error(progress.samples) > how.tolerance:
+                    progress.wanted = min(2 * progress.wanted, how.ensemble_size)
+                if len(progress.samples) == progress.wanted:
+                    queue.remove(progress)
+                    yield progress.key, progress
+        return how
+
+    def sample(self, batch: list[tuple[Progress, int]], how: Drawing) -> list[torch.Tensor | None]:
+        """One sample [PH, PW] for each (picture, number of its noise), on the CPU; None where it is not finite."""
+        fresh = [progress for progress in unique(batch) if progress.latent is None]
+        if fresh:
+            latents = encode_image(self.vae, torch.cat([progress.pixels for progress in fresh])).float()
+            for progress, latent in zip(fresh, latents.split(1), strict=True):
+                progress.latent = latent
+        step_noise = None
+        if how.eta > 0:
+            step_noise = torch.stack([progress.step_noise[:, number] for progress, number in batch], dim=1)
+            step_noise = step_noise.to(self.device)
+        latent = denoise(
+            self.unet,
+            self.scheduler,
+            torch.cat([progress.latent for progress, _ in batch]),
+            torch.stack([progress.noise[number] for progress, number in batch]).to(self.device),
+            self.prompt_embedding,
+            how.num_inference_steps,
+            how.eta,
+            step_noise,
+        )
+        decode = decode_alpha if self.colours is None else decode_colour
+        pixels = decode(self.decoder, latent)  # [B, 1 or 3, PPH, PPW]
+        finite = pixels.isfinite().flatten(1).all(dim=1).tolist()
+        drawn = (pixels[:, 0] if self.colours is None else nearest_class(pixels, self.colours)).cpu()
+        return [
+            one[: one.shape[0] - progress.padding[0], : one.shape[1] - progress.padding[1]] if is_finite else None
+            for (progress, _), one, is_finite in zip(batch, drawn, finite, strict=True)
+        ]
+
+    @contextmanager
+    def tuned(self) -> Iterator[None]:
+        """Inside, the model computes what is the same for all samples once; see `sdseg.inference.sampling`."""
+        with ExitStack() as stack:
+            stack.enter_context(plain_forward(self.unet))
+            stack.enter_context(constant_prompt(self.unet))
+            if self.colours is None and self.decoder is self.vae:
+                stack.enter_context(grey_decoder(self.vae))
+            yield
+
+    def summary(
+        self,
+        progress: Progress,
+        match_input_resolution: bool = True,
+        output_samples: bool = False,
+        output_probabilities: bool = False,
+    ) -> dict:
+        """Mean and spread of a picture's samples, by the names of MattingOutput's lists; `count` of them."""
+        samples, count = torch.stack(progress.samples), len(progress.samples)  # [E, PH, PW]
+        size = progress.size if match_input_resolution else tuple(samples.shape[1:])
+        if self.colours is not None:
+            probabilities = votes(samples, len(self.colours))  # [C, PH, PW]
+            ids, entropy = decided(probabilities, size)
+            found = {"prediction": ids, "uncertainty": entropy, "count": count}
+            if output_samples:
+                each = (votes(sample[None], len(self.colours)) for sample in samples)
+                found["samples"] = torch.stack([decided(vote, size)[0] for vote in each])
+            if output_probabilities:
+                found["probabilities"] = torch.stack([resize(plane, size) for plane in probabilities])
+            return found
+        if samples.shape[1:] != size:
+            # Lazily: the samples of a large photo need not lie in memory together.
+            samples = (resize(sample, size) for sample in samples)
+        if output_samples:
+            samples = torch.stack(list(samples))  # [E, H, W]
+        mean, variance = mean_and_variance(samples)
+        found = {"prediction": mean.clip(0, 1), "count": count}
+        if variance is not None:
+            found["uncertainty"] = variance.sqrt()
+        if output_samples:
+            found["samples"] = samples
+        return found
+
+
+# ------------------------------------------------------------------------------------------------ loading
+
+
+def load_parts(
+    adapter: Adapter | str | Path,
+    base: str | Path | None = None,
+    *,
+    revision: str | None = None,
+    torch_dtype: torch.dtype = torch.float32,
+    merge: bool = True,
+) -> dict:
+    """What `MattingSession` and `MattingPipeline` are made of, by the names of their arguments; see `from_adapter`."""
+    if not isinstance(adapter, Adapter):
+        adapter = read_adapter(adapter)
+    if base is None:
+        base, revision = adapter.config.pretrained_model_name_or_path, revision or adapter.config.revision
+    loaded = load_base(
+        str(base),
+        revision=revision,
+        torch_dtype=torch.float32 if merge else torch_dtype,
+        prompt_embedding=adapter.prompt_embedding,
+    )
+    (merge_adapter if merge else load_adapter)(adapter, loaded)
+    return dict(
+        unet=torch.nn.Module.to(loaded.unet, torch_dtype) if merge else loaded.unet,
+        vae=torch.nn.Module.to(loaded.vae, torch_dtype),
+        scheduler=adapter.scheduler,
+        prompt_embedding=adapter.prompt_embedding,
+        default_denoising_steps=adapter.config.num_inference_steps,
+        default_processing_resolution=adapter.config.resolution,
+        target=adapter.config.target,
+        class_names=adapter.config.class_names or None,
+        class_colours=adapter.config.class_colours or None,
+    )
+
+
+# ------------------------------------------------------------------------------------------------ batches
+
+
+def next_batch(waiting: dict[tuple, list[Progress]], how: Drawing) -> list[Progress] | None:
+    """The pictures of one working size that can fill a batch, or the oldest where too many wait; None: more may come.
+
+    Args:
+        waiting: pictures by the shape of their pixels.
+    """
+    per_batch = -(-how.batch_size // how.ensemble_size)
+    for queue in waiting.values():
+        if sum(progress.wanted - len(progress.samples) for progress in queue) >= how.batch_size:
+            return queue
+    full = [queue for queue in waiting.values() if queue]
+    return full[0] if sum(map(len, full)) > LOOK_AHEAD * per_batch else None
+
+
+def unique(batch: list[tuple[Progress, int]]) -> list[Progress]:
+    """The pictures of a batch, each once."""
+    return list({id(progress): progress for progress, _ in batch}.values())
+
+
+def smaller_batch(error: Exception, tried: int, how: Drawing) -> tuple[Drawing, Exception | None]:
+    """`how` with half the batch where memory ended, and None; or what the pictures of the batch fail with."""
+    from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
+
+    if not should_reduce_batch_size(error):
+        return how, error
+    clear_device_cache(garbage_collection=True)
+    if tried > 1:
+        return replace(how, batch_size=tried // 2), None
+    return how, UserError(
+        f"memory does not suffice for one sample ({error}); lower processing_resolution ({how.processing_resolution}), "
+        "use bfloat16, or enable VAE tiling"
+    )
+
+
+def not_finite(dtype: torch.dtype) -> FloatingPointError:
+    return FloatingPointError(f"the matte is not finite with a model in {dtype}; use torch.float32 or bfloat16")
+
+
+def standard_error(samples: list[torch.Tensor]) -> float:
+    """Of the mean of samples [PH, PW], in alpha units: the root of the mean over pixels of variance / E."""
+    _, variance = mean_and_variance(samples)
+    return (variance.mean() / len(samples)).sqrt().item()
+
+
+# ------------------------------------------------------------------------------------------------ arguments
+
+
+def noise_sources(latents, generator, pictures: int, ensemble_size: int) -> list:
+    """Where each picture's starting noise comes from: a tensor [E, 4, h, w], a generator, or None."""
+    if latents is not None and generator is not None:
+        raise UserError("latents and generator were both given; latents are the noise, so leave one out")
+    if isinstance(latents, torch.Tensor):
+        wanted = pictures * ensemble_size
+        if len(latents) != wanted:
+            raise UserError(
+                f"latents of shape {tuple(latents.shape)} hold {len(latents)} samples; give {wanted}, "
+                f"ensemble_size {ensemble_size} for {pictures} picture(s)"
+            )
+        return list(latents.split(ensemble_size))
+    if latents is None and (generator is None or isinstance(generator, torch.Generator)):
+        return [generator] * pictures
+    name, sources = ("generator", list(generator)) if latents is None else ("latents", list(latents))
+    if len(sources) != pictures:
+        raise UserError(f"{name} has {len(sources)} entries for {pictures} picture(s); give one for each")
+    return sources
+
+
+def starting_noise(source: torch.Tensor | torch.Generator | None, shape: tuple[int, ...]) -> torch.Tensor:
+    """Gaussian noise, float32, all samples of a picture in one draw; or the given tensor, its shape checked.
+
+    Drawn where the generator lives: a CPU generator gives the same noise to every device.
+    """
+    if not isinstance(source, torch.Tensor):
+        device = "cpu" if source is None else source.device
+        return torch.randn(shape, generator=source, device=device, dtype=torch.float32)
+    if tuple(source.shape) != shape:
+        raise UserError(
+            f"latents of shape {tuple(source.shape)} do not fit a picture that needs {shape}; "
+            "check ensemble_size, processing_resolution and the picture's size"
+        )
+    return source.float()
+
+
+def list_pictures(image) -> list:
+    """One entry per picture, each as `MarigoldImageProcessor` takes it; see `MattingSession.__call__`."""
+    if isinstance(image, (list, tuple)):
+        if not image:
+            raise UserError("image is an empty list; give at least one picture")
+        return [picture for entry in image for picture in list_pictures(entry)]
+    if isinstance(image, (np.ndarray, torch.Tensor)):
+        return list(image) if image.ndim == 4 else [image]
+    if isinstance(image, (str, Path)):
+        return [read_image(image)]
+    if isinstance(image, Image.Image):
+        return [rgb_array(image)]
+    raise UserError(f"image is a {type(image).__name__}; give a path, a PIL image, an array or a tensor")
+
+
+def rgb_array(image: Image.Image) -> np.ndarray:
+    """A PIL image as uint8 [H, W, 3]: upright, and over white where it is transparent, like `read_image`.
+
+    Raises:
+        UserError: more than 8 bits a channel, which PIL would clip without a word.
+    """
+    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
+        raise UserError(f"PIL image of mode {image.mode}; give the file's path, or an array of 8 or 16 bits")
+    image = ImageOps.exif_transpose(image)
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return np.array(image.convert("RGB"))
+
+
+def check_output(output_type: str, output_uncertainty: bool, ensemble_size: int) -> None:
+    """Raises UserError for outputs that cannot be given; see `MattingSession.__call__`."""
+    if output_uncertainty and ensemble_size < 2:
+        raise UserError(f"output_uncertainty with ensemble_size {ensemble_size}; a spread needs 2 or more")
+    if output_type not in ("np", "pt"):
+        raise UserError(f'output_type is {output_type!r}; use "np" or "pt"')
+
+
+def check_processing_resolution(processing_resolution: int | None, vae_scale_factor: int) -> None:
+    """Raises UserError unless it is 0 or a positive multiple of the VAE's factor."""
+    if processing_resolution is None or processing_resolution < 0 or processing_resolution % vae_scale_factor:
+        raise UserError(
+            f"processing_resolution is {processing_resolution}; use a multiple of {vae_scale_factor}, "
+            "or 0 for the picture's own size"
+        )
