@@ -1,4 +1,4 @@
-from .inference import MattingOutput, MattingPipeline
+from .inference import MattingOutput, MattingPipeline, MattingSession, matte
 
-__all__ = ["MattingOutput", "MattingPipeline"]
+__all__ = ["MattingOutput", "MattingPipeline", "MattingSession", "matte"]
 __version__: str

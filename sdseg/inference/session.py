@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from diffusers import AutoencoderTiny
 
 AUTO_FIRST, AUTO_MOST = 2, 8  # samples of an automatic ensemble
-LOOK_AHEAD = 4  # pictures of other sizes that wait for one to fill a batch, as a multiple of what a batch holds
+LOOK_AHEAD = 4  # how many pictures may come while one waits for others of its size, in batches' worth of pictures
 
 
 @dataclass
@@ -76,6 +76,7 @@ class Progress:
     """A picture of which samples are being drawn."""
 
     key: Hashable
+    number: int  # of pictures that came before
     pixels: torch.Tensor  # [1, 3, PPH, PPW] in [-1, 1]
     padding: tuple[int, int]
     size: tuple[int, int]  # (H, W) of the picture itself
@@ -300,20 +301,20 @@ class MattingSession:
         """
         waiting: dict[tuple, list[Progress]] = {}
         with self.tuned():
-            for key, picture, source in jobs:
+            for number, (key, picture, source) in enumerate(jobs):
                 try:
-                    progress = self.start(key, picture, source, how)
+                    progress = self.start(key, number, picture, source, how)
                 except Exception as error:
                     yield key, error
                     continue
                 waiting.setdefault(tuple(progress.pixels.shape), []).append(progress)
-                while queue := next_batch(waiting, how):
+                while queue := next_batch(waiting, number, how):
                     how = yield from self.advance(queue, how)
             for queue in waiting.values():
                 while queue:
                     how = yield from self.advance(queue, how)
 
-    def start(self, key: Hashable, picture, source, how: Drawing) -> Progress:
+    def start(self, key: Hashable, number: int, picture, source, how: Drawing) -> Progress:
         """A picture, resized and padded, with its noise; nothing is computed yet.
 
         Raises:
@@ -328,7 +329,7 @@ class MattingSession:
             generator = source if isinstance(source, torch.Generator) else None
             step_noise = starting_noise(generator, (how.num_inference_steps - 1, *shape))
         wanted = how.ensemble_size if how.tolerance is None else AUTO_FIRST
-        return Progress(key, pixels, padding, tuple(size), noise, step_noise, wanted)
+        return Progress(key, number, pixels, padding, tuple(size), noise, step_noise, wanted)
 
     def advance(self, queue: list[Progress], how: Drawing) -> Iterator[tuple[Hashable, Progress | Exception]]:
         """Draws one batch of a queue's samples, takes finished pictures out of the queue and yields them.
@@ -477,18 +478,19 @@ def load_parts(
 # ------------------------------------------------------------------------------------------------ batches
 
 
-def next_batch(waiting: dict[tuple, list[Progress]], how: Drawing) -> list[Progress] | None:
-    """The pictures of one working size that can fill a batch, or the oldest where too many wait; None: more may come.
+def next_batch(waiting: dict[tuple, list[Progress]], number: int, how: Drawing) -> list[Progress] | None:
+    """The pictures of one working size that fill a batch, or one of which has waited long enough; None: more may come.
 
     Args:
         waiting: pictures by the shape of their pixels.
+        number: of the picture that came last.
     """
-    per_batch = -(-how.batch_size // how.ensemble_size)
+    patience = LOOK_AHEAD * -(-how.batch_size // how.ensemble_size)
     for queue in waiting.values():
-        if sum(progress.wanted - len(progress.samples) for progress in queue) >= how.batch_size:
+        samples = sum(progress.wanted - len(progress.samples) for progress in queue)
+        if samples >= how.batch_size or (queue and number - queue[0].number > patience):
             return queue
-    full = [queue for queue in waiting.values() if queue]
-    return full[0] if sum(map(len, full)) > LOOK_AHEAD * per_batch else None
+    return None
 
 
 def unique(batch: list[tuple[Progress, int]]) -> list[Progress]:
