@@ -92,9 +92,9 @@ def build_parser(prog: str = "sdseg infer") -> argparse.ArgumentParser:
     add(
         "--batch_size",
         type=whole_number(1),
-        default=1,
-        help="samples computed together, of several photos where their working sizes are equal (default: 1); more is "
-        "faster and takes more memory; halved where memory ends",
+        help="samples computed together, of several photos where their working sizes are equal (default: those of one "
+        "photo, as many as have 768 x 768 pixels); more is faster on a GPU and takes more memory; halved where memory "
+        "ends",
     )
     add(
         "--seed",

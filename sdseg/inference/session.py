@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from diffusers import AutoencoderTiny
 
 AUTO_FIRST, AUTO_MOST = 2, 8  # samples of an automatic ensemble
+BATCH_PIXELS, BATCH_MOST = 768**2, 16  # of batches whose size nobody has set: one sample at SD2's full size
 LOOK_AHEAD = 4  # how many pictures may come while one waits for others of its size, in batches' worth of pictures
 
 
@@ -66,9 +67,14 @@ class Drawing:
     num_inference_steps: int
     ensemble_size: int  # at most, where `tolerance` is given
     processing_resolution: int
-    batch_size: int = 1
+    batch_size: int | None = None
+    shared: bool = False  # batches hold samples of several pictures
     eta: float = 0.0
     tolerance: float | None = None  # standard error of the mean, in alpha units, below which an ensemble is enough
+
+    def batch_for(self, height: int, width: int) -> int:
+        """How many samples of this size pass through the model together."""
+        return self.batch_size or min(BATCH_MOST, max(1, BATCH_PIXELS // (height * width)))
 
 
 @dataclass(eq=False)
@@ -187,7 +193,7 @@ class MattingSession:
         ensemble_size: int | str = 1,
         processing_resolution: int | None = None,
         match_input_resolution: bool = True,
-        batch_size: int = 1,
+        batch_size: int | None = None,
         latents: torch.Tensor | Sequence[torch.Tensor] | None = None,
         generator: torch.Generator | Sequence[torch.Generator] | None = None,
         output_type: str = "np",
@@ -211,7 +217,8 @@ class MattingSession:
             match_input_resolution: resize the matte to the picture's own size (bilinear), or the probabilities of
                 classes, of which the greatest is then taken.
             batch_size: samples that pass through UNet and VAE together, of several pictures where their working sizes
-                are equal. It changes memory and speed, and the matte by float rounding only. Halved where memory ends.
+                are equal; None is those of one picture, as many as have BATCH_PIXELS together. It changes memory and
+                speed, and the matte by float rounding only. Halved where memory ends.
             latents: the starting noise, [N * E, 4, h, w], or one [E, 4, h, w] for each picture.
             generator: draws the starting noise, [E, 4, h, w] for each picture in turn; a list holds one
                 generator for each picture.
@@ -259,7 +266,7 @@ class MattingSession:
         num_inference_steps: int | None = None,
         ensemble_size: int | str = 1,
         processing_resolution: int | None = None,
-        batch_size: int = 1,
+        batch_size: int | None = None,
         eta: float = 0.0,
         tolerance: float = 0.01,
     ) -> Drawing:
@@ -277,7 +284,7 @@ class MattingSession:
             raise UserError("ensemble_size is auto, which an adapter of target classes cannot serve; use a number")
         if not auto and (isinstance(ensemble_size, str) or ensemble_size < 1):
             raise UserError(f'ensemble_size is {ensemble_size!r}; use 1 or more, or "auto"')
-        if batch_size < 1:
+        if batch_size is not None and batch_size < 1:
             raise UserError(f"batch_size is {batch_size}; use 1 or more")
         if not 0 <= eta <= 1:
             raise UserError(f"eta is {eta}; use 0 (no noise is added) to 1 (ancestral sampling)")
@@ -285,7 +292,9 @@ class MattingSession:
             raise UserError(f"tolerance is {tolerance}; use a standard error above 0, .01 is usual")
         check_processing_resolution(resolution, self.vae_scale_factor)
         size = AUTO_MOST if auto else ensemble_size
-        return Drawing(steps, size, resolution, batch_size, float(eta), float(tolerance) if auto else None)
+        return Drawing(
+            steps, size, resolution, batch_size, batch_size is not None, float(eta), float(tolerance) if auto else None
+        )
 
     @torch.no_grad()
     def draw(
@@ -338,9 +347,9 @@ class MattingSession:
             `how`, with a smaller batch where memory ended.
         """
         started = time.perf_counter()
-        batch = [(progress, number) for progress in queue for number in range(len(progress.samples), progress.wanted)][
-            : how.batch_size
-        ]
+        pictures = queue if how.shared else queue[:1]
+        to_draw = [(one, number) for one in pictures for number in range(len(one.samples), one.wanted)]
+        batch = to_draw[: how.batch_for(*queue[0].pixels.shape[-2:])]
         try:
             drawn = self.sample(batch, how)
         except Exception as error:
@@ -485,10 +494,10 @@ def next_batch(waiting: dict[tuple, list[Progress]], number: int, how: Drawing) 
         waiting: pictures by the shape of their pixels.
         number: of the picture that came last.
     """
-    patience = LOOK_AHEAD * -(-how.batch_size // how.ensemble_size)
-    for queue in waiting.values():
+    for shape, queue in waiting.items():
+        batch = how.batch_for(*shape[-2:]) if how.shared else 1
         samples = sum(progress.wanted - len(progress.samples) for progress in queue)
-        if samples >= how.batch_size or (queue and number - queue[0].number > patience):
+        if samples >= batch or (queue and number - queue[0].number > LOOK_AHEAD * -(-batch // how.ensemble_size)):
             return queue
     return None
 
