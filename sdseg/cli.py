@@ -15,7 +15,7 @@ COMMANDS = {  # word -> (module with main(argv), what it does)
         "sdseg.training.__main__",
         "fine-tune an adapter (train.py; many devices: accelerate launch train.py)",
     ),
-    "doctor": ("sdseg.training.doctor", "check the pairs that a training config names, before anything is trained"),
+    "doctor": ("sdseg.training.doctor", "check a training config's pairs; with --inference, the flags of infer"),
     "evaluate": ("sdseg.evaluation.__main__", "judge a folder of mattes against ground truth"),
     "report": ("sdseg.evaluation.report", "one HTML page of mattes, worst first"),
     "sets": ("sdseg.evaluation.benchmark_sets.__main__", "the benchmark sets known by name: list, show, check, export"),
@@ -56,6 +56,8 @@ def main(argv: list[str] | None = None) -> int:
         print(f"error: unknown command {word!r}{hint}", file=sys.stderr)
         return 2
     module, _ = COMMANDS[word]
+    if word == "doctor" and "--inference" in rest:
+        module, rest = "sdseg.inference.doctor", [flag for flag in rest if flag != "--inference"]
     if module == "synth_data.__main__":
         rest = [word, *rest]
     return import_module(module).main(rest)

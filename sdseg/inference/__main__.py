@@ -25,8 +25,8 @@ def whole_number(minimum: int, maximum: int = 2**63 - 1):
     return parse
 
 
-def build_parser(prog: str = "sdseg infer") -> argparse.ArgumentParser:
-    """Flags are spelled as in diffusers and Marigold."""
+def build_parser(prog: str = "sdseg infer", for_doctor: bool = False) -> argparse.ArgumentParser:
+    """Flags are spelled as in diffusers and Marigold; the doctor needs neither input nor output."""
     parser = Parser(
         prog=prog,
         description="Write the alpha mattes of a photo, or of every photo in a folder; or the classes of its pixels, "
@@ -34,8 +34,8 @@ def build_parser(prog: str = "sdseg infer") -> argparse.ArgumentParser:
         epilog="Exit status: 0 all done; 1 some photos failed, run.json says which and why; 2 nothing done.",
     )
     add = parser.add_argument
-    add("--input", type=Path, required=True, help="photo, or folder of photos (with subfolders)")
-    add("--output", type=Path, required=True, help="folder for <photo>.png, 16-bit mattes, and run.json")
+    add("--input", type=Path, required=not for_doctor, help="photo, or folder of photos (with subfolders)")
+    add("--output", type=Path, required=not for_doctor, help="folder for <photo>.png, 16-bit mattes, and run.json")
     add("--adapter", help="adapter: folder or Hub id (default: the miniature that ships with sdseg)")
     add(
         "--pretrained_model_name_or_path",

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from itertools import islice
 from typing import TYPE_CHECKING
 
+from sdseg.memory import peak_memory
 from sdseg.training.batches import open_batches
 from sdseg.training.processes import on_main_process
 from sdseg.training.run import Run, not_compiled
@@ -62,17 +62,6 @@ def try_steps(run: Run) -> dict[str, float]:
     seconds = (time.monotonic() - started) / TRIED_STEPS
     used = torch.cuda.max_memory_allocated() if gpu else peak_memory()
     return {"seconds_per_step": seconds, "peak_memory": used / 2**30, "loss": loss}
-
-
-def peak_memory() -> int:
-    """The most memory that this process has held, in bytes; getrusage gives kilobytes, on macOS bytes."""
-    if sys.platform == "win32":
-        import psutil
-
-        return psutil.Process().memory_info().peak_wset
-    import resource
-
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def step(run: Run, batches: Iterator[dict[str, torch.Tensor]]) -> float:
