@@ -317,7 +317,7 @@ def write_photo(
     `run.json`."""
     if isinstance(drawn, Exception):
         raise drawn
-    found = session.summary(drawn)
+    found = session.summary(drawn, output_uncertainty=arguments.output_uncertainty or arguments.output_variance)
     prediction = found["prediction"].numpy()
     files = output_files(name, arguments)
     if session.colours is None:

@@ -246,7 +246,9 @@ class MattingSession:
         for index, progress in self.draw(jobs, how):
             if isinstance(progress, Exception):
                 raise progress
-            finished[index] = self.summary(progress, match_input_resolution, output_samples, output_probabilities)
+            finished[index] = self.summary(
+                progress, match_input_resolution, output_uncertainty, output_samples, output_probabilities
+            )
 
         def listed(key: str, wanted: bool = True) -> list | None:
             if not wanted:
@@ -329,8 +331,7 @@ class MattingSession:
         Raises:
             ImageError, UserError: a picture or noise that cannot be used.
         """
-        # In float32 whatever the model's precision: eight bits do not survive a division in bfloat16.
-        pixels, padding, size = self.image_processor.preprocess(picture, how.processing_resolution, device=self.device)
+        pixels, padding, size = self.preprocess(picture, how.processing_resolution)
         latent_size = [side // self.vae_scale_factor for side in pixels.shape[-2:]]
         shape = (how.ensemble_size, self.vae.config.latent_channels, *latent_size)
         noise, step_noise = starting_noise(source, shape), None
@@ -339,6 +340,25 @@ class MattingSession:
             step_noise = starting_noise(generator, (how.num_inference_steps - 1, *shape))
         wanted = how.ensemble_size if how.tolerance is None else AUTO_FIRST
         return Progress(key, number, pixels, padding, tuple(size), noise, step_noise, wanted)
+
+    def preprocess(self, picture, resolution: int) -> tuple[torch.Tensor, tuple[int, int], tuple[int, int]]:
+        """A picture resized and padded, [1, 3, PPH, PPW] in [-1, 1], its padding, and its own size; as the peer does.
+
+        A large picture of bytes goes through channel by channel, whose planes need a third of the memory. In float32
+        whatever the model's precision: eight bits do not survive a division in bfloat16.
+        """
+        if (
+            isinstance(picture, np.ndarray)
+            and picture.dtype == np.uint8
+            and picture.ndim == 3
+            and picture.shape[2] == 3
+        ):
+            channels = [
+                self.image_processor.preprocess(np.ascontiguousarray(plane), resolution, device=self.device)
+                for plane in np.moveaxis(picture, 2, 0)
+            ]
+            return torch.cat([pixels[:, :1] for pixels, _, _ in channels], dim=1), *channels[0][1:]
+        return self.image_processor.preprocess(picture, resolution, device=self.device)
 
     def advance(self, queue: list[Progress], how: Drawing) -> Iterator[tuple[Hashable, Progress | Exception]]:
         """Draws one batch of a queue's samples, takes finished pictures out of the queue and yields them.
@@ -418,34 +438,53 @@ class MattingSession:
         self,
         progress: Progress,
         match_input_resolution: bool = True,
+        output_uncertainty: bool = True,
         output_samples: bool = False,
         output_probabilities: bool = False,
     ) -> dict:
         """Mean and spread of a picture's samples, by the names of MattingOutput's lists; `count` of them."""
-        samples, count = torch.stack(progress.samples), len(progress.samples)  # [E, PH, PW]
+        samples = torch.stack(progress.samples)  # [E, PH, PW]
         size = progress.size if match_input_resolution else tuple(samples.shape[1:])
         if self.colours is not None:
-            probabilities = votes(samples, len(self.colours))  # [C, PH, PW]
-            ids, entropy = decided(probabilities, size)
-            found = {"prediction": ids, "uncertainty": entropy, "count": count}
-            if output_samples:
-                each = (votes(sample[None], len(self.colours)) for sample in samples)
-                found["samples"] = torch.stack([decided(vote, size)[0] for vote in each])
-            if output_probabilities:
-                found["probabilities"] = torch.stack([resize(plane, size) for plane in probabilities])
-            return found
-        if samples.shape[1:] != size:
-            # Lazily: the samples of a large photo need not lie in memory together.
-            samples = (resize(sample, size) for sample in samples)
-        if output_samples:
-            samples = torch.stack(list(samples))  # [E, H, W]
-        mean, variance = mean_and_variance(samples)
-        found = {"prediction": mean.clip(0, 1), "count": count}
-        if variance is not None:
-            found["uncertainty"] = variance.sqrt()
-        if output_samples:
-            found["samples"] = samples
-        return found
+            found = class_summary(samples, len(self.colours), size, output_samples, output_probabilities)
+        else:
+            found = matte_summary(samples, size, output_uncertainty, output_samples)
+        return found | {"count": len(samples)}
+
+
+def matte_summary(
+    samples: torch.Tensor, size: tuple[int, int], output_uncertainty: bool, output_samples: bool
+) -> dict[str, torch.Tensor]:
+    """Of samples [E, PH, PW], brought to `size` (H, W): `prediction`, and where asked `uncertainty` and `samples`."""
+    if not (output_uncertainty or output_samples):
+        return {"prediction": resize(samples.mean(dim=0), size).clip(0, 1)}  # resizing is linear
+    resized = samples
+    if samples.shape[1:] != size:
+        # Lazily: the samples of a large photo need not lie in memory together.
+        resized = (resize(sample, size) for sample in samples)
+    if output_samples:
+        resized = torch.stack(list(resized))  # [E, H, W]
+    mean, variance = mean_and_variance(resized)
+    found = {"prediction": mean.clip(0, 1)}
+    if variance is not None:
+        found["uncertainty"] = variance.sqrt()
+    if output_samples:
+        found["samples"] = resized
+    return found
+
+
+def class_summary(
+    samples: torch.Tensor, classes: int, size: tuple[int, int], output_samples: bool, output_probabilities: bool
+) -> dict[str, torch.Tensor]:
+    """Of class ids [E, PH, PW]: `prediction` and `uncertainty`, and where asked `samples` and `probabilities`."""
+    probabilities = votes(samples, classes)  # [C, PH, PW]
+    ids, entropy = decided(probabilities, size)
+    found = {"prediction": ids, "uncertainty": entropy}
+    if output_samples:
+        found["samples"] = torch.stack([decided(votes(sample[None], classes), size)[0] for sample in samples])
+    if output_probabilities:
+        found["probabilities"] = torch.stack([resize(plane, size) for plane in probabilities])
+    return found
 
 
 # ------------------------------------------------------------------------------------------------ loading
