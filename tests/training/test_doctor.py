@@ -95,7 +95,7 @@ def coloured(folder):
         (premultiplied, "warning", ["1 of 6 images look premultiplied", "images/000005.png", "backgrounds"]),
         (twice, "warning", ["1 images are there twice", "images/000001.png and images/000004.png", "remove one"]),
         (unreadable, "error", ["alpha/000003.png", "again"]),
-        (no_picture, "error", ["images/000003.png", "again"]),
+        (no_picture, "error", ["images/000003.png", "not a picture"]),
         (another_size, "error", ["images/000003.png is 32x32", "000003.png is 9x8", "one size"]),
         (coloured, "error", ["alpha/000003.png", "must be grey"]),
     ],
