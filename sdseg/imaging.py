@@ -42,6 +42,8 @@ EXTENSIONS = {
 HEIC_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"}
 JPEG_HEAD = 2**18  # bytes that nearly always hold a JPEG's size; its other metadata may go on for longer
 PROFILE_SPACES = {"L": "GRAY", "RGB": "RGB", "CMYK": "CMYK"}  # colour space of a profile that fits a Pillow mode
+# pixels of the model's picture: where a side is thinner, its edge is repeated up to here. One latent cell of SD's VAE.
+THINNEST = 8
 FLOAT_SLACK = 1e-4  # what filters may leave outside [0, 1]
 
 
@@ -468,6 +470,14 @@ def image_to_tensor(image: np.ndarray) -> "torch.Tensor":
     assert image.dtype == np.uint8 and image.shape[2:] == (3,), (image.dtype, image.shape)
     tensor = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1))).float()
     return to_signed(tensor[None] / 255)
+
+
+def thick_enough(picture: "torch.Tensor", longer_side: int) -> "torch.Tensor":
+    """[B, C, H, W] with the lines of its shorter side repeated where that would be less than a pixel when the longer
+    one becomes `longer_side`; 0 stands for its own size."""
+    height, width = picture.shape[-2:]
+    times = -(-max(height, width) // (longer_side * max(1, min(height, width)))) if longer_side else 1
+    return picture.repeat_interleave(times, dim=-1 if width < height else -2) if times > 1 else picture
 
 
 def alpha_to_tensor(alpha: np.ndarray) -> "torch.Tensor":

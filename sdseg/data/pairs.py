@@ -265,11 +265,14 @@ def _listed(directory: Path, files: list[Path], image_column: str, alpha_column:
         missing = [(kind, path) for kind, path in (("image", image), ("alpha", alpha)) if not path.is_file()]
         pairs.append(PairFiles(name, image, alpha, _missing(missing[0][0], name, missing[0][1]) if missing else None))
     notes = unused_columns(columns, {image_key, alpha_key})
-    named = {path for pair in pairs for path in (pair.image, pair.alpha)}
+    named = {os.path.normpath(path) for pair in pairs for path in (pair.image, pair.alpha)}
     for _, folder, row in rows:
-        named |= {folder / row[key] for key in row if key.endswith("file_name") and _is_name(row[key])}
-    if unlisted := [path for path in find_files(directory, EXTENSIONS).pictures if path not in named]:
-        notes.append(f"pictures that no metadata list, not used: {len(unlisted)}, the first is {unlisted[0]}")
+        named |= {
+            os.path.normpath(folder / row[key]) for key in row if key.endswith("file_name") and _is_name(row[key])
+        }
+    unlisted = [path for path in find_files(directory, EXTENSIONS).pictures if os.path.normpath(path) not in named]
+    if unlisted:
+        notes.append(f"pictures that the metadata do not list, not used: {len(unlisted)}, the first is {unlisted[0]}")
     if again:
         notes.append(f"rows that are there twice, used once: {len(again)}, the first is {again[0]}")
     return Found(pairs, notes)

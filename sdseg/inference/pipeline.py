@@ -21,7 +21,7 @@ from safetensors.torch import load_file, save_file
 
 from sdseg.adapter import Adapter, load_adapter, read_adapter
 from sdseg.errors import MissingFile, UserError
-from sdseg.imaging import read_image, to_unit
+from sdseg.imaging import read_image, thick_enough, to_unit
 from sdseg.model import (
     decode_colour,
     decode_grey,
@@ -357,7 +357,10 @@ class MattingPipeline(DiffusionPipeline):
         and its size (H, W)."""
         device = self._execution_device
         # In float32 whatever the model's precision: eight bits do not survive a division in bfloat16.
-        pixels, padding, size = self.image_processor.preprocess(picture, processing_resolution, device=device)
+        pixels = self.image_processor.load_image_canonical(picture, device)  # [1, 3, H, W] in [0, 1]
+        size = pixels.shape[2:]
+        pixels = thick_enough(pixels, processing_resolution)
+        pixels, padding, _ = self.image_processor.preprocess(pixels, processing_resolution, device=device)
         image_latent = encode_image(self.vae, pixels).float()  # [1, 4, h, w]
         noise = starting_noise(source, (ensemble_size, *image_latent.shape[1:])).to(device)
         samples, finite = [], True
