@@ -12,6 +12,7 @@ from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path, PurePosixPath
 from typing import Protocol
 
@@ -242,9 +243,10 @@ class ParquetRows:
                 if count:
                     self.groups.append(RowGroup(number, group, first, count))
                     first += count
-        schemas = {url: column_names(footer) for url, footer in zip(urls, self._footers, strict=True)}
+        footers = dict(zip(urls, self._footers, strict=True))
+        schemas = {url: column_names(footer) for url, footer in footers.items()}
         self.image, self.alpha = shared_columns(schemas, columns)
-        self.notes = unused_columns(dict.fromkeys(sum(schemas.values(), [])), {self.image, self.alpha})
+        self.notes = unused_columns(all_columns(footers), {self.image, self.alpha})
         self._length, self._firsts = first, [group.first for group in self.groups]
         if not first:
             raise DataError(f"{urls[0]} and the other files of this data set hold no rows; export it again")
@@ -330,6 +332,11 @@ def column_names(footer) -> list[str]:
     return list(footer.schema.to_arrow_schema().names)
 
 
+def all_columns(footers: dict) -> list[str]:
+    """The columns that parquet files have, each once; their footers by file."""
+    return list(dict.fromkeys(name for footer in footers.values() for name in column_names(footer)))
+
+
 def shared_columns(schemas: dict[str, list[str]], columns: Columns) -> tuple[str, str]:
     """The columns of image and ground truth in files, each of which has the columns `schemas` says.
 
@@ -401,13 +408,15 @@ class ArrowRows:
 
     faults: dict[int, str] = {}
 
-    def __init__(self, dataset, columns: Columns, location: str, in_files: Iterable[str] | None = None):
-        """`in_files`: all columns of the files that `dataset` was made of; None where it has them all."""
+    def __init__(self, dataset, columns: Columns, location: str, footers: dict | None = None):
+        """`footers`: of the parquet files that `dataset` was made of, in order, where they are known."""
         import datasets
 
         self.location = location
         self.image, self.alpha = shared_columns({location: dataset.column_names}, columns)
-        self.notes = unused_columns(in_files or dataset.column_names, {self.image, self.alpha})
+        self.notes = unused_columns(all_columns(footers) if footers else dataset.column_names, {self.image, self.alpha})
+        self._files = [url.rsplit("/", 1)[-1] for url in footers or ()]
+        self._ends = list(accumulate(footer.num_rows for footer in (footers or {}).values()))
         self._rows = dataset.select_columns([self.image, self.alpha])
         for column in (self.image, self.alpha):
             if isinstance(self._rows.features[column], datasets.Image):
@@ -422,7 +431,10 @@ class ArrowRows:
         return PairFiles(name, image, alpha)
 
     def name(self, index: int) -> str:
-        return f"{self.location}: row {index}"
+        if not self._files:
+            return f"{self.location}: row {index}"
+        number = bisect_right(self._ends, index)
+        return f"{self._files[number]}: row {index - (self._ends[number - 1] if number else 0)}"
 
     def sizes(self) -> Iterator[str]:
         """One line per pair, from the offsets in the Arrow file; no picture is read."""
@@ -456,10 +468,10 @@ def load_rows(location: str, columns: Columns) -> Rows:
         DataError: no such data set or split; the message lists the splits.
     """
     files = data_files(location, columns.split)
-    in_files = None
+    footers = {}
     if Path(location).is_dir() and all(url.endswith(".parquet") for url in files):
-        schemas = {url: column_names(parquet_footer(url)) for url in files}
-        in_files = dict.fromkeys(sum(schemas.values(), []))
+        footers = {url: parquet_footer(url) for url in files}
+        schemas = {url: column_names(footer) for url, footer in footers.items()}
         used = list(shared_columns(schemas, columns))  # the others may differ from file to file
         # without `data_files`, `datasets` confuses two folders of the same name if both hold a dataset card
         words = dict(data_files={columns.split: files}, split=columns.split, columns=used)
@@ -468,7 +480,7 @@ def load_rows(location: str, columns: Columns) -> Rows:
         dataset = _from_hub_or_folder("load_dataset", location, split=columns.split)
     if not len(dataset):
         raise DataError(f"{location} holds no rows in split {columns.split!r}; set train_split")
-    return ArrowRows(dataset, columns, location, in_files)
+    return ArrowRows(dataset, columns, location, footers)
 
 
 def _from_hub_or_folder(function: str, location: str, **kwargs):

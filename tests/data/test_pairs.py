@@ -382,6 +382,7 @@ def test_parquet_files_may_differ_in_what_is_not_used(tmp_path, monkeypatch, str
     source = opened(place, streaming=streaming)
     assert well_paired(source, 2)
     assert "columns that are not used: caption, other" in warnings(source)
+    assert [source.name(index) for index in (0, 1)] == ["train-0.parquet: row 0", "train-1.parquet: row 0"]
     write("train-2.parquet", "image", "other")
     with pytest.raises(DataError, match=r"train-2.parquet has no column 'alpha', which .*train-0.parquet has"):
         opened(place, streaming=streaming)
