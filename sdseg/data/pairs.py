@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import os
+import re
 import unicodedata
 import zlib
 from collections.abc import Collection, Iterable, Iterator
@@ -98,11 +99,10 @@ def look_for_pairs(
 
     Metadata name the image in `file_name` and the file of any other column c in `c_file_name`; see `metadata_files`.
     Without them, a column c is the folder c/, and the column image the folder images/; see `_matched`. A pair whose
-    files are not both there has a `fault`.
+    files are not both there, or could be others, has a `fault`.
 
     Raises:
-        DataError: no such folder, no pairs, files that could be paired in several ways, or foregrounds to be composited
-            during training.
+        DataError: no such folder, no pairs, or foregrounds to be composited during training.
     """
     directory = Path(directory)
     if not directory.is_dir():
@@ -135,15 +135,17 @@ def column_folder(directory: Path, column: str) -> Path:
 
 
 def of_split(paths: list[Path], directory: Path, split: str) -> list[Path]:
-    """The files whose names, or whose first folder below `directory`, begin with `split`; all of them if `split` is
-    train and none begins with a split.
+    """The files whose names begin with `split`, or whose first folder below `directory` has it for its first word; all
+    of them if `split` is train and none is of a split.
 
     Raises:
         DataError: there are no such files.
     """
 
     def begins(path: Path, *splits: str) -> bool:
-        return path.name.startswith(splits) or path.relative_to(directory).parts[0].startswith(splits)
+        folder = path.relative_to(directory).parts[0]
+        named = (re.match(rf"{re.escape(word)}(ing|id|idation)?([^a-z]|$)", folder) for word in splits)
+        return path.name.startswith(splits) or any(named)
 
     matching = [path for path in paths if begins(path, split)]
     if not matching and (split != "train" or any(begins(path, "test", "val") for path in paths)):
@@ -179,42 +181,45 @@ def _key(name: Path | PurePath) -> str:
 
 def _matched(directory: Path, images: Path, mattes: Path) -> Found:
     """Pictures with the mattes at the same relative path, whatever the suffixes. Where all mattes lie in `mattes`
-    itself, a picture in a sub-folder takes the one of its own name.
-
-    Raises:
-        DataError: one of two mattes, or one matte for two pictures.
+    itself, a picture in a sub-folder takes the one of its own name. Two mattes for one picture are a fault, and so is
+    one for two.
     """
     pictures, candidates = _listing(images), _listing(mattes)
     by_key: dict[str, list[Path]] = {}
     for path in candidates.pictures:
         by_key.setdefault(_key(path.relative_to(mattes).with_suffix("")), []).append(path)
     flat = all(path.parent == mattes for path in candidates.pictures)
-    pairs, taken = [], {}
+    found: dict[Path, list[Path]] = {}
     for image in pictures.pictures:
-        relative, name = image.relative_to(images), str(image.relative_to(directory))
+        relative = image.relative_to(images)
         keys = [_key(relative.with_suffix("")), _key(relative)]  # 000.jpg has 000.png, or 000.jpg.png
-        found = [path for key in keys for path in by_key.get(key, ())]
-        if not found and flat:
-            found = by_key.get(_key(PurePath(relative.stem)), [])
-        if len(found) > 1:
-            raise DataError(f"{name} has two mattes, {found[0]} and {found[1]}; remove one of them")
-        if not found:
-            expected = mattes / relative.with_suffix(".png")
-            pairs.append(PairFiles(name, image, expected, _missing("alpha", name, expected)))
-            continue
-        if found[0] in taken:
-            raise DataError(
-                f"{taken[found[0]]} and {name} would both take {found[0]}; give each a matte at its own path in "
+        found[image] = [path for key in keys for path in by_key.get(key, ())]
+        if not found[image] and flat:
+            found[image] = by_key.get(_key(PurePath(relative.stem)), [])
+    takers: dict[Path, list[str]] = {}
+    for image, paths in found.items():
+        for path in paths:
+            takers.setdefault(path, []).append(str(image.relative_to(directory)))
+    pairs = []
+    for image, paths in found.items():
+        name, fault = str(image.relative_to(directory)), None
+        alpha = paths[0] if paths else mattes / image.relative_to(images).with_suffix(".png")
+        if not paths:
+            fault = _missing("alpha", name, alpha)
+        elif len(paths) > 1:
+            fault = f"{name} has two mattes, {paths[0]} and {paths[1]}; remove one of them"
+        elif len(takers[alpha]) > 1:
+            fault = (
+                f"{' and '.join(takers[alpha][:2])} would both take {alpha}; give each a matte at its own path in "
                 f"{mattes.name}/, or list the pairs in metadata.jsonl"
             )
-        taken[found[0]] = name
-        pairs.append(PairFiles(name, image, found[0]))
+        pairs.append(PairFiles(name, image, alpha, fault))
     notes = [
         f"not read in {folder.name}/: {listing.describe_passed_over()}"
         for folder, listing in ((images, pictures), (mattes, candidates))
         if listing.passed_over
     ]
-    if unused := [path for path in candidates.pictures if path not in taken]:
+    if unused := [path for path in candidates.pictures if path not in takers]:
         notes.append(f"mattes without a picture, not used: {len(unused)}, the first is {unused[0]}")
     return Found(pairs, notes)
 
@@ -237,33 +242,31 @@ def _listed(directory: Path, files: list[Path], image_column: str, alpha_column:
     """The pairs that metadata files list, whose names are relative to the files' own folders.
 
     Raises:
-        DataError: a file that cannot be read, a column that no row has, a picture with two mattes.
+        DataError: a file that cannot be read, a column that no row has.
     """
     rows = [(f"{file} row {number}", file.parent, row) for file in files for number, row in _metadata_rows(file)]
     columns = dict.fromkeys(key for _, _, row in rows for key in row)
     image_key, alpha_key = (_file_key(column, columns, files[0]) for column in (image_column, alpha_column))
-    locate, pairs, first, again = _Located(), [], {}, []
+    locate, listed, again = _Located(), {}, []
     for place, folder, row in rows:
         names = [row.get(key) for key in (image_key, alpha_key)]
         absent = [key for key, name in zip((image_key, alpha_key), names, strict=True) if not _is_name(name)]
         image, alpha = (locate(folder, name) if _is_name(name) else folder for name in names)
         name = (image.relative_to(directory) if image.is_relative_to(directory) else image).as_posix()
+        missing = [(kind, path) for kind, path in (("image", image), ("alpha", alpha)) if not os.path.isfile(path)]
+        before = listed.get(image)
         if absent:
-            name = name if _is_name(names[0]) else place
             fault = f"{place} has no {' and no '.join(absent)}; add it or remove the row"
-            pairs.append(PairFiles(name, image, alpha, fault))
-            continue
-        if image in first:
-            if first[image][1] != alpha:
-                raise DataError(
-                    f"{first[image][0]} and {place} name two mattes for {image}, {first[image][1]} and {alpha}; "
-                    "remove one of the rows"
-                )
+            listed[place] = PairFiles(name if _is_name(names[0]) else place, image, alpha, fault)
+        elif before and before.alpha == alpha:
             again.append(name)
-            continue
-        first[image] = place, alpha
-        missing = [(kind, path) for kind, path in (("image", image), ("alpha", alpha)) if not path.is_file()]
-        pairs.append(PairFiles(name, image, alpha, _missing(missing[0][0], name, missing[0][1]) if missing else None))
+        elif before:
+            fault = f"{place}: {name} has two mattes, {before.alpha} and {alpha}; remove one of the rows"
+            listed[image] = PairFiles(name, image, alpha, fault)
+        else:
+            fault = _missing(missing[0][0], name, missing[0][1]) if missing else None
+            listed[image] = PairFiles(name, image, alpha, fault)
+    pairs = list(listed.values())
     notes = unused_columns(columns, {image_key, alpha_key})
     named = {os.path.normpath(path) for pair in pairs for path in (pair.image, pair.alpha)}
     for _, folder, row in rows:
@@ -314,11 +317,11 @@ class _Located:
     def __call__(self, folder: Path, name: str) -> Path:
         """The file; where there is none, the path that was named."""
         named = folder / name
-        if named.is_file():
+        if os.path.isfile(named):  # which is False for a name that no system takes
             return named
         path = folder
         for part in PurePath(name.replace("\\", "/")).parts:
-            if part != ".." and not (path / part).exists():
+            if part != ".." and not os.path.exists(path / part):
                 alike = self._inside(path).get(unicodedata.normalize("NFC", part).casefold(), [])
                 if len(alike) != 1:
                     return named

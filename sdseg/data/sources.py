@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from bisect import bisect_right
 from collections.abc import Collection, Iterable, Sequence
 from itertools import accumulate
@@ -111,7 +112,7 @@ class Source:
 
 def size_of(path: Path) -> int | str:
     """A file's size in bytes; `absent` without a file."""
-    return path.stat().st_size if path.is_file() else "absent"
+    return path.stat().st_size if os.path.isfile(path) else "absent"
 
 
 class PictureSource(Source):
@@ -300,13 +301,13 @@ class ReadableSource(Source):
         return len(self.kept)
 
     def name(self, index: int) -> str:
-        return self.source.name(self.kept[index])
+        return self.source.name(int(self.kept[index]))
 
     def read(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        return self.source.read(self.kept[index])
+        return self.source.read(int(self.kept[index]))
 
     def fetch(self, index: int, generator: torch.Generator) -> dict[str, torch.Tensor]:
-        return self.source.fetch(self.kept[index], generator)
+        return self.source.fetch(int(self.kept[index]), generator)
 
     def order(self, *key: int) -> torch.Tensor:
         renumbered = torch.full((len(self.source),), -1)
