@@ -273,8 +273,8 @@ def _listed(directory: Path, files: list[Path], image_column: str, alpha_column:
         named |= {
             os.path.normpath(folder / row[key]) for key in row if key.endswith("file_name") and _is_name(row[key])
         }
-    unlisted = [path for path in find_files(directory, EXTENSIONS).pictures if os.path.normpath(path) not in named]
-    if unlisted:
+    there = sorted({path for file in files for path in find_files(file.parent, EXTENSIONS).pictures})
+    if unlisted := [path for path in there if os.path.normpath(path) not in named]:
         notes.append(f"pictures that the metadata do not list, not used: {len(unlisted)}, the first is {unlisted[0]}")
     if again:
         notes.append(f"rows that are there twice, used once: {len(again)}, the first is {again[0]}")

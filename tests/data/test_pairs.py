@@ -230,9 +230,8 @@ def test_metadata_are_read_as_other_programs_write_them(tmp_path, layout):
     layout(tmp_path)
     source = opened(tmp_path)
     assert well_paired(source, 3)
-    if layout is not in_a_folder_for_each_split:
-        assert warnings(source) == ""
-    else:
+    assert warnings(source) == ""
+    if layout is in_a_folder_for_each_split:
         assert len(opened(tmp_path, columns=Columns(split="test"))) == 1
         with pytest.raises(DataError, match="no metadata file whose name or folder begins with validation"):
             opened(tmp_path, columns=Columns(split="validation"))
