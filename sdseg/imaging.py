@@ -10,7 +10,7 @@ import threading
 import uuid
 import warnings
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,7 +40,10 @@ EXTENSIONS = {
     ".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp",
 }  # fmt: skip
 HEIC_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"}
+JPEG_HEAD = 2**18  # bytes that nearly always hold a JPEG's size; its other metadata may go on for longer
 PROFILE_SPACES = {"L": "GRAY", "RGB": "RGB", "CMYK": "CMYK"}  # colour space of a profile that fits a Pillow mode
+# pixels of the model's picture: where a side is thinner, its edge is repeated up to here. One latent cell of SD's VAE.
+THINNEST = 8
 FLOAT_SLACK = 1e-4  # what filters may leave outside [0, 1]
 
 
@@ -191,9 +194,7 @@ def _open(path: Path | Encoded, floats: bool = False) -> "tuple[Image.Image, np.
     """
     image, stripped, rawmode = _decoded(path)
     profile = stripped.profile or image.info.get("icc_profile")
-    orientation = stripped.orientation
-    if isinstance(exif := image.info.get("exif"), bytes):  # WebP and AVIF
-        orientation = exif_orientation(exif)
+    orientation = _orientation(image, stripped)
     upright = image.transpose(TURNS[orientation]) if orientation in TURNS else image
     if image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM")):
         return upright, np.array(upright).astype(np.uint16), profile
@@ -206,11 +207,42 @@ def _open(path: Path | Encoded, floats: bool = False) -> "tuple[Image.Image, np.
     return upright, None, profile
 
 
+def picture_size(path: Path | Encoded) -> tuple[int, int]:
+    """(width, height) of a picture, upright, as `read_image` would find it; no pixel is decoded.
+
+    Raises ImageError as `read_image` does for what shows before the pixels.
+    """
+    content = path.content if isinstance(path, Encoded) else _content(path, JPEG_HEAD)
+    try:
+        image, stripped = _opened_picture(path, content)
+    except ImageError:
+        if isinstance(path, Encoded):
+            raise
+        image, stripped = _opened_picture(path, _content(path))
+    return image.size[::-1] if _orientation(image, stripped) >= 5 else image.size
+
+
 def _decoded(path: Path | Encoded) -> "tuple[Image.Image, Stripped, str]":
     """Opens and decodes one picture: (Pillow image as stored, the file without metadata, raw mode)."""
+    image, stripped = _opened_picture(path, path.content if isinstance(path, Encoded) else _content(path))
+    rawmode = str(image.tile[0].args) if image.tile else ""
+    try:
+        image.load()
+    except Exception as error:
+        raise ImageError(f"{path}: is truncated or damaged ({one_line(error)}); copy or download it again") from error
+    return image, stripped, rawmode
+
+
+def _orientation(image: "Image.Image", stripped: Stripped) -> int:
+    """1 to 8, as EXIF numbers them."""
+    exif = image.info.get("exif")  # of WebP and AVIF
+    return exif_orientation(exif) if isinstance(exif, bytes) else stripped.orientation
+
+
+def _opened_picture(path: Path | Encoded, content: bytes) -> "tuple[Image.Image, Stripped]":
+    """Opens and checks one picture, of which `content` are the bytes: (Pillow image, the file without metadata)."""
     from PIL import Image
 
-    content = path.content if isinstance(path, Encoded) else _content(path)
     if not content:
         raise ImageError(f"{path}: the file is empty (0 bytes); copy or download it again")
     if content[4:8] == b"ftyp" and content[8:12] in HEIC_BRANDS:
@@ -234,12 +266,7 @@ def _decoded(path: Path | Encoded) -> "tuple[Image.Image, Stripped, str]":
         raise ImageError(f"{path}: {image.format} files are not supported; convert it to JPEG or PNG")
     if frames > 1:
         raise ImageError(f"{path}: holds {frames} frames or pages, and only single pictures are read; save one as PNG")
-    rawmode = str(image.tile[0].args) if image.tile else ""
-    try:
-        image.load()
-    except Exception as error:
-        raise ImageError(f"{path}: is truncated or damaged ({one_line(error)}); copy or download it again") from error
-    return image, stripped, rawmode
+    return image, stripped
 
 
 def _opened(content: bytes, limit: int) -> "Image.Image":
@@ -273,13 +300,16 @@ def pixel_limit() -> int:
     return int(text)
 
 
-def _content(path: Path) -> bytes:
+def _content(path: Path, jpeg_head: int | None = None) -> bytes:
+    """A file's bytes; of a JPEG only the first `jpeg_head`, if that is given."""
     if path.is_dir():
         raise ImageError(f"{path}: is a folder; name a picture")
     try:
         if not stat.S_ISREG(path.stat().st_mode):  # reading a pipe could wait forever
             raise ImageError(f"{path}: is a pipe or device, not a file; name a picture")
-        return path.read_bytes()
+        with open(path, "rb") as file:
+            start = file.read(3)
+            return start + file.read(jpeg_head if jpeg_head and start == b"\xff\xd8\xff" else -1)
     except OSError as error:
         raise ImageError(f"{path}: cannot be read ({error.strerror}); check path and permissions") from error
 
@@ -451,6 +481,14 @@ def image_to_tensor(image: np.ndarray) -> "torch.Tensor":
     return to_signed(tensor[None] / 255)
 
 
+def thick_enough(picture: "torch.Tensor", longer_side: int) -> "torch.Tensor":
+    """[B, C, H, W] with the lines of its shorter side repeated where that would be less than a pixel when the longer
+    one becomes `longer_side`; 0 stands for its own size."""
+    height, width = picture.shape[-2:]
+    times = -(-max(height, width) // (longer_side * max(1, min(height, width)))) if longer_side else 1
+    return picture.repeat_interleave(times, dim=-1 if width < height else -2) if times > 1 else picture
+
+
 def alpha_to_tensor(alpha: np.ndarray) -> "torch.Tensor":
     """float32 [H, W] in [0, 1] -> float32 [1, 1, H, W] in [0, 1]."""
     import torch
@@ -493,6 +531,23 @@ def find_images(path: str | os.PathLike, exclude: str | os.PathLike | None = Non
     path = Path(path)
     if path.is_file():
         return Listing([path], {})
+    listing = find_files(path, EXTENSIONS, exclude)
+    if not listing.pictures:
+        beside = f" but {listing.describe_passed_over()}" if listing.passed_over else ""
+        raise ImageError(
+            f"{path}: holds no pictures ({', '.join(sorted(EXTENSIONS))}){beside}; check the path, or convert them to "
+            "JPEG or PNG"
+        )
+    return listing
+
+
+def find_files(path: str | os.PathLike, suffixes: Collection[str], exclude: str | os.PathLike | None = None) -> Listing:
+    """The files beneath a folder that have one of these suffixes (in lower case), as `find_images` finds pictures.
+
+    Raises:
+        MissingFile: no such folder.
+    """
+    path = Path(path)
     if not path.is_dir():
         raise MissingFile(f"{path}: no such file or folder; check the path")
     excluded = Path(exclude).resolve() if exclude is not None else None
@@ -515,18 +570,11 @@ def find_images(path: str | os.PathLike, exclude: str | os.PathLike | None = Non
                 above[here / name] = (*reached_through, real)
         for name in files:
             suffix = Path(name).suffix.lower()
-            if name[0] != "." and suffix in EXTENSIONS:
+            if name[0] != "." and suffix in suffixes:
                 found.append(here / name)
             elif name[0] != ".":
                 others[suffix or "without suffix"] += 1
-    listing = Listing(sorted(found), {what: others[what] for what in sorted(others) if others[what]})
-    if not found:
-        beside = f" but {listing.describe_passed_over()}" if listing.passed_over else ""
-        raise ImageError(
-            f"{path}: holds no pictures ({', '.join(sorted(EXTENSIONS))}){beside}; check the path, or convert them to "
-            "JPEG or PNG"
-        )
-    return listing
+    return Listing(sorted(found), {what: others[what] for what in sorted(others) if others[what]})
 
 
 def list_images(path: str | os.PathLike, exclude: str | os.PathLike | None = None) -> list[Path]:

@@ -9,11 +9,13 @@ import pytest
 from PIL import Image, ImageCms, ImageOps, TiffImagePlugin
 
 from sdseg.imaging import (
+    Encoded,
     ImageError,
     alpha_to_tensor,
     find_images,
     image_to_tensor,
     list_images,
+    picture_size,
     raw_picture,
     read_alpha,
     read_image,
@@ -724,3 +726,32 @@ def test_real_photos_of_all_kinds_if_present():
     for path in list_images(folder / "image"):
         image, alpha = read_image(path), read_alpha(folder / "alpha" / path.name)
         assert image.shape[:2] == alpha.shape and alpha.min() == 0 and alpha.max() == 1
+
+
+# ------------------------------------------------------------------------------------------------ sizes
+
+
+def test_a_size_is_that_of_the_picture_as_it_is_read(tmp_path):
+    """Turned by any means, behind much metadata, in all formats; and whatever is no picture is refused alike."""
+    pixels = Image.fromarray(np.random.default_rng(0).integers(0, 255, (20, 31, 3), dtype=np.uint8))
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    for name in ("a.jpg", "a.png", "a.tif", "a.webp", "a.bmp"):
+        for exif in (None, turned):
+            if exif is None or name != "a.bmp":
+                pixels.save(tmp_path / name, **({"exif": exif} if exif else {}))
+            assert picture_size(tmp_path / name) == read_image(tmp_path / name).shape[1::-1]
+            content = (tmp_path / name).read_bytes()
+            assert picture_size(Encoded("cell", content)) == picture_size(tmp_path / name)
+    comments = b"".join(b"\xff\xfe" + (60002).to_bytes(2, "big") + bytes(60000) for _ in range(10))
+    whole = (tmp_path / "a.jpg").read_bytes()
+    (tmp_path / "late.jpg").write_bytes(whole[:2] + comments + whole[2:])
+    assert picture_size(tmp_path / "late.jpg") == (20, 31)
+    large = zlib.compress(bytes(2**26 + 1))
+    png_with(tmp_path / "text.png", (b"zTXt", b"Comment\0\0" + large))
+    assert picture_size(tmp_path / "text.png") == read_image(tmp_path / "text.png").shape[1::-1]
+    for name, content in {"none.jpg": None, "empty.png": b"", "words.png": b"words", "cut.jpg": whole[:3]}.items():
+        if content is not None:
+            (tmp_path / name).write_bytes(content)
+        with pytest.raises(ImageError, match=name):
+            picture_size(tmp_path / name)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from sdseg.imaging import alpha_to_tensor, image_to_tensor
+from sdseg.imaging import THINNEST, alpha_to_tensor, image_to_tensor
 from sdseg.targets import NO_CLASS
 
 PERMUTATION = 2**32 - 1  # stands for the position in the key that an epoch's order is drawn with
@@ -39,7 +39,8 @@ def fit_pair(
     augmentation: Augmentation,
     generator,
 ) -> dict[str, torch.Tensor]:
-    """Crops, flips and resizes a pair to fit the top left of a square of side R = `resolution`; padding is not valid.
+    """Crops, flips and resizes a pair to fit the top left of a square of side R = `resolution`; padding is not valid,
+    but for a picture that is thinner than THINNEST pixels: up to these its edge is repeated, as in inference.
 
     Image and matte are resampled with Pillow's antialiased bilinear filter, which has no negative lobes; class ids
     with the nearest neighbour.
@@ -70,7 +71,10 @@ def fit_pair(
     truth = np.asarray(Image.fromarray(truth).resize(size, method, box=box))
     if flip:
         image, truth = image[:, ::-1], truth[:, ::-1]
-    padding = ((0, resolution - size[1]), (0, resolution - size[0]))
+    filled = [min(resolution, max(THINNEST, side)) for side in size]
+    repeated = ((0, filled[1] - size[1]), (0, filled[0] - size[0]))
+    image, truth = np.pad(image, (*repeated, (0, 0)), mode="edge"), np.pad(truth, repeated, mode="edge")
+    padding = ((0, resolution - filled[1]), (0, resolution - filled[0]))
     valid = torch.from_numpy(np.pad(truth != NO_CLASS if ids else np.ones(truth.shape, bool), padding))[None]
     image = image_to_tensor(np.pad(image, (*padding, (0, 0)), mode="edge"))[0]
     truth = np.pad(truth, padding, mode="edge")

@@ -12,10 +12,11 @@ from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
+from itertools import accumulate
+from pathlib import Path, PurePosixPath
 from typing import Protocol
 
-from sdseg.data.pairs import BLOCK, DataError, PairFiles, sampled_checksum
+from sdseg.data.pairs import BLOCK, DataError, PairFiles, sampled_checksum, unused_columns
 from sdseg.errors import did_you_mean, one_line
 from sdseg.imaging import Encoded
 
@@ -34,6 +35,9 @@ PARQUET_BLOCKS = 256  # that a file's checksum is made of
 
 class Rows(Protocol):
     """Pairs by index."""
+
+    notes: list[str]  # what is passed over, a line each
+    faults: dict[int, str]  # why a row is no pair, as far as it shows without reading it
 
     def __len__(self) -> int: ...
 
@@ -64,6 +68,8 @@ def resolve_column(name: str, columns: Iterable[str], location: str, setting: st
     suffixed = [column for column in columns if column.startswith(f"{name}.")]
     if len(suffixed) == 1:
         return suffixed[0]
+    if suffixed:
+        raise DataError(f"{location} has several columns {name!r}: {', '.join(suffixed)}; set {setting} to one of them")
     raise DataError(
         f"{location} has no column {name!r} (it has {', '.join(columns)}); set {setting}{did_you_mean(name, columns)}"
     )
@@ -101,24 +107,48 @@ class TarRows:
     """Pairs of webdataset tars: members `<key>.<column>` with the same key, up to the first dot, are one sample.
 
     At first only the headers are read, later each pair's own bytes, so tar files need not be copied or unpacked.
+    Columns are compared in lower case, as webdataset does.
+
+    Raises:
+        DataError: a file that cannot be read, no samples, or none with the two columns.
     """
 
     def __init__(self, paths: list[Path], columns: Columns):
         self.paths = paths
-        self._samples: list[tuple[int, str, Part, Part]] = []  # index into paths, key, image, alpha
+        self._samples: list[tuple[int, str, Part | None, Part | None]] = []  # index into paths, key, image, alpha
+        self.faults: dict[int, str] = {}
+        used, unused, empty = set(), {}, []
         for number, path in enumerate(paths):
+            before = len(self._samples)
             for key, parts in tar_samples(path):
-                location = f"{path}: sample {key}"
-                image = resolve_column(columns.image, parts, location, "image_column")
-                alpha = resolve_column(columns.alpha, parts, location, "alpha_column")
-                self._samples.append((number, key, parts[image], parts[alpha]))
+                found = []
+                for name, setting in ((columns.image, "image_column"), (columns.alpha, "alpha_column")):
+                    try:
+                        column = resolve_column(name.lower(), parts, f"{path}: sample {key}", setting)
+                    except DataError as error:
+                        self.faults.setdefault(len(self._samples), str(error))
+                        found.append(None)
+                    else:
+                        found.append(parts[column])
+                        used.add(column)
+                unused |= dict.fromkeys(parts)
+                self._samples.append((number, key, *found))
+            if len(self._samples) == before:
+                empty.append(path.name)
         if not self._samples:
             raise DataError(f"{paths[0].parent} holds tar files without samples; export the data set again")
+        if len(self.faults) == len(self._samples):
+            raise DataError(self.faults[0])
+        self.notes = unused_columns(unused, used)
+        if empty:
+            self.notes.append(f"tar files without samples: {len(empty)}, the first is {empty[0]}")
 
     def __len__(self) -> int:
         return len(self._samples)
 
     def __getitem__(self, index: int) -> PairFiles:
+        if index in self.faults:
+            raise DataError(self.faults[index])
         number, _, image, alpha = self._samples[index]
         return PairFiles(self.name(index), self._read(number, image), self._read(number, alpha))
 
@@ -132,55 +162,51 @@ class TarRows:
         return f"{self.paths[number].name}: {key}"
 
     def sizes(self) -> Iterator[str]:
-        for number, key, image, alpha in self._samples:
-            yield f"{self.paths[number].name} {key} {image.size} {alpha.size}"
+        for number, key, *parts in self._samples:
+            yield " ".join([self.paths[number].name, key, *(str(part.size) if part else "absent" for part in parts)])
 
     def contents(self) -> Iterator[str]:
         for number, _, *parts in self._samples:
-            yield " ".join(str(sampled_checksum(self.paths[number], part.size, part.offset)) for part in parts)
+            sums = (sampled_checksum(self.paths[number], part.size, part.offset) if part else 0 for part in parts)
+            yield " ".join(map(str, sums))
 
     def files(self) -> set[str]:
         return {str(path.resolve()) for path in self.paths}
 
 
-def of_split(paths: list[Path], split: str) -> list[Path]:
-    """The files whose names begin with `split`; all of them if `split` is train and no name begins with a split.
+def tar_samples(path: Path) -> list[tuple[str, dict[str, Part]]]:
+    """(key, {column in lower case: part}) of each sample of a tar file, in the order of their first members.
+
+    Members of a sample need not follow each other. What a Mac's tar adds (`._000.image.png`, `__MACOSX`, PaxHeader) and
+    other hidden members are no samples.
 
     Raises:
-        DataError: there are no such files.
-    """
-    matching = [path for path in paths if path.name.startswith(split)]
-    if not matching and (split != "train" or any(path.name.startswith(("test", "val")) for path in paths)):
-        raise DataError(f"{paths[0].parent} holds no tar file whose name begins with {split}; set train_split")
-    return matching or paths
-
-
-def tar_samples(path: Path) -> Iterator[tuple[str, dict[str, Part]]]:
-    """(key, {column: part}) of each sample of a tar file.
-
-    Raises:
-        DataError: the file is compressed, truncated or not a tar file.
+        DataError: the file is compressed, truncated or not a tar file, or holds a member twice.
     """
     try:
         with tarfile.open(path, "r:") as tar:
             members = [member for member in tar if member.isfile()]
-    except (tarfile.TarError, OSError) as error:
+    except Exception as error:  # tarfile raises several types, struct.error among them, at headers that are damaged
         raise DataError(
             f"{path} cannot be read ({one_line(error)}); it must be a whole, uncompressed tar file; export it again"
         ) from error
     if members and members[-1].offset_data + members[-1].size > path.stat().st_size:
         raise DataError(f"{path} is truncated within {members[-1].name}; copy or export it again")
-    key, parts = None, {}
+    samples: dict[tuple[str, ...], tuple[str, dict[str, Part]]] = {}
     for member in members:
-        folder, _, base = member.name.rpartition("/")
-        stem, _, column = base.partition(".")
-        if (folder, stem) != key:
-            if parts:
-                yield "/".join(filter(None, key)), parts
-            key, parts = (folder, stem), {}
-        parts[column] = Part(member.name, member.offset_data, member.size)
-    if parts:
-        yield "/".join(filter(None, key)), parts
+        names = PurePosixPath(member.name).parts  # without a leading ./
+        if any(name.startswith((".", "__MACOSX", "PaxHeader")) for name in names):
+            continue
+        stem, _, column = names[-1].partition(".")
+        identity = (*names[:-1], stem)
+        _, parts = samples.setdefault(identity, ("/".join(identity), {}))
+        if known := parts.get(column.lower()):
+            raise DataError(
+                f"{path} holds {member.name} twice (the other is {known.member}), so which counts is unclear; export "
+                "it again"
+            )
+        parts[column.lower()] = Part(member.name, member.offset_data, member.size)
+    return list(samples.values())
 
 
 # ---------------------------------------------------------------------------------------------- parquet, streamed
@@ -202,30 +228,25 @@ class ParquetRows:
     The row groups used last stay in memory, up to `keep` rows, and one group at least.
     """
 
-    def __init__(self, urls: list[str], columns: Columns):
-        import pyarrow as pa
-        import pyarrow.parquet as pq
+    faults: dict[int, str] = {}
 
+    def __init__(self, urls: list[str], columns: Columns):
         self.urls, self.columns, self.keep = urls, columns, 0
         self.groups: list[RowGroup] = []
         self._footers, self._recent = [], OrderedDict()  # index into groups -> table
         first = 0
         for number, url in enumerate(urls):
-            try:
-                with opened(url) as file:
-                    footer = pq.ParquetFile(file).metadata
-            except (OSError, pa.ArrowInvalid) as error:
-                raise DataError(f"{url} cannot be read ({one_line(error)}); copy or export it again") from error
+            footer = parquet_footer(url)
             self._footers.append(footer)
-            if number == 0:
-                names = footer.schema.to_arrow_schema().names
-                self.image = resolve_column(columns.image, names, url, "image_column")
-                self.alpha = resolve_column(columns.alpha, names, url, "alpha_column")
             for group in range(footer.num_row_groups):
                 count = footer.row_group(group).num_rows
                 if count:
                     self.groups.append(RowGroup(number, group, first, count))
                     first += count
+        footers = dict(zip(urls, self._footers, strict=True))
+        schemas = {url: column_names(footer) for url, footer in footers.items()}
+        self.image, self.alpha = shared_columns(schemas, columns)
+        self.notes = unused_columns(all_columns(footers), {self.image, self.alpha})
         self._length, self._firsts = first, [group.first for group in self.groups]
         if not first:
             raise DataError(f"{urls[0]} and the other files of this data set hold no rows; export it again")
@@ -246,7 +267,6 @@ class ParquetRows:
 
     def _table(self, number: int):
         """Row group `number` as a pyarrow table."""
-        import pyarrow as pa
         import pyarrow.parquet as pq
 
         if number in self._recent:
@@ -258,7 +278,9 @@ class ParquetRows:
             with opened(url) as file:
                 parquet = pq.ParquetFile(file, metadata=self._footers[group.file])
                 table = parquet.read_row_group(group.group, columns=[self.image, self.alpha])
-        except (OSError, pa.ArrowInvalid) as error:
+        except DataError:
+            raise
+        except Exception as error:  # of pyarrow, fsspec, or the network
             raise DataError(
                 f"{url}: row group {group.group} cannot be read ({one_line(error)}); copy or export it again"
             ) from error
@@ -286,6 +308,54 @@ class ParquetRows:
 
     def files(self) -> set[str]:
         return {str(Path(url).resolve()) if "://" not in url else url for url in self.urls}
+
+
+def parquet_footer(url: str):
+    """The metadata of a parquet file, a path or any URL that fsspec opens.
+
+    Raises:
+        DataError: it is damaged, or no parquet file.
+    """
+    import pyarrow.parquet as pq
+
+    try:
+        with opened(url) as file:
+            return pq.ParquetFile(file).metadata
+    except DataError:
+        raise
+    except Exception as error:  # of pyarrow, fsspec, or the network
+        raise DataError(f"{url} cannot be read ({one_line(error)}); copy or export it again") from error
+
+
+def column_names(footer) -> list[str]:
+    """The columns that a parquet file's footer lists."""
+    return list(footer.schema.to_arrow_schema().names)
+
+
+def all_columns(footers: dict) -> list[str]:
+    """The columns that parquet files have, each once; their footers by file."""
+    return list(dict.fromkeys(name for footer in footers.values() for name in column_names(footer)))
+
+
+def shared_columns(schemas: dict[str, list[str]], columns: Columns) -> tuple[str, str]:
+    """The columns of image and ground truth in files, each of which has the columns `schemas` says.
+
+    Raises:
+        DataError: the first file lacks one, or another file lacks one that the first has.
+    """
+    first, names = next(iter(schemas.items()))
+    found = (
+        resolve_column(columns.image, names, first, "image_column"),
+        resolve_column(columns.alpha, names, first, "alpha_column"),
+    )
+    for url, names in schemas.items():
+        for column in found:
+            if column not in names:
+                raise DataError(
+                    f"{url} has no column {column!r}, which {first} has (it has {', '.join(names)}); export it "
+                    "again, or remove it"
+                )
+    return found
 
 
 def opened(url: str):
@@ -336,12 +406,17 @@ def data_files(location: str, split: str) -> list[str]:
 class ArrowRows:
     """Pairs of a `datasets.Dataset`, which is a memory-mapped Arrow file."""
 
-    def __init__(self, dataset, columns: Columns, location: str):
+    faults: dict[int, str] = {}
+
+    def __init__(self, dataset, columns: Columns, location: str, footers: dict | None = None):
+        """`footers`: of the parquet files that `dataset` was made of, in order, where they are known."""
         import datasets
 
         self.location = location
-        self.image = resolve_column(columns.image, dataset.column_names, location, "image_column")
-        self.alpha = resolve_column(columns.alpha, dataset.column_names, location, "alpha_column")
+        self.image, self.alpha = shared_columns({location: dataset.column_names}, columns)
+        self.notes = unused_columns(all_columns(footers) if footers else dataset.column_names, {self.image, self.alpha})
+        self._files = [url.rsplit("/", 1)[-1] for url in footers or ()]
+        self._ends = list(accumulate(footer.num_rows for footer in (footers or {}).values()))
         self._rows = dataset.select_columns([self.image, self.alpha])
         for column in (self.image, self.alpha):
             if isinstance(self._rows.features[column], datasets.Image):
@@ -356,7 +431,10 @@ class ArrowRows:
         return PairFiles(name, image, alpha)
 
     def name(self, index: int) -> str:
-        return f"{self.location}: row {index}"
+        if not self._files:
+            return f"{self.location}: row {index}"
+        number = bisect_right(self._ends, index)
+        return f"{self._files[number]}: row {index - (self._ends[number - 1] if number else 0)}"
 
     def sizes(self) -> Iterator[str]:
         """One line per pair, from the offsets in the Arrow file; no picture is read."""
@@ -390,14 +468,19 @@ def load_rows(location: str, columns: Columns) -> Rows:
         DataError: no such data set or split; the message lists the splits.
     """
     files = data_files(location, columns.split)
+    footers = {}
     if Path(location).is_dir() and all(url.endswith(".parquet") for url in files):
+        footers = {url: parquet_footer(url) for url in files}
+        schemas = {url: column_names(footer) for url, footer in footers.items()}
+        used = list(shared_columns(schemas, columns))  # the others may differ from file to file
         # without `data_files`, `datasets` confuses two folders of the same name if both hold a dataset card
-        dataset = _loaded("load_dataset", "parquet", location, data_files={columns.split: files}, split=columns.split)
+        words = dict(data_files={columns.split: files}, split=columns.split, columns=used)
+        dataset = _loaded("load_dataset", "parquet", location, **words)
     else:
         dataset = _from_hub_or_folder("load_dataset", location, split=columns.split)
     if not len(dataset):
         raise DataError(f"{location} holds no rows in split {columns.split!r}; set train_split")
-    return ArrowRows(dataset, columns, location)
+    return ArrowRows(dataset, columns, location, footers)
 
 
 def _from_hub_or_folder(function: str, location: str, **kwargs):

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from sdseg.data.containers import tar_samples
 from sdseg.data.pairs import DataError
+from sdseg.imaging import find_files
 
 # keys of a recipe that do not change the foregrounds: which subjects are seen, from where and in what light
 NOT_OF_THE_FOREGROUND = {
@@ -63,11 +64,11 @@ def _recorded_factors(directory: Path) -> Iterator[str]:
 
     if (directory / "metadata.jsonl").is_file():
         yield from (row["factors"] for _, row in read_rows(directory) if row is not None)
-    for path in sorted(directory.glob("*.parquet")):
+    for path in find_files(directory, {".parquet"}).pictures:
         import pyarrow.parquet as pq
 
         yield from pq.read_table(path, columns=["factors"])["factors"].to_pylist()
-    for path in sorted(directory.glob("*.tar")):
+    for path in find_files(directory, {".tar"}).pictures:
         with open(path, "rb") as file:
             for part in (parts["json"] for _, parts in tar_samples(path) if "json" in parts):
                 file.seek(part.offset)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from bisect import bisect_right
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from itertools import accumulate
 from pathlib import Path
 
@@ -13,10 +14,24 @@ import numpy as np
 import torch
 
 from sdseg.data.augmentation import PERMUTATION, Augmentation, draw_generator, fit_pair
-from sdseg.data.containers import Columns, ParquetRows, Rows, TarRows, load_rows, of_split, parquet_files
-from sdseg.data.pairs import DataError, PairFiles, find_pairs, is_on_the_fly, read_pair, sampled_checksum
+from sdseg.data.containers import Columns, ParquetRows, Rows, TarRows, load_rows, parquet_files
+from sdseg.data.pairs import (
+    METADATA,
+    DataError,
+    PairFiles,
+    column_folder,
+    is_on_the_fly,
+    look_for_pairs,
+    of_split,
+    read_pair,
+    reading,
+    sampled_checksum,
+)
+from sdseg.imaging import find_files
 from sdseg.model import is_hub_id
 from sdseg.targets import Target
+
+COMPRESSED = {".bz2", ".gz", ".tgz", ".xz", ".zst"}  # endings of tar files that cannot be read in place
 
 
 class Source:
@@ -27,6 +42,7 @@ class Source:
     augmentation: Augmentation
     pairs: Sequence[PairFiles]
     target: Target = Target()
+    notes: Sequence[str] = ()  # what was passed over where the pairs were looked for, a line each
     recipe, photos = "", ()  # of foregrounds composited on the fly: what else decides the pictures
 
     def __len__(self) -> int:
@@ -36,13 +52,18 @@ class Source:
         """What logs and errors call the pair."""
         return self.pairs[index].name
 
+    def faults(self) -> dict[int, str]:
+        """Why a pair, by index, cannot be read, as far as that is known without reading it."""
+        return {}
+
     def read(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         """An image uint8 [H, W, 3] sRGB and its ground truth [H, W] as `Target.read` returns it, without augmentation.
 
         Raises:
-            DataError: one of them cannot be read.
+            DataError: one of them cannot be read, whatever the reason.
         """
-        return read_pair(self.pairs[index], self.target)
+        with reading(self.name(index)):
+            return read_pair(self.pairs[index], self.target)
 
     def fetch(self, index: int, generator: torch.Generator) -> dict[str, torch.Tensor]:
         """A pair as `fit_pair` returns it, augmented with draws from `generator`."""
@@ -56,7 +77,7 @@ class Source:
     def sizes(self) -> Iterable[str]:
         """One line per pair, which changes with the pair's name and with the size of either file."""
         for pair in self.pairs:
-            yield f"{pair.name} {pair.image.stat().st_size} {pair.alpha.stat().st_size}"
+            yield f"{pair.name} {size_of(pair.image)} {size_of(pair.alpha)}"
 
     def digest(self) -> str:
         """16 hexadecimal digits that change with the pairs' number, names and file sizes, the target, and, for
@@ -73,7 +94,9 @@ class Source:
     def contents(self) -> Iterable[str]:
         """One line per pair, which changes with the content of either file."""
         for pair in self.pairs:
-            yield " ".join(str(sampled_checksum(path, path.stat().st_size)) for path in (pair.image, pair.alpha))
+            sizes = ((path, size_of(path)) for path in (pair.image, pair.alpha))
+            sums = (size if size == "absent" else sampled_checksum(path, size) for path, size in sizes)
+            yield " ".join(map(str, sums))
 
     def checksum(self) -> str:
         """16 hexadecimal digits that change with what the files hold, as far as `sampled_checksum` sees it."""
@@ -87,11 +110,27 @@ class Source:
         return {str(pair.image.resolve()) for pair in self.pairs}
 
 
+def size_of(path: Path) -> int | str:
+    """A file's size in bytes; `absent` without a file."""
+    return path.stat().st_size if os.path.isfile(path) else "absent"
+
+
 class PictureSource(Source):
     """Pairs of a folder, read and augmented anew each time."""
 
-    def __init__(self, pairs: list[PairFiles], resolution: int, augmentation: Augmentation, place: str = ""):
+    def __init__(
+        self,
+        pairs: list[PairFiles],
+        resolution: int,
+        augmentation: Augmentation,
+        place: str = "",
+        notes: Sequence[str] = (),
+    ):
         self.pairs, self.resolution, self.augmentation, self.place = pairs, resolution, augmentation, place
+        self.notes = notes
+
+    def faults(self) -> dict[int, str]:
+        return {index: pair.fault for index, pair in enumerate(self.pairs) if pair.fault}
 
 
 class RecomposedSource(Source):
@@ -129,8 +168,9 @@ class RecomposedSource(Source):
         return fit_pair(image, truth, self.resolution, self.augmentation, generator)
 
     def _composite(self, index: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        pair = self.recomposer.pair(index, rng)
-        return pair.image, self.target.of_pair(pair)
+        with reading(self.name(index)):
+            pair = self.recomposer.pair(index, rng)
+            return pair.image, self.target.of_pair(pair)
 
 
 class RowSource(Source):
@@ -139,6 +179,10 @@ class RowSource(Source):
     def __init__(self, rows: Rows, resolution: int, augmentation: Augmentation, place: str):
         self.rows = self.pairs = rows
         self.resolution, self.augmentation, self.place = resolution, augmentation, place
+        self.notes = rows.notes
+
+    def faults(self) -> dict[int, str]:
+        return self.rows.faults
 
     def name(self, index: int) -> str:
         return self.rows.name(index)
@@ -238,6 +282,63 @@ class MixedSource(Source):
         return set().union(*(source.files() for source in self.sources))
 
 
+class ReadableSource(Source):
+    """A source without the pairs that cannot be read; the others keep their order, and are counted anew.
+
+    What is left out is as much a part of its digest as what is there.
+    """
+
+    def __init__(self, source: Source, unreadable: Collection[int]):
+        self.source = source
+        self.left_out = sorted(unreadable)
+        self.kept = np.setdiff1d(np.arange(len(source)), self.left_out)
+        if not len(self.kept):
+            raise DataError(f"{source.place}: none of {len(source)} pairs can be read; sdseg doctor --all says why")
+        self.resolution, self.augmentation, self.place = source.resolution, source.augmentation, source.place
+        self.target = source.target
+
+    def __len__(self) -> int:
+        return len(self.kept)
+
+    def name(self, index: int) -> str:
+        return self.source.name(int(self.kept[index]))
+
+    def read(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        return self.source.read(int(self.kept[index]))
+
+    def fetch(self, index: int, generator: torch.Generator) -> dict[str, torch.Tensor]:
+        return self.source.fetch(int(self.kept[index]), generator)
+
+    def order(self, *key: int) -> torch.Tensor:
+        renumbered = torch.full((len(self.source),), -1)
+        renumbered[torch.from_numpy(self.kept)] = torch.arange(len(self.kept))
+        order = renumbered[self.source.order(*key)]
+        return order[order >= 0]
+
+    def sizes(self) -> Iterable[str]:
+        yield f"{self.source.digest()} without {self.left_out}"
+
+    def contents(self) -> Iterable[str]:
+        yield self.source.checksum()
+
+    def files(self) -> set[str]:
+        return self.source.files()
+
+
+def readable(source: Source, unreadable: dict[Source, Collection[int]]) -> Source:
+    """A source, or a mixture of several, without the pairs that cannot be read: indices by source.
+
+    Raises:
+        DataError: no pair is left of one.
+    """
+    if isinstance(source, MixedSource):
+        mixed = MixedSource([readable(part, unreadable) for part in source.sources], source.weights)
+        mixed.target = source.target
+        return mixed
+    left_out = unreadable.get(source)
+    return ReadableSource(source, left_out) if left_out else source
+
+
 def shares(sizes: list[int], weights: list[float] | None) -> list[int]:
     """How many of sum(sizes) positions each source gets, at least one each: by weight (largest remainder method), or
     in proportion to the sizes without weights."""
@@ -302,15 +403,35 @@ def _open_place(
     folder = Path(place)
     if is_on_the_fly(folder) and (folder / "metadata.jsonl").is_file():
         return RecomposedSource(folder, resolution, augmentation)
-    images = "images" if columns.image == "image" else columns.image
-    if folder.is_dir() and not any((folder / name).exists() for name in ("metadata.jsonl", images)):
-        if tars := sorted(folder.rglob("*.tar")):
-            return RowSource(TarRows(of_split(tars, columns.split), columns), resolution, augmentation, place)
-        if not any(folder.rglob("*.parquet")):
-            find_pairs(folder, columns.image, columns.alpha)  # raises, and says what is missing
-    elif folder.is_dir() or not is_hub_id(place):
-        return PictureSource(find_pairs(folder, columns.image, columns.alpha), resolution, augmentation, place)
+    kind = kind_of_folder(folder, columns)
+    if kind == ".tar":
+        tars = of_split(find_files(folder, {".tar"}).pictures, folder, columns.split)
+        return RowSource(TarRows(tars, columns), resolution, augmentation, place)
+    if kind == "pictures" or not (folder.is_dir() or is_hub_id(place)):
+        found = look_for_pairs(folder, columns.image, columns.alpha, columns.split)
+        return PictureSource(found.pairs, resolution, augmentation, place, found.notes)
     if streaming:
         rows = ParquetRows(parquet_files(place, columns.split), columns)
         return StreamedSource(rows, resolution, augmentation, place, shuffle_buffer_size)
     return RowSource(load_rows(place, columns), resolution, augmentation, place)
+
+
+def kind_of_folder(folder: Path, columns: Columns) -> str | None:
+    """What pairs a folder holds: `pictures`, or files of the suffix `.tar` or `.parquet`; None where it is no folder.
+
+    Raises:
+        DataError: there are compressed tar files.
+    """
+    if not folder.is_dir():
+        return None
+    if any((folder / name).exists() for name in METADATA) or column_folder(folder, columns.image).is_dir():
+        return "pictures"
+    metadata = {Path(name).suffix for name in METADATA}
+    files = find_files(folder, {".tar", ".parquet", *metadata, *COMPRESSED}).pictures
+    for path in files:
+        if path.suffix.lower() == ".tgz" or (path.suffix.lower() in COMPRESSED and ".tar." in path.name.lower()):
+            raise DataError(f"{path} is compressed, and tar files are read in place; uncompress it, e.g. with gunzip")
+    if any(path.suffix.lower() == ".tar" for path in files):
+        return ".tar"
+    in_tables = any(path.suffix.lower() == ".parquet" for path in files)
+    return ".parquet" if in_tables and not any(path.name in METADATA for path in files) else "pictures"

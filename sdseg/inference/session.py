@@ -26,7 +26,7 @@ from PIL import Image, ImageOps  # noqa: E402
 
 from sdseg.adapter import Adapter, load_adapter, read_adapter  # noqa: E402
 from sdseg.errors import UserError  # noqa: E402
-from sdseg.imaging import read_image  # noqa: E402
+from sdseg.imaging import read_image, thick_enough, to_signed  # noqa: E402
 from sdseg.inference.sampling import constant_prompt, decode_alpha, denoise, grey_decoder, plain_forward  # noqa: E402
 from sdseg.merging import merge_adapter  # noqa: E402
 from sdseg.model import decode_colour, encode_image, load_base, load_tiny_vae, vae_scale_factor  # noqa: E402
@@ -347,18 +347,22 @@ class MattingSession:
         A large picture of bytes goes through channel by channel, whose planes need a third of the memory. In float32
         whatever the model's precision: eight bits do not survive a division in bfloat16.
         """
-        if (
-            isinstance(picture, np.ndarray)
-            and picture.dtype == np.uint8
-            and picture.ndim == 3
-            and picture.shape[2] == 3
-        ):
-            channels = [
-                self.image_processor.preprocess(np.ascontiguousarray(plane), resolution, device=self.device)
-                for plane in np.moveaxis(picture, 2, 0)
-            ]
-            return torch.cat([pixels[:, :1] for pixels, _, _ in channels], dim=1), *channels[0][1:]
-        return self.image_processor.preprocess(picture, resolution, device=self.device)
+        processor = self.image_processor
+        if isinstance(picture, np.ndarray) and picture.dtype == np.uint8 and picture.shape[2:] == (3,):
+            planes = (torch.from_numpy(np.ascontiguousarray(plane)) for plane in np.moveaxis(picture, 2, 0))
+            planes = (plane.to(self.device).float()[None, None] / 255 for plane in planes)
+        else:
+            planes = [processor.load_image_canonical(picture, self.device)]  # [1, 3, H, W] in [0, 1]
+            processor.check_image_values_range(planes[0])
+        done = []
+        for plane in planes:
+            size = tuple(plane.shape[2:])
+            plane = to_signed(thick_enough(plane, resolution))
+            if resolution:
+                plane = processor.resize_to_max_edge(plane, resolution, "bilinear")
+            plane, padding = processor.pad_image(plane, self.vae_scale_factor)
+            done.append(plane)
+        return torch.cat(done, dim=1), padding, size
 
     def advance(self, queue: list[Progress], how: Drawing) -> Iterator[tuple[Hashable, Progress | Exception]]:
         """Draws one batch of a queue's samples, takes finished pictures out of the queue and yields them.

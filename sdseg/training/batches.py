@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from sdseg.training.unreadable import pointing_to_the_doctor
+
 if TYPE_CHECKING:
     import torch
 
@@ -40,7 +42,13 @@ def open_batches(run: Run, last_step: int | None = None) -> Iterator[dict[str, t
         num_workers=config.dataloader_num_workers,
         pin_memory=accelerator.device.type == "cuda",
     )
-    return iter(loader)
+    return readable_batches(loader)
+
+
+def readable_batches(loader: torch.utils.data.DataLoader) -> Iterator[dict[str, torch.Tensor]]:
+    """The loader's batches, until a pair cannot be read: see `pointing_to_the_doctor`."""
+    with pointing_to_the_doctor():
+        yield from loader
 
 
 def encoded_once(run: Run) -> LatentSource:
@@ -54,19 +62,20 @@ def encoded_once(run: Run) -> LatentSource:
     def bar(shards, **kwargs):
         return tqdm(shards, disable=not accelerator.is_main_process, **kwargs)
 
-    return LatentSource(
-        run.pictures,
-        run.base.vae,
-        config.cached_variants,
-        config.seed,
-        accelerator.device,
-        bar,
-        keep_pixels=config.pixel_loss_share > 0,
-        latent_cache_dir=config.latent_cache_dir,
-        process_index=accelerator.process_index,
-        num_processes=accelerator.num_processes,
-        colours=run.colours,
-    )
+    with pointing_to_the_doctor():
+        return LatentSource(
+            run.pictures,
+            run.base.vae,
+            config.cached_variants,
+            config.seed,
+            accelerator.device,
+            bar,
+            keep_pixels=config.pixel_loss_share > 0,
+            latent_cache_dir=config.latent_cache_dir,
+            process_index=accelerator.process_index,
+            num_processes=accelerator.num_processes,
+            colours=run.colours,
+        )
 
 
 def training_stream(run: Run, source) -> TrainingStream:

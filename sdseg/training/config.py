@@ -28,14 +28,14 @@ RANGES = {
     ClosedUnitInterval: "a number in [0, 1]",
 }
 
-# what may change when a run is resumed: output, logging, cadence, workers, memory and the per-device batch
-# (the global batch is compared instead)
+# what may change when a run is resumed: output, logging, cadence, workers, memory and the per-device batch (the global
+# batch is compared instead), and how many pairs may be left out (those that are left out are compared, with the data)
 FREE_ON_RESUME = {
     "output_dir", "overwrite_output_dir", "report_to", "logging_steps", "validation_data_dir", "validation_steps",
     "num_validation_images", "validation_ensemble_size", "checkpointing_steps", "checkpoints_total_limit",
     "dataloader_num_workers", "train_batch_size", "gradient_accumulation_steps", "gradient_checkpointing", "license",
     "dry_run", "push_to_hub", "hub_model_id", "validation_split", "latent_cache_dir", "enable_slicing", "channels_last",
-    "torch_compile",
+    "torch_compile", "max_unreadable",
 }  # fmt: skip
 
 # settings of earlier versions, which stored them in config.yaml, and the only value that still describes what is done
@@ -76,6 +76,9 @@ class TrainingConfig:
     then shuffled by row groups, and within windows of `shuffle_buffer_size`."""
     shuffle_buffer_size: PositiveInt = 512
     """With `streaming`: how many neighbours are shuffled together, and kept in each loader process's memory."""
+    max_unreadable: NonNegativeInt = 0
+    """How many pairs that cannot be read, of training and validation data together, are left out, with a warning each.
+    Above 0 every pair is read before the run begins; more of them end it. See also `sdseg doctor --all`."""
     target: Literal["alpha", "mask", "classes"] = "alpha"
     """What is drawn: `alpha`, the matte; `mask`, a binary one, trained as alpha 0 or 1; or `classes`, ids painted in
     colours that lie far apart (docs/segmentation.md). Files hold masks as 0 and 255, ids as they are, 255 for void."""

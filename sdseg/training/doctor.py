@@ -1,4 +1,4 @@
-"""Checks a data set before anything is trained on it: `sdseg doctor --config FILE`.
+"""Checks a data set before anything is trained on it: `sdseg doctor --config FILE`, with `--all` every pair of it.
 
 Mattes that are inverted, binary or of another size would otherwise be noticed hours later, or never. `train.py` runs
 the same checks before it loads any weight, and stops at the first error; `sdseg doctor` prints everything it finds.
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sdseg.errors import one_line, reported, steady_streams
+from sdseg.errors import reported, steady_streams
 from sdseg.training.config import ConfigError
 
 if TYPE_CHECKING:
@@ -49,40 +49,47 @@ class Finding:
 
     place: str  # the data set
     text: str  # what, in which file, and the remedy; one line
-    is_error: bool  # it cannot be trained on
+    pair: int | None = None  # index of the pair that cannot be trained on; None is a warning
+
+    @property
+    def is_error(self) -> bool:
+        return self.pair is not None
 
     def __str__(self) -> str:
         return f"{'error' if self.is_error else 'warning'}: {self.place}: {self.text}"
 
 
-def examine(source: Source, examined: int = EXAMINED) -> Iterator[Finding]:
+def examine(source: Source, examined: int | None = EXAMINED) -> Iterator[Finding]:
     """Errors and warnings, one line each, of a source of pairs or of each that it mixes.
 
     The sizes of all pairs that are files are compared. Up to `examined` pairs are read whole: evenly spaced ones,
-    and the first ones of a set that is streamed.
+    and the first ones of a set that is streamed; None reads all.
     """
-    from sdseg.data import DataError, MixedSource, PictureSource, RecomposedSource, StreamedSource
+    from tqdm import tqdm
+
+    from sdseg.data import MixedSource, PairError, PictureSource, RecomposedSource, StreamedSource
 
     if isinstance(source, MixedSource):
         for part in source.sources:
             yield from examine(part, examined)
         return
-    known_bad = set()
-    if isinstance(source, PictureSource):
-        for pair in source.pairs:
-            if problem := size_problem(pair):
-                known_bad.add(pair.name)
-                yield Finding(source.place, problem, is_error=True)
+    yield from (Finding(source.place, note) for note in source.notes)
+    bad = set()
+    for index, problem in known_problems(source):
+        bad.add(index)
+        yield Finding(source.place, problem, index)
+    examined = examined or len(source)
     spacing = 1 if isinstance(source, StreamedSource) else max(1, len(source) // examined)
     chosen = range(0, len(source), spacing)[:examined]
     doubted: dict[str, list[str]] = defaultdict(list)
-    for index in chosen:
-        if source.name(index) in known_bad:
+    for index in tqdm(chosen, desc="reading pairs", unit="pair", leave=False, delay=2):
+        if index in bad:
             continue
         try:
             image, alpha = source.read(index)
-        except DataError as error:
-            yield Finding(source.place, str(error), is_error=True)
+        except PairError as error:
+            bad.add(index)
+            yield Finding(source.place, str(error), index)
             continue
         for doubt in doubts(image, alpha, source.target.kind):
             doubted[doubt].append(source.name(index))
@@ -91,12 +98,14 @@ def examine(source: Source, examined: int = EXAMINED) -> Iterator[Finding]:
     for doubt, remedy in REMEDIES.items():
         if names := doubted[doubt]:
             text = f"{len(names)} of {len(chosen)} {doubt}, the first is {names[0]}; {remedy}"
-            yield Finding(source.place, text, is_error=False)
+            yield Finding(source.place, text)
     if not isinstance(source, RecomposedSource):
-        candidates = source.pairs if isinstance(source, PictureSource) else (source.pairs[index] for index in chosen)
+        few = chosen[:: max(1, len(chosen) // EXAMINED)]  # their bytes lie in memory together
+        indices = range(len(source)) if isinstance(source, PictureSource) else few
+        candidates = (source.pairs[index] for index in indices if index not in bad)
         if twice := repeated(candidates):
             text = f"{len(twice)} images are there twice, such as {twice[0][0]} and {twice[0][1]}; remove one of each"
-            yield Finding(source.place, text, is_error=False)
+            yield Finding(source.place, text)
 
 
 def refuse_errors(findings: Iterable[Finding]) -> None:
@@ -107,18 +116,27 @@ def refuse_errors(findings: Iterable[Finding]) -> None:
         print(finding, file=sys.stderr)
 
 
+def known_problems(source: Source) -> Iterator[tuple[int, str]]:
+    """Pairs that cannot be trained on, and why, as far as headers of files and what lists them say."""
+    from sdseg.data import PictureSource
+
+    faults = source.faults()
+    for index in range(len(source)) if isinstance(source, PictureSource) else faults:
+        if problem := faults.get(index) or size_problem(source.pairs[index]):
+            yield index, problem
+
+
 def size_problem(pair: PairFiles) -> str | None:
     """Why two files cannot be a pair, judged by their headers: one is unreadable, or their sizes differ."""
-    from PIL import Image
+    from sdseg.data import PairError
+    from sdseg.data.pairs import reading
+    from sdseg.imaging import picture_size
 
-    sizes = []
-    for path in (pair.image, pair.alpha):
-        try:
-            with Image.open(path) as picture:
-                turned = picture.getexif().get(0x0112, 1) >= 5
-                sizes.append(picture.size[::-1] if turned else picture.size)
-        except OSError as error:
-            return f"{path} cannot be read ({one_line(error)}); render or copy it again"
+    try:
+        with reading(pair.name):
+            sizes = [picture_size(path) for path in (pair.image, pair.alpha)]
+    except PairError as error:
+        return str(error)
     if sizes[0] == sizes[1]:
         return None
     return (
@@ -178,20 +196,22 @@ def run(argv: list[str]) -> int:
     from sdseg.training.config import parse_training_config
     from sdseg.training.data import open_data
 
+    every = "--all" in argv
     config = parse_training_config(
-        ["--output_dir=runs/none", *argv],
+        ["--output_dir=runs/none", *(argument for argument in argv if argument != "--all")],
         prog="sdseg doctor",
-        description="Look over the pairs that a training config names: nothing is trained or written.",
+        description="Look over the pairs that a training config names: nothing is trained or written. With --all every "
+        f"pair is read, else {EXAMINED} of each data set.",
     )
     pictures, held_out = open_data(config)
     findings = []
     for source in filter(None, (pictures, held_out)):
-        for finding in examine(source):
+        for finding in examine(source, None if every else EXAMINED):
             findings.append(finding)
             print(finding)
     errors = sum(finding.is_error for finding in findings)
     print(f"{config.train_data_dir}: {len(pictures)} pairs; {errors} errors, {len(findings) - errors} warnings")
-    return 2 if errors else 0
+    return 2 if errors > config.max_unreadable else 0
 
 
 if __name__ == "__main__":

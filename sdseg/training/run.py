@@ -21,6 +21,7 @@ from sdseg.training.processes import (
     refuse_deepspeed,
 )
 from sdseg.training.run_folder import load_checkpoint, step_to_resume, stored_colours
+from sdseg.training.unreadable import readable_data
 from sdseg.training.weights import adamw, add_trained_lora, learning_rate_schedule, moving_average, trained_parameters
 
 if TYPE_CHECKING:
@@ -138,20 +139,21 @@ def prepare(config: TrainingConfig) -> Run | None:
 
     stop = StopFlag()
     refuse_deepspeed()
-    pictures, held_out = open_data(config)
+    opened = open_data(config)
     accelerator = start_accelerator(config)
+    pictures, held_out, left_out = readable_data(config, accelerator, *opened)
     global_batch = config.train_batch_size * accelerator.num_processes * config.gradient_accumulation_steps
     record = {
         "global_batch": global_batch,
         "data_digest": pictures.digest(),
         "data_checksum": pictures.checksum(),
-    }
+    } | ({"unreadable": left_out} if left_out else {})
     first_step = step_to_resume(Path(config.output_dir), config, record)
     accelerator.wait_for_everyone()  # all have looked before the first one writes
     if is_finished(config, first_step):
         report_finished(config, accelerator, first_step)
         return None
-    on_main_process(accelerator, lambda: refuse_errors(examine(pictures)))
+    on_main_process(accelerator, lambda: look_over(config, opened))
 
     base = load_base(config.pretrained_model_name_or_path, revision=config.revision)
     if config.resolution % base.vae_scale_factor:
@@ -182,6 +184,12 @@ def prepare(config: TrainingConfig) -> Run | None:
         run.recent_losses = load_checkpoint(checkpoint, lora, optimizer, average)
         accelerator.print(f"going on from {checkpoint}")
     return run
+
+
+def look_over(config: TrainingConfig, opened: tuple[Source, Source | None]) -> None:
+    """Prints the doctor's warnings; ConfigError at its first error, unless unreadable pairs have been left out."""
+    findings = (finding for source in filter(None, opened) for finding in examine(source))
+    refuse_errors(finding for finding in findings if not (config.max_unreadable and finding.is_error))
 
 
 def start_accelerator(config: TrainingConfig) -> Accelerator:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from sdseg.targets import NO_CLASS
+from sdseg.training.unreadable import pointing_to_the_doctor
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -59,7 +60,8 @@ def judge(run: Run, session: MattingSession, index: int, scores: MatteScores | C
     import torch
 
     config = run.config
-    image, truth = run.held_out.read(index)
+    with pointing_to_the_doctor():
+        image, truth = run.held_out.read(index)
     result = session(
         image,
         num_inference_steps=config.num_inference_steps,
