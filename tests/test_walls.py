@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-GROUND = {"adapter", "errors", "imaging", "metadata", "model", "outputs", "targets", "uncertainty"}
+GROUND = {"adapter", "errors", "imaging", "metadata", "model", "outputs", "processes", "targets", "uncertainty"}
 WINGS = {  # wing -> the wings it may import
     "data": set(),
     "inference": set(),

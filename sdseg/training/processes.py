@@ -1,11 +1,10 @@
-"""A run on several processes: work of the main one alone, sharded tensors, signals, launches that are refused."""
+"""A run on several processes: sharded tensors, signals, launches that are refused."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import signal
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from sdseg.training.config import ConfigError
@@ -26,32 +25,6 @@ class StoppedBySignal(Exception):
     def __init__(self, signal_number: int, step: int):
         super().__init__(f"stopped by {signal.Signals(signal_number).name} at step {step}")
         self.exit_code = 128 + signal_number
-
-
-class FailedOnMainProcess(Exception):
-    """The main process failed and prints why; the other processes just exit."""
-
-
-def on_main_process(accelerator: Accelerator, action: Callable[[], Any]) -> None:
-    """Runs `action` on the main process while the others wait; either all go on, or all fail.
-
-    Raises:
-        Exception: what `action` raised, on the main process; FailedOnMainProcess on the others.
-    """
-    from accelerate.utils import broadcast_object_list
-
-    failure: list[bool] = [False]
-    raised: Exception | None = None
-    if accelerator.is_main_process:
-        try:
-            action()
-        except Exception as error:
-            raised, failure = error, [True]
-    broadcast_object_list(failure)
-    if raised is not None:
-        raise raised
-    if failure[0]:
-        raise FailedOnMainProcess
 
 
 def keep_process_group(group: torch.distributed.ProcessGroup) -> None:

@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sdseg.outputs import refuse_held
+from sdseg.processes import on_main_process
 from sdseg.training.config import ConfigError, TrainingConfig
 from sdseg.training.data import open_data
 from sdseg.training.doctor import examine, refuse_errors
@@ -17,7 +19,6 @@ from sdseg.training.processes import (
     StopFlag,
     check_launch,
     keep_process_group,
-    on_main_process,
     refuse_deepspeed,
 )
 from sdseg.training.run_folder import load_checkpoint, step_to_resume, stored_colours
@@ -146,6 +147,8 @@ def prepare(config: TrainingConfig) -> Run | None:
         "data_digest": pictures.digest(),
         "data_checksum": pictures.checksum(),
     }
+    if not config.dry_run:
+        on_main_process(accelerator, lambda: refuse_held(Path(config.output_dir)))
     first_step = step_to_resume(Path(config.output_dir), config, record)
     accelerator.wait_for_everyone()  # all have looked before the first one writes
     if is_finished(config, first_step):
