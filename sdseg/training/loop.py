@@ -14,7 +14,7 @@ from sdseg.training.dry_run import dry_run
 from sdseg.training.hub import push
 from sdseg.training.model_card import write_adapter
 from sdseg.training.processes import StoppedBySignal, whole_copy
-from sdseg.training.run import Run, Stopwatch, not_compiled, prepare
+from sdseg.training.run import Run, Stopwatch, float32_by_default, not_compiled, prepare
 from sdseg.training.run_folder import (
     checkpoint_tensors,
     make_run_folder,
@@ -43,16 +43,17 @@ def train(config: TrainingConfig) -> None:
         UserError: bad settings, data or base, before anything is written.
         NonFiniteLoss, StoppedBySignal: see there.
     """
-    run = prepare(config)
-    if run is None:
-        return
-    if config.dry_run:
-        dry_run(run)
-    else:
-        with on_main_process_within(run.accelerator, held(run.output)):
-            loop(run)
-            finish(run)
-    run.accelerator.end_training()
+    with float32_by_default():
+        run = prepare(config)
+        if run is None:
+            return
+        if config.dry_run:
+            dry_run(run)
+        else:
+            with on_main_process_within(run.accelerator, held(run.output)):
+                loop(run)
+                finish(run)
+        run.accelerator.end_training()
 
 
 def loop(run: Run) -> None:

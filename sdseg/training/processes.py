@@ -67,6 +67,30 @@ def refuse_deepspeed() -> None:
         )
 
 
+def refuse_contradictions(config: TrainingConfig) -> None:
+    """Raises ConfigError where a variable that Accelerate reads asks for other arithmetic than the settings.
+
+    `accelerate launch` sets some of them to what they are without it.
+    """
+    accumulated = str(config.gradient_accumulation_steps)
+    for variable, key, neutral in (
+        ("ACCELERATE_MIXED_PRECISION", "mixed_precision", {"", "no", config.mixed_precision}),
+        ("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "gradient_accumulation_steps", {"", "1", accumulated}),
+        ("ACCELERATE_DYNAMO_BACKEND", "torch_compile", {"", "no"}),
+    ):
+        value = os.environ.get(variable, "")
+        if value.lower() not in neutral:
+            raise ConfigError(
+                f"the launch sets {variable} to {value}, but {key} is {getattr(config, key)}; settings alone decide: "
+                f"set {key}, and leave it out of the launch (accelerate's flags or file, or unset {variable})"
+            )
+    if os.environ.get("ACCELERATE_USE_PARALLELISM_CONFIG", "false").lower() == "true":
+        raise ConfigError(
+            "the launch asks for a parallelism_config (ACCELERATE_USE_PARALLELISM_CONFIG), which is not supported; use "
+            "configs/accelerate/ddp.yaml, or fsdp.yaml to shard the UNet as well"
+        )
+
+
 def check_launch(accelerator: Accelerator, config: TrainingConfig) -> None:
     """Refuses launches that cannot keep what a run promises, and prints where FSDP was asked for and not given.
 

@@ -19,6 +19,7 @@ from sdseg.training.processes import (
     StopFlag,
     check_launch,
     keep_process_group,
+    refuse_contradictions,
     refuse_deepspeed,
 )
 from sdseg.training.run_folder import load_checkpoint, step_to_resume, stored_colours
@@ -139,6 +140,7 @@ def prepare(config: TrainingConfig) -> Run | None:
 
     stop = StopFlag()
     refuse_deepspeed()
+    refuse_contradictions(config)
     pictures, held_out = open_data(config)
     accelerator = start_accelerator(config)
     global_batch = config.train_batch_size * accelerator.num_processes * config.gradient_accumulation_steps
@@ -191,10 +193,12 @@ def start_accelerator(config: TrainingConfig) -> Accelerator:
     """Joins the processes of the launch; ConfigError for a launch or a tracker that cannot be served."""
     import torch
     from accelerate import Accelerator
+    from accelerate.utils import GradientAccumulationPlugin
 
     accelerator = Accelerator(
         mixed_precision=config.mixed_precision,
-        gradient_accumulation_steps=config.gradient_accumulation_steps,
+        # as a number, a variable of the environment would override it
+        gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=config.gradient_accumulation_steps),
         log_with=None if config.report_to == "none" else config.report_to,
         project_dir=config.output_dir,
     )
@@ -261,6 +265,19 @@ def print_start(run: Run) -> None:
         f"{len(run.pictures)} pairs; training {trained / 1e6:.2f} M LoRA parameters of "
         f"{config.pretrained_model_name_or_path}"
     )
+
+
+@contextlib.contextmanager
+def float32_by_default() -> Iterator[None]:
+    """What names no precision is float32 (initial LoRA weights, noise), whatever the caller's default is."""
+    import torch
+
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float32)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
 
 
 def not_compiled(config: TrainingConfig):

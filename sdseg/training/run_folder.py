@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 CHECKPOINT_FILES = ("lora.safetensors", "optimizer.safetensors", "state.json")
 AVERAGE_FILE = "ema.safetensors"
 VERSIONS = ("torch", "diffusers", "transformers", "peft", "accelerate", "datasets", "numpy")
+ARITHMETIC = ("NVIDIA_TF32_OVERRIDE", "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE")  # variables that change results on a GPU
 RUN_NAMES = {  # tracker, by Accelerate's name -> its parameter for a run's name
     "wandb": "name", "trackio": "name", "mlflow": "run_name", "swanlab": "experiment_name", "clearml": "task_name",
 }  # fmt: skip
@@ -140,7 +141,7 @@ def tracker_names(report_to: str, output: Path) -> tuple[str, dict[str, dict[str
 
 def write_environment(output: Path, accelerator: Accelerator, first_step: int) -> None:
     """Append what a run was started with to environment.jsonl: versions, devices, and the command with all its
-    arguments, paths of data included; no user, host or environment variable."""
+    arguments, paths of data included; no user or host, and no environment variable but those of ARITHMETIC."""
     import platform
     from importlib.metadata import version
 
@@ -155,6 +156,7 @@ def write_environment(output: Path, accelerator: Accelerator, first_step: int) -
         "distributed_type": accelerator.distributed_type.value,
         "num_processes": accelerator.num_processes,
         "device": device_name(accelerator),
+        "arithmetic": {name: os.environ[name] for name in ARITHMETIC if name in os.environ},
     }
     with open(output / "environment.jsonl", "a", encoding="utf-8") as file:
         file.write(json.dumps(row) + "\n")
