@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sdseg.errors import MissingFile, UserError, did_you_mean, first_line
 from sdseg.imaging import to_signed
@@ -44,6 +44,15 @@ FINGERPRINT_TENSORS = {
     "vae": ["encoder.conv_in.weight", "decoder.conv_out.weight", "decoder.mid_block.resnets.0.conv1.weight"],
 }
 
+
+LATENT_CHANNELS = 4
+EXTRA_INPUTS = (  # entries of a UNet's configuration that make it expect what we never give; unset in SD2
+    "addition_embed_type",
+    "class_embed_type",
+    "encoder_hid_dim_type",
+    "num_class_embeds",
+    "time_cond_proj_dim",
+)
 
 PARTS = 32  # projections of a tensor beside that of all its weights
 SAME_WEIGHTS = 0.003  # largest difference of weights, as a share of their size, that counts as rounding
@@ -95,23 +104,22 @@ def load_base(
     import torch
     from diffusers import AutoencoderKL, UNet2DConditionModel
 
-    source = _locate(pretrained_model_name_or_path)
+    name = pretrained_model_name_or_path
+    source = _locate(name)
     options = dict(revision=revision, torch_dtype=torch_dtype or torch.float32)
-    unet = _load_part(UNet2DConditionModel, source, "unet", pretrained_model_name_or_path, **options)
-    vae = _load_part(AutoencoderKL, source, "vae", pretrained_model_name_or_path, **options)
-    if vae.config.latent_channels != unet.config.out_channels:
+    _refuse_other_kinds(UNet2DConditionModel, source, name, revision)
+    unet = _load_part(UNet2DConditionModel, source, "unet", name, **options)
+    vae = _load_part(AutoencoderKL, source, "vae", name, **options)
+    latent_channels = {vae.config.latent_channels, unet.config.out_channels}
+    if latent_channels != {LATENT_CHANNELS}:
         raise BaseError(
-            f"base {pretrained_model_name_or_path}: its VAE has {vae.config.latent_channels} latent channels and "
-            f"its UNet returns {unet.config.out_channels}; both parts must come from one model"
+            f"base {name}: its VAE has {vae.config.latent_channels} latent channels and its UNet returns "
+            f"{unet.config.out_channels}; both must be {LATENT_CHANNELS}, as in SD2, and both parts from one model"
         )
     widen_conv_in(unet)
     if prompt_embedding is None:
-        prompt_embedding = encode_empty_prompt(source, pretrained_model_name_or_path, revision)
-    if prompt_embedding.shape[-1] != unet.config.cross_attention_dim:
-        raise BaseError(
-            f"base {pretrained_model_name_or_path}: the prompt embedding has width {prompt_embedding.shape[-1]} and "
-            f"its UNet expects {unet.config.cross_attention_dim}; use the base this adapter was trained on"
-        )
+        prompt_embedding = encode_empty_prompt(source, name, revision)
+    _check_prompt_embedding(prompt_embedding, unet, name)
     unet.requires_grad_(False).eval()
     vae.requires_grad_(False).eval()
     return Base(
@@ -145,8 +153,21 @@ def _locate(name: str) -> str:
     """The folder or Hub id behind a base's name."""
     if name == EMBEDDED:
         return str(EMBEDDED_BASE)
-    if Path(name).is_dir():
+    path = Path(name)
+    if path.is_dir():
         return name
+    if path.is_file() and path.suffix in (".safetensors", ".ckpt", ".pt", ".pth", ".bin"):
+        # The tokenizer is not in such a file, and diffusers takes it and the architecture from the Hub.
+        raise BaseError(
+            f"base {name!r} is a single file; write it out as a folder in diffusers' layout, on a machine that reaches "
+            'the Hub: python -c "from diffusers import StableDiffusionPipeline as P; '
+            f'P.from_single_file({name!r}).save_pretrained({path.stem!r})", and give {path.stem!r}'
+        )
+    if path.exists():
+        raise BaseError(
+            f"base {name!r} is a file, and no checkpoint; give a local folder in diffusers' layout (unet/, vae/), "
+            f"a Hub id such as {MIRROR}, or {EMBEDDED}"
+        )
     if not is_hub_id(name):
         raise BaseError(
             f"base {name!r} is no folder and no Hub id; give a local folder in diffusers' layout (unet/, vae/), "
@@ -155,24 +176,124 @@ def _locate(name: str) -> str:
     return name
 
 
-def _load_part(part_class, source: str, part: str, name: str, **options):
-    is_folder = Path(source).is_dir()
-    if is_folder and not (Path(source) / part / "config.json").is_file():
+def _remedy(source: str) -> str:
+    """What to do about a part that cannot be loaded."""
+    if Path(source).is_dir():
+        return "the folder is incomplete or damaged; copy it again"
+    left = "stabilityai's own repositories have left the Hub: " if source.startswith("stabilityai/") else ""
+    return (
+        f"{left}check name, revision and network, try the community mirror {MIRROR}, or pass a local folder in "
+        "diffusers' layout"
+    )
+
+
+def _refuse_other_kinds(unet_class, source: str, name: str, revision: str | None) -> None:
+    """Raises BaseError where a UNet expects inputs that we never give, before its weights are read."""
+    _refuse_folder_without(source, "unet", name)
+    try:
+        config = unet_class.load_config(source, subfolder="unet", revision=revision)
+        extra = [key for key in EXTRA_INPUTS if config.get(key) is not None]
+    except Exception as error:  # a configuration can be damaged in its own way
+        raise BaseError(f"cannot load the unet of base {name!r} ({first_line(error)}); {_remedy(source)}") from error
+    if extra:
+        wanted = ", ".join(f"{key}: {config[key]}" for key in extra)
+        raise BaseError(
+            f"base {name!r}: its UNet needs inputs that SD2's has not ({wanted}); give an SD2 base such as {MIRROR}"
+        )
+
+
+def _refuse_folder_without(source: str, part: str, name: str) -> None:
+    """Raises BaseError for a local folder that lacks a part, or has its weights in a format that can run code."""
+    if not Path(source).is_dir():
+        return
+    folder = Path(source) / part
+    if not (folder / "config.json").is_file():
         raise BaseError(
             f"base folder {name} has no {part}/config.json; it must hold unet/ and vae/ in diffusers' layout, "
             "as `DiffusionPipeline.save_pretrained` writes them"
         )
-    try:
-        return part_class.from_pretrained(source, subfolder=part, use_safetensors=True, **options)
-    except (OSError, ValueError) as error:
-        reason = first_line(error)
-        remedy = (
-            "the folder is incomplete or damaged; copy it again"
-            if is_folder
-            else f"stabilityai's own repositories have left the Hub: try the community mirror {MIRROR}, "
-            "or pass a local folder in diffusers' layout"
+    pickled = sorted(folder.glob("*.bin"))
+    if pickled and not any(folder.glob("*.safetensors")):
+        part_class = {"unet": "UNet2DConditionModel", "vae": "AutoencoderKL"}[part]
+        variant = ", variant='fp16'" if all(".fp16" in file.name for file in pickled) else ""
+        raise BaseError(
+            f"base {name!r} has pickled weights ({part}/{pickled[0].name}), which can run code; if you trust them, "
+            f'convert them: python -c "from diffusers import {part_class} as M; M.from_pretrained({source!r}, '
+            f"subfolder='{part}', use_safetensors=False{variant}).save_pretrained({str(folder)!r})\""
         )
-        raise BaseError(f"cannot load the {part} of base {name!r} ({reason}); {remedy}") from error
+
+
+def _variants(source: str, part: str) -> list[str | None]:
+    """Which weights to try: float32's, else those that were stored in half precision alone.
+
+    A folder shows what it has; of the Hub both are asked.
+    """
+    if not Path(source).is_dir():
+        return [None, "fp16"]
+    names = [file.name for file in (Path(source) / part).glob("*.safetensors")]
+    return ["fp16"] if names and all(".fp16" in name for name in names) else [None]
+
+
+def _load_part(part_class, source: str, part: str, name: str, **options):
+    """UNet or VAE, with every weight it has from its files, and no other.
+
+    Raises:
+        BaseError: it is missing, damaged, or does not fit its configuration.
+    """
+    _refuse_folder_without(source, part, name)
+    model, info = _from_pretrained(
+        part_class, source, part, f"cannot load the {part} of base {name!r}", use_safetensors=True, **options
+    )
+    for key, reason in (
+        ("missing_keys", "lacks weights"),
+        ("unexpected_keys", "has weights that its config.json has no place for"),
+        ("mismatched_keys", "has weights of another shape than its config.json says"),
+    ):
+        if info[key]:
+            _refuse_weights(name, part, f"it {reason}", [str(item) for item in info[key]], source)
+    _refuse_non_finite(model, name, part, source)
+    return model
+
+
+def _from_pretrained(part_class, source: str, part: str, failure: str, **options) -> tuple[Any, dict]:
+    """A part and what diffusers or transformers say of its weights; BaseError that begins with `failure`."""
+    first = None
+    for variant in _variants(source, part):
+        try:
+            return part_class.from_pretrained(
+                source, subfolder=part, variant=variant, output_loading_info=True, **options
+            )
+        except Exception as error:  # any of these files can be damaged in its own way
+            first = first or error
+    raise BaseError(f"{failure} ({first_line(first)}); {_remedy(source)}") from first
+
+
+def _refuse_weights(name: str, part: str, reason: str, keys: list[str], source: str) -> None:
+    more = f" and {len(keys) - 1} more" if len(keys) > 1 else ""
+    raise BaseError(f"the {part} of base {name!r} does not fit: {reason} ({min(keys)}{more}); {_remedy(source)}")
+
+
+def _refuse_non_finite(model: torch.nn.Module, name: str, part: str, source: str) -> None:
+    bad = [key for key, value in model.state_dict().items() if not value.isfinite().all()]
+    if bad:
+        _refuse_weights(name, part, "NaN or infinite weights", bad, source)
+
+
+def _check_prompt_embedding(embedding: torch.Tensor, unet: UNet2DConditionModel, name: str) -> None:
+    """Raises BaseError for an empty prompt's embedding that is not [1, T, D], D the UNet's, or holds NaN."""
+    width = unet.config.cross_attention_dim
+    if embedding.ndim != 3 or len(embedding) != 1 or not embedding.numel() or not embedding.is_floating_point():
+        raise BaseError(
+            f"base {name}: the prompt embedding is {embedding.dtype} of shape {list(embedding.shape)}; it must be "
+            f"floating point, [1, T, {width}]; copy it again"
+        )
+    if embedding.shape[-1] != width:
+        raise BaseError(
+            f"base {name}: the prompt embedding has width {embedding.shape[-1]} and its UNet expects {width}; "
+            "use the base this adapter was trained on"
+        )
+    if not embedding.isfinite().all():
+        raise BaseError(f"base {name}: the prompt embedding holds NaN or infinity; copy it again")
 
 
 def load_tiny_vae(pretrained_model_name_or_path: str, vae: AutoencoderKL) -> AutoencoderTiny:
@@ -232,18 +353,23 @@ def encode_empty_prompt(source: str, name: str, revision: str | None = None) -> 
 
     stored = Path(source) / "prompt_embedding.safetensors"
     if stored.is_file():
-        return load_file(stored)["prompt_embedding"]
+        try:
+            return load_file(stored)["prompt_embedding"]
+        except Exception as error:  # cut, or without this tensor
+            raise BaseError(f"{stored} is damaged ({first_line(error)}); copy it again") from error
     from transformers import CLIPTextModel, CLIPTokenizer
 
+    failure = f"base {name!r} has neither a usable text_encoder/ with tokenizer/ nor a prompt_embedding.safetensors"
     try:
         tokenizer = CLIPTokenizer.from_pretrained(source, subfolder="tokenizer", revision=revision)
-        text_encoder = CLIPTextModel.from_pretrained(source, subfolder="text_encoder", revision=revision)
-    except (OSError, ValueError) as error:
-        raise BaseError(
-            f"base {name!r} has neither a usable text_encoder/ with tokenizer/ nor a prompt_embedding.safetensors; "
-            "add one of them"
-        ) from error
-    tokens = tokenizer("", padding="do_not_pad", return_tensors="pt").input_ids
+        tokens = tokenizer("", padding="do_not_pad", return_tensors="pt").input_ids
+    except Exception as error:  # any of these files can be damaged in its own way
+        raise BaseError(f"{failure} ({first_line(error)}); add one of them") from error
+    text_encoder, info = _from_pretrained(
+        CLIPTextModel, source, "text_encoder", failure, revision=revision, use_safetensors=True, dtype=torch.float32
+    )
+    if info["missing_keys"]:
+        _refuse_weights(name, "text_encoder", "it lacks weights", [str(key) for key in info["missing_keys"]], source)
     with torch.no_grad():
         return text_encoder(tokens)[0].float()
 
@@ -260,6 +386,8 @@ def fingerprint(unet: UNet2DConditionModel, vae: AutoencoderKL) -> dict[str, lis
     for part, model in (("unet", unet), ("vae", vae)):
         tensors = dict(model.named_parameters())
         for name in FINGERPRINT_TENSORS[part]:
+            if name not in tensors:
+                raise BaseError(f"the base's {part} has no {name}; give an SD2 base such as {MIRROR}")
             values = tensors[name].detach().double().cpu().flatten()
             signs = torch.randint(2, values.shape, generator=torch.Generator().manual_seed(0)) * 2 - 1
             scale = values.square().mean().sqrt()

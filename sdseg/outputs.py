@@ -9,13 +9,15 @@ entropy in [0, 1], `sub/photo.overlay.png` shows both at once, and `classes.json
 import errno
 import json
 import os
+import platform
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path, PurePath, PurePosixPath
 
-from sdseg.errors import NotAFolder, UserError, one_line, remedied
+from sdseg.errors import NotAFolder, UserError, first_line, is_disk_full, one_line, remedied
 from sdseg.imaging import TEMPORARY_NAME, Listing, find_images, replacing
 
 ALPHA_SUFFIX = ".png"
@@ -135,26 +137,72 @@ def photo_error(path: Path, error: Exception) -> str:
 
 
 @contextmanager
-def writing(output_dir: str | os.PathLike) -> Iterator[list[dict]]:
-    """Makes an output folder this process's own for a run; gives the inputs that the earlier record lists.
-
-    The earlier records are removed, because they no longer hold. The lock ends with its process, however that ends.
+def held(folder: Path) -> Iterator[None]:
+    """Makes a folder, if need be, and keeps other runs from writing it. The lock ends with its process, however that
+    ends; what a killed one leaves of it is taken over.
 
     Raises:
-        UserError: another run is writing the folder.
+        UserError: another run is writing the folder; names it.
     """
     from filelock import FileLock, Timeout
 
-    output_dir = Path(output_dir)
-    output_dir.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(output_dir / LOCK, timeout=0)
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / LOCK, timeout=0)
     try:
         lock.acquire()
     except Timeout as error:
         raise UserError(
-            f"{output_dir}: another run is writing this folder; wait for its end, or name another folder"
+            f"{folder}: another run is writing this folder{_holder(folder)}; wait for its end, or name another folder"
         ) from error
     try:
+        with suppress(OSError):  # Windows lets nobody write a locked file; a full disk is reported when it matters
+            since = datetime.now().astimezone().isoformat(sep=" ", timespec="seconds")
+            (folder / LOCK).write_text(f"process {os.getpid()} on {platform.node()}, since {since}", encoding="utf-8")
+        yield
+    finally:
+        with suppress(OSError):  # Windows removes no open file
+            (folder / LOCK).unlink()
+        lock.release()
+
+
+@contextmanager
+def naming_full_disk(path: str | os.PathLike) -> Iterator[None]:
+    """Raises UserError with the name of what is being written where the disk is full, whichever library says so."""
+    try:
+        yield
+    except Exception as error:
+        if not is_disk_full(error):
+            raise
+        raise UserError(f"{path}: the disk is full ({first_line(error)}); free space there, and run again") from error
+
+
+def refuse_held(folder: Path) -> None:
+    """Raises UserError if another run is writing a folder."""
+    if (folder / LOCK).exists():
+        with held(folder):
+            pass
+
+
+def _holder(folder: Path) -> str:
+    """Which process holds a folder, in brackets; nothing where that cannot be read."""
+    try:
+        holder = " ".join((folder / LOCK).read_text(encoding="utf-8").split())
+    except (OSError, UnicodeDecodeError):
+        return ""
+    return f" ({holder})" if holder else ""
+
+
+@contextmanager
+def writing(output_dir: str | os.PathLike) -> Iterator[list[dict]]:
+    """Makes an output folder this process's own for a run; gives the inputs that the earlier record lists.
+
+    The earlier records are removed, because they no longer hold. See `held`.
+
+    Raises:
+        UserError: another run is writing the folder.
+    """
+    output_dir = Path(output_dir)
+    with held(output_dir):
         try:
             earlier = read_run_record(output_dir) or {}
         except UserError:
@@ -162,10 +210,6 @@ def writing(output_dir: str | os.PathLike) -> Iterator[list[dict]]:
         for name in (RUN_RECORD, CLASSES_RECORD):
             (output_dir / name).unlink(missing_ok=True)
         yield earlier.get("inputs", [])
-    finally:
-        with suppress(OSError):  # Windows removes no open file
-            (output_dir / LOCK).unlink()
-        lock.release()
 
 
 def remove_stale(output_dir: str | os.PathLike, plan: Plan, rows: list[dict], earlier: list[dict]) -> None:

@@ -1,5 +1,7 @@
 """The base: widening, the empty prompt, fingerprints, LoRA, and what a bad base is told."""
 
+import json
+import os
 import shutil
 
 import pytest
@@ -10,6 +12,7 @@ from safetensors.torch import load_file, save_file
 from sdseg.model import (
     LORA_TARGETS,
     BaseError,
+    _from_pretrained,
     add_lora,
     encode_alpha,
     fingerprint,
@@ -52,8 +55,6 @@ def test_prompt_embedding_from_the_base_or_from_the_adapter(miniature):
 
 def write_text_encoder(directory):
     """A random CLIP text encoder of width 16 with a two-word vocabulary, in diffusers' layout."""
-    import json
-
     from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
     directory.mkdir(exist_ok=True)
@@ -226,3 +227,156 @@ def test_incomplete_base_folder_says_what_it_lacks(miniature, tmp_path):
     shutil.rmtree(tmp_path / "base" / "vae")
     with pytest.raises(BaseError, match="vae/config.json"):
         load_base(str(tmp_path / "base"))
+
+
+WEIGHTS = "diffusion_pytorch_model.safetensors"
+
+
+def change_config(folder, **settings):
+    path = folder / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | settings))
+
+
+def change_weights(folder, change):
+    tensors = load_file(folder / WEIGHTS)
+    change(tensors)
+    save_file(tensors, folder / WEIGHTS)
+
+
+@pytest.fixture
+def copied(miniature, tmp_path):
+    return shutil.copytree(miniature, tmp_path / "base")
+
+
+@pytest.mark.parametrize("shards", [False, True])
+def test_a_base_of_half_precision_files_alone_is_taken(miniature, tmp_path, shards):
+    from diffusers import AutoencoderKL
+
+    base = load_base(str(miniature))
+    for part_class, part in ((UNet2DConditionModel, "unet"), (AutoencoderKL, "vae")):
+        whole = part_class.from_pretrained(miniature, subfolder=part).half()
+        whole.save_pretrained(tmp_path / part, variant="fp16", max_shard_size="100KB" if shards else "1GB")
+    assert len(list((tmp_path / "unet").glob("*.fp16*.safetensors"))) > shards
+    shutil.copy(miniature / "prompt_embedding.safetensors", tmp_path)
+    half = load_base(str(tmp_path))
+    assert half.unet.dtype == half.vae.dtype == torch.float32
+    assert same_fingerprint(base.fingerprint, half.fingerprint)
+
+
+def test_a_text_encoder_of_half_precision_files_alone_is_taken(copied):
+    from transformers import CLIPTextModel
+
+    (copied / "prompt_embedding.safetensors").unlink()
+    write_text_encoder(copied)
+    whole = load_base(str(copied)).prompt_embedding
+    encoder = CLIPTextModel.from_pretrained(copied / "text_encoder")
+    (copied / "text_encoder" / "model.safetensors").unlink()
+    encoder.half().save_pretrained(copied / "text_encoder")
+    (copied / "text_encoder" / "model.safetensors").rename(copied / "text_encoder" / "model.fp16.safetensors")
+    half = load_base(str(copied)).prompt_embedding
+    assert half.dtype == torch.float32 and torch.allclose(half, whole, atol=1e-2)
+
+
+def test_a_text_encoder_that_lacks_a_weight_is_refused(copied):
+    (copied / "prompt_embedding.safetensors").unlink()
+    write_text_encoder(copied)
+    file = copied / "text_encoder" / "model.safetensors"
+    tensors = load_file(file)
+    tensors.pop(min(tensors))
+    save_file(tensors, file, {"format": "pt"})
+    with pytest.raises(BaseError, match="text_encoder.*lacks weights"):
+        load_base(str(copied))
+
+
+def test_the_hub_is_asked_for_half_precision_files_as_well(miniature, monkeypatch):
+    asked = []
+
+    def from_pretrained(source, *, variant, **_):
+        asked.append(variant)
+        if variant is None:
+            raise OSError("no file named diffusion_pytorch_model.safetensors")
+        return "model", {}
+
+    part_class = type("Part", (), {"from_pretrained": staticmethod(from_pretrained)})
+    assert _from_pretrained(part_class, "owner/name", "unet", "failure") == ("model", {})
+    assert asked == [None, "fp16"]
+
+
+def nan(tensors):
+    tensors["conv_out.bias"][0] = float("nan")
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (lambda base: change_weights(base / "unet", lambda t: t.pop("conv_out.bias")), "lacks weights.*conv_out.bias"),
+        (lambda base: change_weights(base / "unet", lambda t: t.update(odd=torch.ones(1))), "no place for.*odd"),
+        (lambda base: change_weights(base / "vae", lambda t: t.pop("decoder.conv_out.bias")), "vae.*lacks weights"),
+        (lambda base: change_weights(base / "unet", nan), "NaN.*conv_out.bias"),
+        (lambda base: change_config(base / "unet", block_out_channels=[32, 64, 128, 256]), "unet"),
+        (lambda base: change_config(base / "unet", class_embed_type="timestep"), "needs inputs.*class_embed_type"),
+        (lambda base: change_config(base / "unet", num_class_embeds=3), "needs inputs.*num_class_embeds"),
+        (lambda base: change_config(base / "unet", addition_embed_type="text_time"), "needs inputs.*text_time"),
+        (lambda base: change_config(base / "unet", encoder_hid_dim_type="text_proj"), "needs inputs"),
+        (lambda base: change_config(base / "unet", time_cond_proj_dim=16), "needs inputs.*time_cond_proj_dim"),
+        (lambda base: change_config(base / "vae", latent_channels=16), "vae"),
+        (lambda base: (base / "unet" / "config.json").write_text('{"in_chan'), "unet.*copy it again"),
+        (lambda base: (base / "unet" / "config.json").write_text("[1]"), "unet.*copy it again"),
+        (lambda base: (base / "vae" / "config.json").write_text('{"latent_channels": "four"}'), "vae"),
+        (lambda base: os.truncate(base / "unet" / WEIGHTS, 4000), "unet.*copy it again"),
+        (lambda base: (base / "unet" / WEIGHTS).unlink(), "unet.*copy it again"),
+        (lambda base: (base / "unet" / WEIGHTS).rename(base / "unet" / "weights.bin"), "pickled.*python -c"),
+        (lambda base: os.truncate(base / "prompt_embedding.safetensors", 40), "prompt_embedding.*damaged"),
+        (lambda base: save_file({"x": torch.ones(1)}, base / "prompt_embedding.safetensors"), "damaged"),
+    ],
+)  # fmt: skip
+def test_what_does_not_fit_is_refused(copied, damage, words):
+    damage(copied)
+    with pytest.raises(BaseError, match=words) as caught:
+        load_base(str(copied))
+    assert "\n" not in str(caught.value) and "left the Hub" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("embedding", "words"),
+    [
+        (torch.ones(2, 32), "shape"),
+        (torch.ones(2, 2, 32), "shape"),
+        (torch.ones(1, 2, 32, dtype=torch.int64), "int64"),
+        (torch.ones(1, 2, 31), "width 31"),
+        (torch.full((1, 2, 16), float("nan")), "NaN"),
+    ],
+)
+def test_a_prompt_embedding_that_does_not_fit_is_refused(miniature, embedding, words):
+    with pytest.raises(BaseError, match=words):
+        load_base(str(miniature), prompt_embedding=embedding)
+
+
+def test_nine_channels_are_refused(copied):
+    change_config(copied / "unet", in_channels=9)
+    change_weights(
+        copied / "unet", lambda t: t.update({"conv_in.weight": torch.zeros(len(t["conv_in.bias"]), 9, 3, 3)})
+    )
+    with pytest.raises(BaseError, match="takes 9 channels"):
+        load_base(str(copied))
+
+
+def test_pickled_weights_are_converted_by_the_command_that_is_named(copied):
+    unet = UNet2DConditionModel.from_pretrained(copied, subfolder="unet")
+    (copied / "unet" / WEIGHTS).unlink()
+    unet.save_pretrained(copied / "unet", safe_serialization=False)
+    with pytest.raises(BaseError) as caught:
+        load_base(str(copied))
+    exec(str(caught.value).partition('python -c "')[2].rstrip('"'))
+    assert torch.equal(load_base(str(copied)).unet.conv_out.weight, unet.conv_out.weight)
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [("sd2.safetensors", "single file.*from_single_file.*save_pretrained"), ("notes.txt", "no checkpoint")],
+)
+def test_a_file_is_no_base(tmp_path, name, words):
+    (tmp_path / name).write_bytes(b"1234")
+    with pytest.raises(BaseError, match=words) as caught:
+        load_base(str(tmp_path / name))
+    assert "left the Hub" not in str(caught.value)

@@ -8,8 +8,8 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 GROUND = {
-    "adapter", "errors", "imaging", "lean_imports", "memory", "merging", "metadata", "model", "outputs", "targets",
-    "uncertainty",
+    "adapter", "errors", "imaging", "lean_imports", "memory", "merging", "metadata", "model", "outputs", "processes",
+    "targets", "uncertainty",
 }  # fmt: skip
 WINGS = {  # wing -> the wings it may import
     "data": set(),

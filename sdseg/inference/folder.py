@@ -11,7 +11,6 @@ import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path, PurePath
@@ -45,6 +44,7 @@ from sdseg.outputs import (
     write_run_record,
     writing,
 )
+from sdseg.processes import on_main_process_within
 from sdseg.targets import MIDDLE, overlay
 from sdseg.uncertainty import calibration_key
 
@@ -85,7 +85,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     from accelerate.utils import gather_object
 
-    with locked(arguments.output, state) as earlier:
+    with on_main_process_within(state, writing(arguments.output)) as earlier:
         rows = gather_object(matte_photos(session, plan, arguments, state))
         rows.sort(key=lambda row: row["input"])
         failed = sum("error" in row for row in rows)
@@ -97,32 +97,6 @@ def run(arguments: argparse.Namespace) -> int:
     say(state, f"{len(rows) - failed} of {len(rows)} mattes written to {arguments.output}")
     state.destroy_process_group()
     return 1 if failed else 0
-
-
-@contextmanager
-def locked(output: Path, state: "PartialState") -> Iterator[list[dict]]:
-    """As `sdseg.outputs.writing`, for all processes of a launch: the main one holds the folder, or all end.
-
-    Raises:
-        UserError: on the main process: another run is writing the folder.
-        SystemExit: on the others, which leave it to the main one to say so.
-    """
-    from accelerate.utils import broadcast_object_list
-
-    with ExitStack() as stack:
-        earlier, failure = [], None
-        if state.is_main_process:
-            try:
-                earlier = stack.enter_context(writing(output))
-            except Exception as error:
-                failure = error
-        failed = [failure is not None]
-        broadcast_object_list(failed)
-        if failure is not None:
-            raise failure
-        if failed[0]:
-            sys.exit(2)
-        yield earlier
 
 
 def say(state: "PartialState", line: str) -> None:

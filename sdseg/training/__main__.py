@@ -5,7 +5,7 @@ import sys
 from sdseg.errors import first_line, one_line, reported, steady_streams
 from sdseg.training.config import parse_training_config
 from sdseg.training.loop import NonFiniteLoss, train
-from sdseg.training.processes import FailedOnMainProcess, StoppedBySignal, printed_already
+from sdseg.training.processes import StoppedBySignal, printed_already
 
 
 def main(argv: list[str] | None = None, prog: str = "sdseg train") -> int:
@@ -16,8 +16,6 @@ def main(argv: list[str] | None = None, prog: str = "sdseg train") -> int:
     except StoppedBySignal as stop:
         print_once(f"{stop}; a checkpoint is saved, run the same command to go on")
         return stop.exit_code
-    except FailedOnMainProcess:
-        return 2
     except (NonFiniteLoss, FloatingPointError) as error:
         print_once(f"error: {one_line(error)}")
         return 1

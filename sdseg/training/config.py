@@ -1,9 +1,10 @@
 """Settings of a training run: flat, spelled as in diffusers' training scripts, checked when they are made."""
 
 import argparse
+import json
 import re
 from collections.abc import Collection
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import Field, asdict, dataclass, field, fields
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, get_args, get_origin
@@ -16,11 +17,13 @@ Resolution = restricted_number_type("Resolution", int, (">=", 8))
 Positive = restricted_number_type("Positive", float, [(">", 0), ("<", float("inf"))])
 NonNegative = restricted_number_type("NonNegative", float, [(">=", 0), ("<", float("inf"))])
 Decay = restricted_number_type("Decay", float, [(">=", 0), ("<", 1)])
+Seed = restricted_number_type("Seed", int, [(">=", 0), ("<=", 2**32 - 1)])  # all that torch's generator on the CPU uses
 Scale = restricted_number_type("Scale", float, [(">", 0), ("<=", 1)])
 RANGES = {
     PositiveInt: "a whole number of at least 1",
     NonNegativeInt: "a whole number of at least 0",
     Resolution: "a whole number of at least 8",
+    Seed: f"a whole number of at least 0, up to {2**32 - 1}",
     Positive: "a number above 0",
     NonNegative: "a number of at least 0",
     Decay: "a number in [0, 1)",
@@ -142,7 +145,7 @@ class TrainingConfig:
     ema_decay: Decay = 0.999
     """Its decay, reached from 0.1 as (1 + step) / (10 + step)."""
 
-    seed: NonNegativeInt = 0
+    seed: Seed = 0
     """Seed of every draw: order, crops, time steps, noise, initial LoRA weights."""
     max_train_steps: PositiveInt = 10000
     """Optimiser steps."""
@@ -205,7 +208,7 @@ class TrainingConfig:
     """Remove what an earlier run left in `output_dir` and start afresh."""
     logging_steps: PositiveInt = 10
     """Optimiser steps between rows of `stats.jsonl` and the tracker."""
-    report_to: str = "tensorboard"
+    report_to: str | None = "tensorboard"
     """Tracker, by Accelerate's name for it: tensorboard, wandb, ..., or none."""
 
     def __post_init__(self) -> None:
@@ -215,6 +218,8 @@ class TrainingConfig:
                 raise ConfigError(refusal(item.name, value))
             if item.type in RANGES:  # jsonargparse's subclasses of int and float cannot be dumped
                 setattr(self, item.name, int(value) if issubclass(item.type, int) else float(value))
+        if self.report_to in (None, "no", "false"):
+            self.report_to = "none"
         if self.lr_warmup_steps > self.max_train_steps:
             raise ConfigError(
                 f"lr_warmup_steps ({self.lr_warmup_steps}) exceeds max_train_steps ({self.max_train_steps})"
@@ -307,7 +312,7 @@ def parse_training_config(
     argv = _with_bare_switches(argv)
     given = _given(argv)
     try:
-        parsed = parser.parse_args(argv)
+        parsed = parser.parse_args(_with_configs_read(argv))
     except (jsonargparse.ArgumentError, TypeError, ValueError, OSError) as error:
         key = re.match(r'Parser key "(\w+)"', str(error))
         known = key and key[1] in given.keys() & TrainingConfig.__dataclass_fields__
@@ -327,6 +332,17 @@ def _with_bare_switches(argv: list[str]) -> list[str]:
         f"{argument}=true" if argument in switches and after.startswith("--") else argument
         for argument, after in zip(argv, following, strict=True)
     ]
+
+
+def _with_configs_read(argv: list[str]) -> list[str]:
+    """`--config FILE` => its settings as JSON, in which a text stays one; see `_read_yaml`."""
+    read, rest = [], iter(argv)
+    for argument in rest:
+        key, equals, value = argument.partition("=")
+        if key == "--config":
+            argument = "--config=" + json.dumps(_read_yaml(value if equals else next(rest, "")), default=str)
+        read.append(argument)
+    return read
 
 
 def _given(argv: list[str]) -> dict[str, Any]:
@@ -353,17 +369,36 @@ def _given(argv: list[str]) -> dict[str, Any]:
     return settings | {key: yaml.safe_load(value) for key, value in flags.items()}
 
 
+def is_text(item: Field) -> bool:
+    """Whether a setting is a text, or a list of such."""
+    options = get_args(item.type) if get_origin(item.type) is UnionType else (item.type,)
+    return any(option in (str, list[str]) or get_origin(option) is Literal for option in options)
+
+
+def _as_written(value: Any, written: Any) -> Any:
+    """A text that YAML 1.1 takes for something else (`no`, `on`, 1e3, a date), as it stands in the file."""
+    if isinstance(value, list):
+        return [_as_written(*items) for items in zip(value, written, strict=True)]
+    return value if value is None or isinstance(value, (str, dict)) else written
+
+
 def _read_yaml(name: str) -> dict:
+    """Settings of a file; those that are texts as they are written there."""
     import yaml
 
     if not Path(name).is_file():
         raise ConfigError(f"config file {name!r} does not exist; see the shipped ones in configs/")
     try:
-        settings = yaml.safe_load(Path(name).read_text(encoding="utf-8"))
+        text = Path(name).read_text(encoding="utf-8-sig")
+        settings = yaml.safe_load(text)
+        written = yaml.load(text, yaml.BaseLoader)  # in which everything is a text
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"{name} is not valid YAML: {one_line(error)}") from error
     if not isinstance(settings, dict):
         raise ConfigError(f"{name} must hold `key: value` lines")
+    for item in fields(TrainingConfig):
+        if item.name in settings and is_text(item):
+            settings[item.name] = _as_written(settings[item.name], written[item.name])
     return settings
 
 

@@ -9,8 +9,8 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 from sdseg.memory import peak_memory
+from sdseg.processes import on_main_process
 from sdseg.training.batches import open_batches
-from sdseg.training.processes import on_main_process
 from sdseg.training.run import Run, not_compiled
 
 if TYPE_CHECKING:

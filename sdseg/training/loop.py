@@ -6,17 +6,20 @@ import json
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from sdseg.outputs import held, naming_full_disk
+from sdseg.processes import on_main_process, on_main_process_within
 from sdseg.training.batches import open_batches
-from sdseg.training.config import TrainingConfig
+from sdseg.training.config import ConfigError, TrainingConfig
 from sdseg.training.dry_run import dry_run
 from sdseg.training.hub import push
 from sdseg.training.model_card import write_adapter
-from sdseg.training.processes import StoppedBySignal, on_main_process, whole_copy
-from sdseg.training.run import Run, Stopwatch, not_compiled, prepare
+from sdseg.training.processes import StoppedBySignal, whole_copy
+from sdseg.training.run import Run, Stopwatch, float32_by_default, not_compiled, prepare
 from sdseg.training.run_folder import (
     checkpoint_tensors,
     make_run_folder,
     save_checkpoint,
+    step_to_resume,
     tracker_names,
     write_environment,
 )
@@ -40,15 +43,17 @@ def train(config: TrainingConfig) -> None:
         UserError: bad settings, data or base, before anything is written.
         NonFiniteLoss, StoppedBySignal: see there.
     """
-    run = prepare(config)
-    if run is None:
-        return
-    if config.dry_run:
-        dry_run(run)
-    else:
-        loop(run)
-        finish(run)
-    run.accelerator.end_training()
+    with float32_by_default():
+        run = prepare(config)
+        if run is None:
+            return
+        if config.dry_run:
+            dry_run(run)
+        else:
+            with on_main_process_within(run.accelerator, held(run.output)):
+                loop(run)
+                finish(run)
+        run.accelerator.end_training()
 
 
 def loop(run: Run) -> None:
@@ -99,7 +104,8 @@ def finish(run: Run) -> None:
         weights = {name: whole_copy(value) for name, value in run.lora.items()}
 
     def write() -> None:
-        write_adapter(run, weights)
+        with naming_full_disk(run.output / "adapter"):
+            write_adapter(run, weights)
         print(f"adapter written to {run.output / 'adapter'}")
         if run.config.push_to_hub:
             print(f"adapter uploaded to {push(run.config, run.output / 'adapter')}")
@@ -112,6 +118,8 @@ def begin(run: Run) -> None:
     config, accelerator = run.config, run.accelerator
 
     def write() -> None:
+        if step_to_resume(run.output, config, run.record) != run.first_step:  # before the folder was held
+            raise ConfigError(f"output_dir {run.output}: another run wrote it meanwhile; run the same command again")
         make_run_folder(run.output, config, run.record, run.first_step)
         write_environment(run.output, accelerator, run.first_step)
 
@@ -170,7 +178,8 @@ def log_step(run: Run, done: int, row: dict[str, float]) -> None:
 
 def log(run: Run, row: dict[str, Any]) -> None:
     """A row of stats.jsonl, and the same figures for the tracker."""
-    with open(run.output / "stats.jsonl", "a", encoding="utf-8") as file:
+    path = run.output / "stats.jsonl"
+    with naming_full_disk(path), open(path, "a", encoding="utf-8") as file:
         file.write(json.dumps(row) + "\n")
     run.accelerator.log({key: value for key, value in row.items() if key != "step"}, step=row["step"])
 
@@ -196,6 +205,8 @@ def validate_and_log(run: Run, done: int) -> int:
 def save(run: Run, done: int) -> None:
     """Writes a checkpoint; every process takes part."""
     tensors = checkpoint_tensors(run.lora, run.optimizer, run.average)
-    if run.accelerator.is_main_process:
-        save_checkpoint(run.output, done, tensors, run.record, run.config.checkpoints_total_limit, run.recent_losses)
-    run.accelerator.wait_for_everyone()
+    limit = run.config.checkpoints_total_limit
+    on_main_process(
+        run.accelerator,
+        lambda: save_checkpoint(run.output, done, tensors, run.record, limit, run.recent_losses),
+    )

@@ -1,11 +1,10 @@
-"""A run on several processes: work of the main one alone, sharded tensors, signals, launches that are refused."""
+"""A run on several processes: sharded tensors, signals, launches that are refused."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import signal
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from sdseg.training.config import ConfigError
@@ -26,32 +25,6 @@ class StoppedBySignal(Exception):
     def __init__(self, signal_number: int, step: int):
         super().__init__(f"stopped by {signal.Signals(signal_number).name} at step {step}")
         self.exit_code = 128 + signal_number
-
-
-class FailedOnMainProcess(Exception):
-    """The main process failed and prints why; the other processes just exit."""
-
-
-def on_main_process(accelerator: Accelerator, action: Callable[[], Any]) -> None:
-    """Runs `action` on the main process while the others wait; either all go on, or all fail.
-
-    Raises:
-        Exception: what `action` raised, on the main process; FailedOnMainProcess on the others.
-    """
-    from accelerate.utils import broadcast_object_list
-
-    failure: list[bool] = [False]
-    raised: Exception | None = None
-    if accelerator.is_main_process:
-        try:
-            action()
-        except Exception as error:
-            raised, failure = error, [True]
-    broadcast_object_list(failure)
-    if raised is not None:
-        raise raised
-    if failure[0]:
-        raise FailedOnMainProcess
 
 
 def keep_process_group(group: torch.distributed.ProcessGroup) -> None:
@@ -91,6 +64,30 @@ def refuse_deepspeed() -> None:
         raise ConfigError(
             "the launch asks for DeepSpeed, which is not supported: it would shard LoRA's moments, which are small; "
             "use configs/accelerate/ddp.yaml, or fsdp.yaml to shard the UNet as well"
+        )
+
+
+def refuse_contradictions(config: TrainingConfig) -> None:
+    """Raises ConfigError where a variable that Accelerate reads asks for other arithmetic than the settings.
+
+    `accelerate launch` sets some of them to what they are without it.
+    """
+    accumulated = str(config.gradient_accumulation_steps)
+    for variable, key, neutral in (
+        ("ACCELERATE_MIXED_PRECISION", "mixed_precision", {"", "no", config.mixed_precision}),
+        ("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "gradient_accumulation_steps", {"", "1", accumulated}),
+        ("ACCELERATE_DYNAMO_BACKEND", "torch_compile", {"", "no"}),
+    ):
+        value = os.environ.get(variable, "")
+        if value.lower() not in neutral:
+            raise ConfigError(
+                f"the launch sets {variable} to {value}, but {key} is {getattr(config, key)}; settings alone decide: "
+                f"set {key}, and leave it out of the launch (accelerate's flags or file, or unset {variable})"
+            )
+    if os.environ.get("ACCELERATE_USE_PARALLELISM_CONFIG", "false").lower() == "true":
+        raise ConfigError(
+            "the launch asks for a parallelism_config (ACCELERATE_USE_PARALLELISM_CONFIG), which is not supported; use "
+            "configs/accelerate/ddp.yaml, or fsdp.yaml to shard the UNet as well"
         )
 
 

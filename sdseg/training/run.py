@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sdseg.outputs import refuse_held
+from sdseg.processes import on_main_process
 from sdseg.training.config import ConfigError, TrainingConfig
 from sdseg.training.data import open_data
 from sdseg.training.doctor import examine, refuse_errors
@@ -17,7 +19,7 @@ from sdseg.training.processes import (
     StopFlag,
     check_launch,
     keep_process_group,
-    on_main_process,
+    refuse_contradictions,
     refuse_deepspeed,
 )
 from sdseg.training.run_folder import load_checkpoint, step_to_resume, stored_colours
@@ -139,6 +141,7 @@ def prepare(config: TrainingConfig) -> Run | None:
 
     stop = StopFlag()
     refuse_deepspeed()
+    refuse_contradictions(config)
     opened = open_data(config)
     accelerator = start_accelerator(config)
     pictures, held_out, left_out = readable_data(config, accelerator, *opened)
@@ -148,6 +151,8 @@ def prepare(config: TrainingConfig) -> Run | None:
         "data_digest": pictures.digest(),
         "data_checksum": pictures.checksum(),
     } | ({"unreadable": left_out} if left_out else {})
+    if not config.dry_run:
+        on_main_process(accelerator, lambda: refuse_held(Path(config.output_dir)))
     first_step = step_to_resume(Path(config.output_dir), config, record)
     accelerator.wait_for_everyone()  # all have looked before the first one writes
     if is_finished(config, first_step):
@@ -196,10 +201,12 @@ def start_accelerator(config: TrainingConfig) -> Accelerator:
     """Joins the processes of the launch; ConfigError for a launch or a tracker that cannot be served."""
     import torch
     from accelerate import Accelerator
+    from accelerate.utils import GradientAccumulationPlugin
 
     accelerator = Accelerator(
         mixed_precision=config.mixed_precision,
-        gradient_accumulation_steps=config.gradient_accumulation_steps,
+        # as a number, a variable of the environment would override it
+        gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=config.gradient_accumulation_steps),
         log_with=None if config.report_to == "none" else config.report_to,
         project_dir=config.output_dir,
     )
@@ -266,6 +273,19 @@ def print_start(run: Run) -> None:
         f"{len(run.pictures)} pairs; training {trained / 1e6:.2f} M LoRA parameters of "
         f"{config.pretrained_model_name_or_path}"
     )
+
+
+@contextlib.contextmanager
+def float32_by_default() -> Iterator[None]:
+    """What names no precision is float32 (initial LoRA weights, noise), whatever the caller's default is."""
+    import torch
+
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float32)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
 
 
 def not_compiled(config: TrainingConfig):

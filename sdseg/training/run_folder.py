@@ -23,7 +23,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sdseg.errors import first_line, one_line
 from sdseg.imaging import replacing
+from sdseg.outputs import LOCK, check_writable, naming_full_disk
 from sdseg.training.config import ConfigError, TrainingConfig, settings_that_differ
 from sdseg.training.processes import shard_like, whole_copy
 
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
 CHECKPOINT_FILES = ("lora.safetensors", "optimizer.safetensors", "state.json")
 AVERAGE_FILE = "ema.safetensors"
 VERSIONS = ("torch", "diffusers", "transformers", "peft", "accelerate", "datasets", "numpy")
+ARITHMETIC = ("NVIDIA_TF32_OVERRIDE", "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE")  # variables that change results on a GPU
 RUN_NAMES = {  # tracker, by Accelerate's name -> its parameter for a run's name
     "wandb": "name", "trackio": "name", "mlflow": "run_name", "swanlab": "experiment_name", "clearml": "task_name",
 }  # fmt: skip
@@ -45,17 +48,17 @@ def step_to_resume(output: Path, config: TrainingConfig, record: dict) -> int:
     Raises:
         ConfigError: the folder holds another run (names what differs), is no run, or cannot be written.
     """
-    from sdseg.outputs import check_writable
-
     if output.exists() and not output.is_dir():
         raise ConfigError(f"output_dir {output} is a file; name a folder")
     check_writable(output)
+    if config.overwrite_output_dir and (output / "config.yaml").is_file():
+        return 0
     if stored := stored_run(output):
-        if config.overwrite_output_dir:
-            return 0
         refuse_other_run(output, stored, config, record)
-    elif output.is_dir() and any(path.name != "run.json" and path.suffix != ".tmp" for path in output.iterdir()):
-        # (a run killed during its start leaves these two)
+    elif output.is_dir() and any(
+        path.name not in ("run.json", LOCK) and path.suffix != ".tmp"  # a run killed during its start leaves these
+        for path in output.iterdir()
+    ):
         raise ConfigError(f"output_dir {output} is not empty and holds no run; name another folder")
     return latest_checkpoint(output)
 
@@ -64,14 +67,27 @@ def stored_run(output: Path) -> dict | None:
     """Settings and record of the run that a folder holds; None where it holds none.
 
     Runs of an earlier version have no run.json: their config.yaml holds both.
+
+    Raises:
+        ConfigError: one of the two files is damaged.
     """
     import yaml
 
     settings, record = output / "config.yaml", output / "run.json"
     if not settings.is_file():
         return None
-    stored = yaml.safe_load(settings.read_text(encoding="utf-8"))
-    return stored | (json.loads(record.read_text(encoding="utf-8")) if record.is_file() else {})
+    stored = {}
+    for file, read in ((settings, yaml.safe_load), (record, json.loads)):
+        if file is record and not file.is_file():
+            continue
+        try:
+            stored |= dict(read(file.read_text(encoding="utf-8")))
+        except (yaml.YAMLError, TypeError, ValueError) as error:
+            raise ConfigError(
+                f"{file} is damaged ({one_line(error)}); restore it from a copy, or pass --overwrite_output_dir to "
+                "start afresh"
+            ) from error
+    return stored
 
 
 def stored_colours(output: Path) -> dict[str, list[int]] | None:
@@ -85,7 +101,7 @@ def make_run_folder(output: Path, config: TrainingConfig, record: dict, first_st
     import yaml
 
     if config.overwrite_output_dir and (output / "config.yaml").is_file():
-        shutil.rmtree(output)
+        empty(output)
     settings = asdict(config) | {"overwrite_output_dir": False}  # done once, not whenever the file is used again
     with replacing(output / "run.json") as partial:
         partial.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
@@ -93,6 +109,17 @@ def make_run_folder(output: Path, config: TrainingConfig, record: dict, first_st
         partial.write_text(yaml.safe_dump(settings, sort_keys=False), encoding="utf-8")
     forget_stats_after(output / "stats.jsonl", first_step)
     forget_checkpoints_after(output, first_step)
+
+
+def empty(folder: Path) -> None:
+    """Removes all that a folder holds but the lock, which this run holds."""
+    for path in folder.iterdir():
+        if path.name == LOCK:
+            continue
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
 
 
 def tracker_names(report_to: str, output: Path) -> tuple[str, dict[str, dict[str, str]]]:
@@ -114,7 +141,7 @@ def tracker_names(report_to: str, output: Path) -> tuple[str, dict[str, dict[str
 
 def write_environment(output: Path, accelerator: Accelerator, first_step: int) -> None:
     """Append what a run was started with to environment.jsonl: versions, devices, and the command with all its
-    arguments, paths of data included; no user, host or environment variable."""
+    arguments, paths of data included; no user or host, and no environment variable but those of ARITHMETIC."""
     import platform
     from importlib.metadata import version
 
@@ -129,6 +156,7 @@ def write_environment(output: Path, accelerator: Accelerator, first_step: int) -
         "distributed_type": accelerator.distributed_type.value,
         "num_processes": accelerator.num_processes,
         "device": device_name(accelerator),
+        "arithmetic": {name: os.environ[name] for name in ARITHMETIC if name in os.environ},
     }
     with open(output / "environment.jsonl", "a", encoding="utf-8") as file:
         file.write(json.dumps(row) + "\n")
@@ -177,8 +205,16 @@ def refuse_other_run(output: Path, old: dict, config: TrainingConfig, record: di
 def forget_stats_after(stats: Path, step: int) -> None:
     """Drops the rows of steps that will be taken again."""
     if stats.is_file():
-        rows = stats.read_text(encoding="utf-8").splitlines()
-        kept = [row for row in rows if row.endswith("}") and json.loads(row)["step"] <= step]
+        kept = []
+        for number, row in enumerate(stats.read_text(encoding="utf-8", errors="replace").splitlines(), 1):
+            try:
+                if row.endswith("}") and json.loads(row)["step"] <= step:
+                    kept.append(row)
+            except (KeyError, TypeError, ValueError) as error:
+                raise ConfigError(
+                    f"{stats}: line {number} is damaged ({one_line(error)}); remove this line, or restore the "
+                    "file from a copy"
+                ) from error
         with replacing(stats) as partial:
             partial.write_text("".join(row + "\n" for row in kept), encoding="utf-8")
 
@@ -226,7 +262,7 @@ def is_intact(folder: Path) -> bool:
     try:
         sums = json.loads((folder / "state.json").read_text(encoding="utf-8")).get("crc32", {})
         return all(zlib.crc32((folder / name).read_bytes()) == value for name, value in sums.items())
-    except (OSError, ValueError):
+    except (AttributeError, OSError, TypeError, ValueError):
         return False
 
 
@@ -264,26 +300,51 @@ def save_checkpoint(
 
     Every draw and the learning rate are functions of the step, so there is no other state.
     """
-    from safetensors.torch import save_file
-
     folder = output / f"checkpoint-{step}"
     partial = output / f".checkpoint-{step}.partial"
     shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir()
+    try:
+        with naming_full_disk(folder):
+            write_checkpoint(partial, step, tensors, record, recent)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+    shutil.rmtree(folder, ignore_errors=True)
+    os.replace(partial, folder)
+    for old in checkpoint_steps(output)[:-total_limit]:
+        shutil.rmtree(output / f"checkpoint-{old}")
+
+
+def write_checkpoint(
+    folder: Path, step: int, tensors: dict[str, dict[str, torch.Tensor]], record: dict, recent: Sequence[float]
+) -> None:
+    """The files of a checkpoint, into a new folder; the last one holds the others' checksums."""
+    from safetensors.torch import save_file
+
+    folder.mkdir()
     for name, content in tensors.items():
-        save_file(content, partial / name)
+        save_file(content, folder / name)
     state = {
         "step": step,
         "global_batch": record["global_batch"],
         "samples_seen": step * record["global_batch"],
         "recent_losses": list(recent),
-        "crc32": {file.name: zlib.crc32(file.read_bytes()) for file in sorted(partial.iterdir())},
+        "crc32": {file.name: zlib.crc32(file.read_bytes()) for file in sorted(folder.iterdir())},
     }
-    (partial / "state.json").write_text(json.dumps(state, indent=2) + "\n", encoding="utf-8")
-    shutil.rmtree(folder, ignore_errors=True)
-    os.replace(partial, folder)
-    for old in checkpoint_steps(output)[:-total_limit]:
-        shutil.rmtree(output / f"checkpoint-{old}")
+    (folder / "state.json").write_text(json.dumps(state, indent=2) + "\n", encoding="utf-8")
+
+
+def load_tensors(file: Path) -> dict[str, torch.Tensor]:
+    """A file of a checkpoint; ConfigError where it is damaged, which those without checksums do not show before."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(file)
+    except (OSError, SafetensorError) as error:
+        raise ConfigError(
+            f"{file} is damaged ({first_line(error)}); remove {file.parent}, to go on from the checkpoint before it"
+        ) from error
 
 
 def load_checkpoint(
@@ -295,9 +356,8 @@ def load_checkpoint(
         The losses since the last row of stats.jsonl.
     """
     import torch
-    from safetensors.torch import load_file
 
-    weights, moments = load_file(folder / "lora.safetensors"), load_file(folder / "optimizer.safetensors")
+    weights, moments = load_tensors(folder / "lora.safetensors"), load_tensors(folder / "optimizer.safetensors")
     if weights.keys() != lora.keys():
         raise ConfigError(f"{folder} does not hold this run's LoRA layers; pass --overwrite_output_dir to start afresh")
     with torch.no_grad():
@@ -311,7 +371,7 @@ def load_checkpoint(
     optimizer.load_state_dict(optimizer.state_dict() | {"state": state})  # which moves each to its device
     counters = json.loads((folder / "state.json").read_text(encoding="utf-8"))
     if average:
-        shadows = load_file(folder / AVERAGE_FILE)
+        shadows = load_tensors(folder / AVERAGE_FILE)
         average.shadow_params = [shard_like(value, shadows[name]) for name, value in lora.items()]
         average.optimization_step = counters["step"]  # one update of the average a step
     return counters.get("recent_losses", [])

@@ -15,11 +15,13 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import yaml
 from safetensors.torch import load_file
 
+from sdseg.imaging import read_image
 from sdseg.training.__main__ import main
 from sdseg.training.run_folder import CHECKPOINT_FILES, checkpoint_steps, latest_checkpoint
 from tests.conftest import free_port
@@ -148,6 +150,29 @@ def test_several_processes_train_as_one(run_by, processes):
     rates = [row["learning_rate"] for row in stats(run)]  # counted in optimiser steps, not once per process
     assert rates[2] == max(rates) == pytest.approx(1e-3) and 0 < rates[-1] < 2e-4
     assert json.loads((run / "run.json").read_text())["global_batch"] == GLOBAL_BATCH
+
+
+@pytest.mark.slow
+def test_two_processes_validate_as_one(pairs, tmp_path):
+    """Figures and grid of the same weights: validation is shared among the processes. The learning rate is so small
+    that the weights are those of the first step; 5 pictures cannot be halved."""
+    held_out = write_pairs(tmp_path / "held_out", 5, first_seed=100)
+    runs = []
+    for processes in (1, 2):
+        run, log = tmp_path / f"by-{processes}", tmp_path / f"by-{processes}.log"
+        settings = settings_of(run, pairs, processes) | dict(max_train_steps=1, lr_warmup_steps=0, learning_rate=1e-9)
+        settings |= dict(validation_data_dir=held_out, num_validation_images=5, validation_ensemble_size=2)
+        ended(start(log, flags(**settings), *several(processes)), 0, log)
+        runs.append(run)
+    one, two = (next(row for row in stats(run) if any("validation" in key for key in row)) for run in runs)
+    assert one.keys() == two.keys()
+    for key, value in one.items():
+        assert two[key] == pytest.approx(value, abs=1e-5, nan_ok=True), key
+    grids = [sorted((run / "validation").glob("*.png")) for run in runs]
+    assert [path.name for path in grids[0]] == [path.name for path in grids[1]] != []
+    for ours, theirs in zip(*grids, strict=True):
+        difference = np.abs(read_image(ours).astype(int) - read_image(theirs))
+        assert difference.max() <= 1  # rounding
 
 
 def killed_after(step: int, whole: Path, folder: Path) -> Path:

@@ -14,11 +14,14 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from sdseg.errors import UserError
 from sdseg.imaging import write_alpha, write_image
 from sdseg.training.__main__ import main
-from sdseg.training.config import TrainingConfig
+from sdseg.training.config import ConfigError, TrainingConfig, parse_training_config
+from sdseg.training.run_folder import latest_checkpoint, step_to_resume
 
 ROOT = Path(__file__).parents[2]
 
@@ -803,11 +806,11 @@ def test_non_finite_loss_names_step_and_samples(arguments, miniature, tmp_path, 
     base = shutil.copytree(miniature, tmp_path / "base")
     file = base / "unet" / "diffusion_pytorch_model.safetensors"
     tensors = load_file(file)
-    tensors["conv_out.bias"][0] = float("nan")
+    tensors["conv_out.bias"][0] = 3e38  # finite, and its square is not
     save_file(tensors, file, metadata={"format": "pt"})
     assert main(arguments(pretrained_model_name_or_path=base)) == 1
     error = capsys.readouterr().err
-    assert "loss is nan at step 0" in error and "images/0000" in error
+    assert "loss is inf at step 0" in error and "images/0000" in error
     assert not list((tmp_path / "run").glob("checkpoint-*")) and not (tmp_path / "run" / "adapter").exists()
 
 
@@ -1054,3 +1057,113 @@ def test_compiling_without_a_compiler_is_reported_in_one_line(arguments, monkeyp
     assert process.returncode == 1 and "Traceback" not in output
     [error] = [line for line in output.splitlines() if line.startswith("error: ")]
     assert "torch_compile: InvalidCxxCompiler" in error and error.endswith("set torch_compile to false")
+
+
+def test_texts_stay_texts_in_yaml(tmp_path):
+    """What YAML 1.1 takes for a truth value, a number or a date, where a text is expected."""
+    file = tmp_path / "config.yaml"
+    file.write_text(
+        "output_dir: 2024-01-02\ntrain_data_dir: [1, on]\nmixed_precision: no\nreport_to: no\nrevision: 1234567e3\n"
+        "license: off\nlatent_cache_dir: ~\nlearning_rate: 1.0e-3\ntarget: classes\nclass_names: [no, yes]\n"
+    )
+    config = parse_training_config(["--config", str(file)])
+    assert (config.output_dir, config.train_data_dir) == ("2024-01-02", ["1", "on"])
+    assert (config.mixed_precision, config.report_to, config.license) == ("no", "none", "off")
+    assert (config.revision, config.latent_cache_dir, config.class_names) == ("1234567e3", None, ["no", "yes"])
+    for word in ("none", "~", "null", "no", "false", ""):
+        file.write_text(f"output_dir: x\ntrain_data_dir: y\nreport_to: {word}\n")
+        assert parse_training_config([f"--config={file}"]).report_to == "none"
+
+
+@pytest.mark.parametrize("seed", [-1, 2**32])
+def test_a_seed_that_the_generator_would_cut_is_refused(seed):
+    with pytest.raises(ConfigError, match=f"seed is {seed}.*up to 4294967295"):
+        TrainingConfig("x", "y", seed=seed)
+    assert TrainingConfig("x", "y", seed=2**32 - 1).seed == 2**32 - 1
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "key"),
+    [
+        ("ACCELERATE_MIXED_PRECISION", "bf16", "mixed_precision"),
+        ("ACCELERATE_MIXED_PRECISION", "fp16", "mixed_precision"),
+        ("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "4", "gradient_accumulation_steps"),
+        ("ACCELERATE_DYNAMO_BACKEND", "INDUCTOR", "torch_compile"),
+        ("ACCELERATE_USE_PARALLELISM_CONFIG", "true", "parallelism_config"),
+    ],
+)
+def test_the_environment_changes_no_setting(arguments, monkeypatch, tmp_path, capsys, variable, value, key):
+    monkeypatch.setenv(variable, value)
+    message = error_of(arguments(), capsys)
+    assert variable in message and key in message and not (tmp_path / "run").exists()
+
+
+def test_damaged_files_of_a_run_are_named(tmp_path):
+    from sdseg.training.run_folder import forget_stats_after, load_tensors, stored_run
+
+    run, config = tmp_path / "run", TrainingConfig("x", "y")
+    make_run_folder_of(run, config)
+    for name, text in (("config.yaml", "a: [1"), ("config.yaml", "- 1"), ("run.json", '{"a'), ("run.json", "[1]")):
+        make_run_folder_of(run, config)
+        (run / name).write_text(text)
+        with pytest.raises(ConfigError, match=f"{name} is damaged.*--overwrite_output_dir") as caught:
+            stored_run(run)
+        assert "\n" not in str(caught.value)
+        assert step_to_resume(run, TrainingConfig(str(run), "y", overwrite_output_dir=True), {}) == 0
+    (run / "stats.jsonl").write_text('{"step": 1}\n{"st}\n')
+    with pytest.raises(ConfigError, match="stats.jsonl: line 2 is damaged"):
+        forget_stats_after(run / "stats.jsonl", 9)
+    (run / "lora.safetensors").write_bytes(b"cut")
+    with pytest.raises(ConfigError, match="lora.safetensors is damaged.*remove"):
+        load_tensors(run / "lora.safetensors")
+
+
+def make_run_folder_of(run: Path, config: TrainingConfig) -> None:
+    from sdseg.training.run_folder import make_run_folder
+
+    run.mkdir(exist_ok=True)
+    make_run_folder(run, config, {"global_batch": 4}, 0)
+
+
+def test_a_full_disk_at_a_checkpoint_leaves_the_last_one(tmp_path, monkeypatch):
+    from sdseg.training.run_folder import save_checkpoint
+
+    tensors = {name: {"a": torch.ones(2)} for name in ("lora.safetensors", "optimizer.safetensors")}
+    save_checkpoint(tmp_path, 1, tensors, {"global_batch": 4}, 9)
+
+    def full(*_):
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr("safetensors.torch.save_file", full)
+    with pytest.raises(UserError, match="checkpoint-2: the disk is full.*No space left"):
+        save_checkpoint(tmp_path, 2, tensors, {"global_batch": 4}, 9)
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint-1"] and latest_checkpoint(tmp_path) == 1
+
+
+def test_two_trainings_of_one_folder_exclude_each_other(arguments, tmp_path, capsys):
+    import os
+
+    from sdseg.outputs import LOCK, held
+
+    run = tmp_path / "run"
+    with held(run):
+        message = error_of(arguments(max_train_steps=2), capsys)
+        assert "another run is writing this folder" in message and f"process {os.getpid()} on" in message
+        assert [path.name for path in run.iterdir()] == [LOCK]
+    run.mkdir(exist_ok=True)
+    (run / LOCK).write_text("left by a killed one")
+    assert main(arguments(max_train_steps=2)) == 0 and not (run / LOCK).exists()
+    (run / LOCK).touch()
+    assert main([*arguments(max_train_steps=2), "--overwrite_output_dir"]) == 0 and not (run / LOCK).exists()
+
+
+def test_the_default_precision_of_torch_changes_nothing(arguments, tmp_path):
+    assert main(arguments(max_train_steps=2)) == 0
+    torch.set_default_dtype(torch.float64)
+    try:
+        assert main(arguments(max_train_steps=2, output_dir=tmp_path / "other")) == 0
+        assert torch.get_default_dtype() == torch.float64
+    finally:
+        torch.set_default_dtype(torch.float32)
+    one, other = lora_of(tmp_path / "run" / "adapter"), lora_of(tmp_path / "other" / "adapter")
+    assert all(torch.equal(one[name], other[name]) for name in one)
