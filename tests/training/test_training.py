@@ -976,7 +976,7 @@ def test_a_value_out_of_range_is_refused_alike_from_files_flags_and_python(tmp_p
     for flag, message in {
         "use_ema=7": "use_ema is 7; it must be true or false",
         "class_names=x": "class_names is 'x'; it must be a list, each item a text, or null",
-        "seed=null": "seed is None; it must be a whole number of at least 0",
+        "seed=null": "seed is None; it must be a whole number of at least 0, up to 4294967295",
     }.items():
         with pytest.raises(ConfigError) as raised:
             parse_training_config(["--output_dir=x", "--train_data_dir=y", f"--{flag}"])
