@@ -7,6 +7,7 @@ from pathlib import Path
 
 from sdseg.errors import Parser, reported, steady_streams
 from sdseg.inference.folder import run
+from sdseg.model import LARGEST_SEED
 
 
 def whole_number(minimum: int, maximum: int = 2**63 - 1):
@@ -98,7 +99,7 @@ def build_parser(prog: str = "sdseg infer", for_doctor: bool = False) -> argpars
     )
     add(
         "--seed",
-        type=whole_number(0, 2**32 - 1),  # all that torch's generator on the CPU uses
+        type=whole_number(0, LARGEST_SEED),
         default=0,
         help="of the starting noise of every photo (default: 0)",
     )

@@ -12,18 +12,19 @@ from typing import Any, Literal, get_args, get_origin
 from jsonargparse.typing import ClosedUnitInterval, NonNegativeInt, PositiveInt, restricted_number_type
 
 from sdseg.errors import UserError, did_you_mean, one_line
+from sdseg.model import LARGEST_SEED
 
 Resolution = restricted_number_type("Resolution", int, (">=", 8))
 Positive = restricted_number_type("Positive", float, [(">", 0), ("<", float("inf"))])
 NonNegative = restricted_number_type("NonNegative", float, [(">=", 0), ("<", float("inf"))])
 Decay = restricted_number_type("Decay", float, [(">=", 0), ("<", 1)])
-Seed = restricted_number_type("Seed", int, [(">=", 0), ("<=", 2**32 - 1)])  # all that torch's generator on the CPU uses
+Seed = restricted_number_type("Seed", int, [(">=", 0), ("<=", LARGEST_SEED)])
 Scale = restricted_number_type("Scale", float, [(">", 0), ("<=", 1)])
 RANGES = {
     PositiveInt: "a whole number of at least 1",
     NonNegativeInt: "a whole number of at least 0",
     Resolution: "a whole number of at least 8",
-    Seed: f"a whole number of at least 0, up to {2**32 - 1}",
+    Seed: f"a whole number of at least 0, up to {LARGEST_SEED}",
     Positive: "a number above 0",
     NonNegative: "a number of at least 0",
     Decay: "a number in [0, 1)",

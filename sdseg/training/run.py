@@ -145,12 +145,7 @@ def prepare(config: TrainingConfig) -> Run | None:
     opened = open_data(config)
     accelerator = start_accelerator(config)
     pictures, held_out, left_out = readable_data(config, accelerator, *opened)
-    global_batch = config.train_batch_size * accelerator.num_processes * config.gradient_accumulation_steps
-    record = {
-        "global_batch": global_batch,
-        "data_digest": pictures.digest(),
-        "data_checksum": pictures.checksum(),
-    } | ({"unreadable": left_out} if left_out else {})
+    record = record_of(config, accelerator, pictures, left_out)
     if not config.dry_run:
         on_main_process(accelerator, lambda: refuse_held(Path(config.output_dir)))
     first_step = step_to_resume(Path(config.output_dir), config, record)
@@ -262,6 +257,15 @@ def place_base(base: Base, config: TrainingConfig, device: torch.device) -> None
         base.unet.enable_gradient_checkpointing()
         if config.pixel_loss_share:  # whose backward pass goes through the decoder
             base.vae.enable_gradient_checkpointing()
+
+
+def record_of(config: TrainingConfig, accelerator: Accelerator, pictures: Source, left_out: list[str]) -> dict:
+    """What must not change beside the settings when the run is resumed; see `sdseg.training.run_folder`."""
+    return {
+        "global_batch": config.train_batch_size * accelerator.num_processes * config.gradient_accumulation_steps,
+        "data_digest": pictures.digest(),
+        "data_checksum": pictures.checksum(),
+    } | ({"unreadable": left_out} if left_out else {})
 
 
 def print_start(run: Run) -> None:
