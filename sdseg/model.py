@@ -54,7 +54,6 @@ EXTRA_INPUTS = (  # entries of a UNet's configuration that make it expect what w
     "time_cond_proj_dim",
 )
 
-LARGEST_SEED = 2**32 - 1  # all that torch's generator on the CPU uses
 PARTS = 32  # projections of a tensor beside that of all its weights
 SAME_WEIGHTS = 0.003  # largest difference of weights, as a share of their size, that counts as rounding
 

@@ -9,7 +9,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 GROUND = {
     "adapter", "errors", "imaging", "lean_imports", "memory", "merging", "metadata", "model", "outputs", "processes",
-    "targets", "uncertainty",
+    "seeds", "targets", "uncertainty",
 }  # fmt: skip
 WINGS = {  # wing -> the wings it may import
     "data": set(),

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from sdseg.errors import Parser, reported, steady_streams
 from sdseg.inference.folder import run
-from sdseg.model import LARGEST_SEED
+from sdseg.seeds import LARGEST_SEED
 
 
 def whole_number(minimum: int, maximum: int = 2**63 - 1):

@@ -81,8 +81,8 @@ def plain_forward(unet: UNet2DConditionModel) -> Iterator[None]:
 def grey_decoder(vae: AutoencoderKL) -> Iterator[None]:
     """Inside, `vae.decode` gives one channel, the mean of the three: the last convolution's filters are averaged."""
     colour = vae.decoder.conv_out
-    grey = torch.nn.Conv2d(colour.in_channels, 1, colour.kernel_size, padding=colour.padding)
-    grey = grey.to(colour.weight.device, colour.weight.dtype)
+    place = dict(device=colour.weight.device, dtype=colour.weight.dtype)
+    grey = torch.nn.Conv2d(colour.in_channels, 1, colour.kernel_size, padding=colour.padding, **place)
     with torch.no_grad():
         grey.weight.copy_(colour.weight.float().mean(dim=0, keepdim=True))
         grey.bias.copy_(colour.bias.float().mean(dim=0, keepdim=True))

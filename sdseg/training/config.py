@@ -12,7 +12,7 @@ from typing import Any, Literal, get_args, get_origin
 from jsonargparse.typing import ClosedUnitInterval, NonNegativeInt, PositiveInt, restricted_number_type
 
 from sdseg.errors import UserError, did_you_mean, one_line
-from sdseg.model import LARGEST_SEED
+from sdseg.seeds import LARGEST_SEED
 
 Resolution = restricted_number_type("Resolution", int, (">=", 8))
 Positive = restricted_number_type("Positive", float, [(">", 0), ("<", float("inf"))])
