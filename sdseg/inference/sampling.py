@@ -139,7 +139,7 @@ def denoise(
         predicted = unet(pair, t, encoder_hidden_states=prompt).sample.float()
         clean = without_noise(scheduler, predicted, latent, torch.tensor([t]))
         epsilon = (latent - alpha**0.5 * clean) / (1 - alpha) ** 0.5
-        variance = eta**2 * (1 - alpha_after) / (1 - alpha) * (1 - alpha / alpha_after)
+        variance = eta and eta**2 * (1 - alpha_after) / (1 - alpha) * (1 - alpha / alpha_after)
         latent = alpha_after**0.5 * clean + max(0.0, 1 - alpha_after - variance) ** 0.5 * epsilon
         if variance > 0:
             latent = latent + variance**0.5 * step_noise[step]
