@@ -318,6 +318,10 @@ class MattingSession:
                 except Exception as error:
                     yield key, error
                     continue
+                if self.colours is None and is_flat(progress.pixels):
+                    progress.samples = [self.empty(progress)] * progress.wanted
+                    yield key, progress
+                    continue
                 waiting.setdefault(tuple(progress.pixels.shape), []).append(progress)
                 while queue := next_batch(waiting, number, how):
                     how = yield from self.advance(queue, how)
@@ -363,6 +367,11 @@ class MattingSession:
             plane, padding = processor.pad_image(plane, self.vae_scale_factor)
             done.append(plane)
         return torch.cat(done, dim=1), padding, size
+
+    def empty(self, progress: Progress) -> torch.Tensor:
+        """The sample [PH, PW] of a picture that shows nothing."""
+        height, width = progress.pixels.shape[-2:]
+        return torch.zeros(height - progress.padding[0], width - progress.padding[1])
 
     def advance(self, queue: list[Progress], how: Drawing) -> Iterator[tuple[Hashable, Progress | Exception]]:
         """Draws one batch of a queue's samples, takes finished pictures out of the queue and yields them.
@@ -567,6 +576,12 @@ def smaller_batch(error: Exception, tried: int, how: Drawing) -> tuple[Drawing, 
 
 def not_finite(dtype: torch.dtype) -> FloatingPointError:
     return FloatingPointError(f"the matte is not finite with a model in {dtype}; use torch.float32 or bfloat16")
+
+
+def is_flat(pixels: torch.Tensor) -> bool:
+    """Whether a picture [1, 3, H, W] in [-1, 1] is of one colour, up to a level of 8 bits: it shows no subject, which
+    no model has to be asked."""
+    return bool(((pixels.amax(dim=(2, 3)) - pixels.amin(dim=(2, 3))) < 2.5 / 255).all())
 
 
 def standard_error(samples: list[torch.Tensor]) -> float:

@@ -111,6 +111,16 @@ def test_a_batch_that_does_not_fit_is_halved(session, monkeypatch):
         session(picture(64, 64), 1)
 
 
+@pytest.mark.parametrize("size", [(1, 1), (17, 3), (64, 64), (30, 200)])
+def test_a_picture_of_one_colour_has_an_empty_matte(session, size):
+    for colour in (0, 90, 255):
+        output = session(np.full((*size, 3), colour, np.uint8), ensemble_size=2, output_uncertainty=True)
+        assert output.prediction[0].shape == size and not output.prediction[0].any() and not output.uncertainty[0].any()
+    speck = np.full((64, 64, 3), 90, np.uint8)
+    speck[30:34, 30:34] = 120
+    assert session(speck, generator=seeded()).prediction[0].any()
+
+
 # ------------------------------------------------------------------------------------- automatic ensembles, eta
 
 

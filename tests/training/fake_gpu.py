@@ -92,7 +92,8 @@ def matte(run: Run, prompt_embedding: torch.Tensor) -> None:
     in_range = patch.object(session.image_processor, "check_image_values_range")
     finite = patch.object(torch.Tensor, "__bool__", lambda self: True)
     times = patch.object(FakeTensor, "tolist", lambda self: [1] * len(self))
-    with MODE, times, in_range, finite:  # all that depends on values
+    flat = patch("sdseg.inference.session.is_flat", lambda pixels: False)
+    with MODE, times, in_range, finite, flat:  # all that depends on values
         output = session(picture, 2, 3, 32, batch_size=2, output_type="pt", output_uncertainty=True)
     for tensor in (output.prediction[0], output.uncertainty[0]):
         assert tensor.shape == (20, 30) and tensor.device.type == "cpu"
