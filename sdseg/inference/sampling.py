@@ -108,6 +108,7 @@ def denoise(
     num_inference_steps: int,
     eta: float = 0.0,
     step_noise: torch.Tensor | None = None,
+    start: float = 1.0,
 ) -> torch.Tensor:
     """From noise to a mask latent (Song et al. 2021, eq. 12 and 16):
 
@@ -123,6 +124,7 @@ def denoise(
         prompt_embedding: [1, T, D].
         eta: η, 0 for DDIM, which adds no noise, to 1 for ancestral sampling (DDPM).
         step_noise: n of each step but the last, [steps - 1, B, 4, h, w]; where eta is above 0.
+        start: share of the time line at which `noise` stands; below 1 it is a latent with noise.
 
     Returns:
         [B, 4, h, w] float32.
@@ -131,7 +133,7 @@ def denoise(
     dtype = unet.conv_in.weight.dtype
     prompt = prompt_embedding.to(noise.device, dtype).expand(len(noise), -1, -1)
     scheduler.set_timesteps(num_inference_steps)
-    times = scheduler.timesteps.tolist()
+    times = scheduler.timesteps.tolist() if start == 1 else times_from(start, num_inference_steps)
     alphas = scheduler.alphas_cumprod[times].tolist() + [1.0]
     latent = noise
     for step, (t, alpha, alpha_after) in enumerate(zip(times, alphas, alphas[1:], strict=False)):
@@ -144,3 +146,9 @@ def denoise(
         if variance > 0:
             latent = latent + variance**0.5 * step_noise[step]
     return latent
+
+
+def times_from(start: float, num_inference_steps: int, num_train_timesteps: int = 1000) -> list[int]:
+    """Times of the steps from a share of the time line down, spaced as the scheduler's ("trailing") from 1."""
+    first = start * num_train_timesteps
+    return [max(0, round(first * (1 - step / num_inference_steps)) - 1) for step in range(num_inference_steps)]
