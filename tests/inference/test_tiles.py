@@ -1,4 +1,4 @@
-"""The second pass in tiles: which are drawn, that they leave no seams, and that it starts where the first pass ended."""
+"""The second pass in tiles: which are drawn, that they leave no seams, that it starts where the first pass ended."""
 
 import numpy as np
 import pytest
