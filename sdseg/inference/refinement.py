@@ -1,32 +1,38 @@
-"""A matte drawn at a small working resolution, made to follow the edges of the photo itself.
+"""A matte drawn at the model's working resolution, made to follow the edges of the photo itself.
 
-Where the matte is decided and its samples agree, it is believed; every other pixel is asked of closed-form matting
-(Levin, Lischinski, Weiss, A closed-form solution to natural image matting, PAMI 2008), which knows only the photo's
-colours. A large photo is solved at a reduced size, and the local linear models that led to the solution are applied to
-its own pixels (He, Sun, Fast guided filter, 2015). numpy, scipy and OpenCV alone: pymatting, which solves the same
-equations, compiles for most of a minute when it is first imported.
+Where the matte is nearly 0 or 1 and its samples agree, it is believed. The rest is asked of closed-form matting (Levin,
+Lischinski, Weiss, A closed-form solution to natural image matting, PAMI 2008), which knows only the photo's colours,
+under one more condition: the mean over each of the model's own pixels should stay what the model drew there, the more
+so the surer it was. So the model says how much, and the photo where. A large photo is solved at a reduced size, and
+the local linear models of that solution are applied to the photo's own pixels (He, Sun, Fast guided filter, 2015).
+
+pymatting solves the same equations without that condition, but compiles for most of a minute when first imported; this
+needs numpy, scipy and OpenCV alone.
 """
 
 import math
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
 
 from sdseg.errors import UserError
 
-BACKGROUND, FOREGROUND = 0.1, 0.9  # alpha up to, and from which on, a pixel is decided
+BACKGROUND, FOREGROUND = 0.1, 0.9  # alpha up to which, and from which on, a pixel is decided
 AGREEMENT = 0.15  # standard deviation of the samples, in alpha units, up to which they agree
-SOLVED_PIXELS = 2**19  # of the picture that is solved; a larger one is reduced to it
-EPSILON = 1e-7  # regularises the colours of a window, in units of their square, [0, 1]
-TOLERANCE = 1e-4  # of the residual, relative to the right-hand side
+TRUST = 0.01  # weight of the drawn mean of one of the model's pixels, for each of the photo's pixels in it
+TRUSTED_DEVIATION = 0.02  # standard deviation at which that weight is halved
+SOLVED_PIXELS = 2**20  # a larger picture is reduced to so many before it is solved
+EPSILON = 1e-7  # of the Laplacian, in units of squared colours in [0, 1]
+TOLERANCE = 1e-3  # of the residual, relative to the right-hand side
 ITERATIONS = 2000  # of conjugate gradients, at most
-GUIDE_RADIUS, GUIDE_EPSILON = 1, 1e-5  # of the windows and colours of the guided upsampling
+GUIDE_RADIUS, GUIDE_EPSILON = 1, 1e-4  # windows and regularisation of the guided upsampling
 WINDOWS_AT_ONCE = 2**14
 ROWS_AT_ONCE = 256
 
 
 class Refined(NamedTuple):
-    """A matte, float32 [H, W] in [0, 1]; and why it is the one that was given, None if it is refined."""
+    """A matte float32 [H, W] in [0, 1]; and why it was only resized, None if it is refined."""
 
     alpha: np.ndarray
     problem: str | None = None
@@ -39,219 +45,280 @@ def refine(
     *,
     max_pixels: int = SOLVED_PIXELS,
 ) -> Refined:
-    """Redraws the undecided part of a matte along the edges of its photo.
+    """Redraws the undecided part of a matte along the edges of its photo, at the photo's size.
 
-    Nothing in it is random, and no clock is read: the same arrays give the same matte.
+    Nothing is random and no clock is read: the same arrays give the same matte. Time and memory are bounded by
+    `max_pixels`, but for what grows with the photo itself: some 10 bytes and 0.2 microseconds a pixel.
 
     Args:
         image: uint8 [H, W, 3] sRGB, or [H, W] grey.
-        alpha: float [H, W] in [0, 1], at the photo's size.
-        uncertainty: float [H, W], standard deviation of the samples in alpha units; None: alpha alone decides.
-        max_pixels: solve no more than these; a larger picture is reduced, and its own pixels guide the way back.
+        alpha: float [h, w] in [0, 1], at the size at which the model drew it; resized before, it would be taken for
+            a blurred one that should stay blurred.
+        uncertainty: float [h, w], standard deviation of the samples in alpha units; None: alpha alone decides.
+        max_pixels: solve no more than these.
 
     Returns:
-        The matte. Where it cannot be refined it is the given one, with the reason: no pixel is decided to be subject
-        (an empty matte stays empty) or background, the picture is smaller than 3 x 3, or the equations are not solved.
+        The matte. Where it cannot be refined it is the given one, resized bilinearly, with the reason: no pixel is
+        decided to be subject (an empty matte stays empty) or background (a full one full), the picture is too small,
+        the equations could not be solved.
 
     Raises:
-        UserError: arrays of different sizes, or of other kinds.
+        UserError: arrays of other kinds, or of sizes that do not fit.
     """
     check_arrays(image, alpha, uncertainty)
     import cv2
 
-    given = alpha.astype(np.float32).clip(0, 1)
+    alpha = alpha.astype(np.float32).clip(0, 1)
     if image.ndim == 2:
         image = np.repeat(image[..., None], 3, axis=2)
-    height, width = given.shape
-    scale = min(1.0, math.sqrt(max_pixels / (height * width)))
-    size = max(1, round(height * scale)), max(1, round(width * scale))
-
-    def reduced(array: np.ndarray) -> np.ndarray:
-        return array if size == (height, width) else cv2.resize(array, size[::-1], interpolation=cv2.INTER_AREA)
-
-    colours = reduced(image) / 255
-    small = reduced(given).astype(np.float64).clip(0, 1)
-    known, trimap = decided(small, None if uncertainty is None else reduced(uncertainty.astype(np.float32)))
-    if min(size) < 3:
-        return Refined(given, f"a picture of {width} x {height} pixels is too small")
+    shape = image.shape[:2]
+    given = resized(alpha, shape)
+    scale = min(1.0, math.sqrt(max_pixels / given.size))
+    solved_shape = tuple(max(1, round(side * scale)) for side in shape)
+    if min(solved_shape) < 3:
+        return Refined(given, f"the picture of {shape[1]} x {shape[0]} pixels is too small")
+    # A matte that is finer than what is solved tells no more than one of that size.
+    drawn_shape = tuple(map(min, alpha.shape, solved_shape))
+    drawn = resized(alpha, drawn_shape).astype(np.float64)
+    deviation = np.zeros(drawn_shape) if uncertainty is None else resized(uncertainty.astype(np.float32), drawn_shape)
+    start, known = trimap(resized(drawn, solved_shape), resized(deviation, solved_shape))
     for value, name in ((1, "subject"), (0, "background")):
-        if not (known & (trimap == value)).any():
+        if not (start[known] == value).any():
             return Refined(given, f"no pixel is decided to be {name}")
+
+    reduced = image if solved_shape == shape else cv2.resize(image, solved_shape[::-1], interpolation=cv2.INTER_AREA)
+    reduced = reduced / 255
+    trust = TRUST / (1 + np.square(deviation / TRUSTED_DEVIATION))
     try:
-        solved = closed_form(colours, trimap, known)
+        solved = closed_form(reduced, start, known, drawn, trust)
     except MemoryError:
         return Refined(given, "the memory does not suffice")
     if solved is None:
-        return Refined(given, f"the equations are not solved after {ITERATIONS} iterations")
-    if size != (height, width):
-        solved = guided_upsampling(colours, solved, image)
-    return Refined(solved.astype(np.float32).clip(0, 1))
+        return Refined(given, f"the equations were not solved after {ITERATIONS} iterations")
+    if solved_shape != shape:
+        solved = guided_upsampling(reduced, solved, image)
+    return Refined(solved.astype(np.float32))
 
 
 def check_arrays(image: np.ndarray, alpha: np.ndarray, uncertainty: np.ndarray | None) -> None:
     """Raises UserError unless the arrays are as `refine` takes them."""
-    if image.dtype != np.uint8 or image.ndim not in (2, 3) or image.shape[2:] not in ((), (3,)):
+    if image.dtype != np.uint8 or image.ndim not in (2, 3) or image.shape[2:] not in ((), (3,)) or not image.size:
         raise UserError(f"image is {image.dtype} {image.shape}; give uint8 [H, W, 3] or [H, W]")
+    height, width = image.shape[:2]
     for name, array in (("alpha", alpha), ("uncertainty", uncertainty)):
         if array is None:
             continue
-        if array.shape != image.shape[:2]:
-            raise UserError(f"{name} is {array.shape}, but its image {image.shape[:2]}; make them the same size")
-        if not np.isfinite(array).all():
-            raise UserError(f"{name} has values that are no numbers; give finite ones")
+        if array.ndim != 2 or array.dtype.kind != "f" or not np.isfinite(array).all():
+            raise UserError(f"{name} is {array.dtype} {array.shape}; give finite floats [h, w]")
+        h, w = array.shape
+        if abs(h * width / height - w) > 1 and abs(w * height / width - h) > 1:
+            raise UserError(f"{name} is {w} x {h} pixels, but its image {width} x {height}, of another shape")
+    if uncertainty is not None and uncertainty.shape != alpha.shape:
+        raise UserError(f"uncertainty is {uncertainty.shape}, but alpha {alpha.shape}; give both at one size")
 
 
-def decided(alpha: np.ndarray, uncertainty: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
-    """An automatic trimap: which pixels are known, bool [H, W], and their values, 0 or 1; alpha's own elsewhere.
+def resized(array: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    """[h, w] => [H, W]: bilinear where it grows, the mean of areas where it shrinks."""
+    import cv2
 
-    A matte that was resized bilinearly crosses [0.1, 0.9] within about one pixel of its own resolution, so the unknown
-    band has that width at least.
+    if array.shape == shape:
+        return array
+    shrinks = shape[0] * shape[1] < array.size
+    return cv2.resize(array, shape[::-1], interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+
+
+def trimap(alpha: np.ndarray, deviation: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Which pixels are known, bool [H, W], after their values: 0 or 1 where they are, alpha's elsewhere.
+
+    A matte that was resized bilinearly crosses from 0.1 to 0.9 within about one of its own pixels, so the unknown band
+    is at least as wide.
     """
-    known = (alpha <= BACKGROUND) | (alpha >= FOREGROUND)
-    if uncertainty is not None:
-        known &= uncertainty <= AGREEMENT
-    return known, np.where(known, alpha.round(), alpha)
+    known = ((alpha <= BACKGROUND) | (alpha >= FOREGROUND)) & (deviation <= AGREEMENT)
+    return np.where(known, alpha.round(), alpha), known
+
+
+# ------------------------------------------------------------------------------------------- closed-form matting
 
 
 def closed_form(
-    image: np.ndarray, alpha: np.ndarray, known: np.ndarray, tolerance: float = TOLERANCE
+    image: np.ndarray,
+    start: np.ndarray,
+    known: np.ndarray,
+    drawn: np.ndarray,
+    trust: np.ndarray | float,
+    tolerance: float = TOLERANCE,
 ) -> np.ndarray | None:
-    """Closed-form matting: alpha is, in every 3 x 3 window, as nearly as it can be linear in colour.
+    """Closed-form matting of the unknown pixels with the means that the model drew:
 
-    With L the matting Laplacian, U the unknown pixels and K the known ones, it solves L_UU x = -L_UK alpha_K by
-    conjugate gradients with Jacobi's preconditioner, starting from alpha.
+        min  a^T L a + sum_j t_j n (D a - d)_j^2   with a given at the known pixels
+
+    where L is the matting Laplacian, D averages over each of the model's pixels, d is what the model drew, t its trust
+    and n the photo's pixels to one of the model's. By conjugate gradients with Jacobi's preconditioner.
 
     Args:
-        image: float64 [H, W, 3] in [0, 1].
-        alpha: float64 [H, W], the values of the known pixels and the start of the others.
+        image: float64 [H, W, 3] in [0, 1], 3 x 3 pixels or more.
+        start: float64 [H, W], the values of the known pixels and the start of the others.
         known: bool [H, W]
+        drawn, trust: float64 [h, w] with h <= H and w <= W; trust 0 is plain closed-form matting.
 
     Returns:
         float64 [H, W] in [0, 1]; None where ITERATIONS do not suffice.
     """
     from scipy.sparse import csr_matrix, diags
-    from scipy.sparse.linalg import cg
+    from scipy.sparse.linalg import LinearOperator, cg
 
-    if known.all():
-        return alpha
+    unknown = np.flatnonzero(~known)
+    if not unknown.size:
+        return start
     values, columns = laplacian_rows(image, ~known)  # [U, 25] each
-    number = np.full(alpha.size, -1, np.int32)
-    number[np.flatnonzero(~known)] = np.arange(len(values), dtype=np.int32)
-    unknown_column = number[columns]
-    flat = alpha.ravel()
-    right = -np.where(unknown_column < 0, values * flat[columns], 0).sum(axis=1)
-    entries = np.where(unknown_column < 0, 0, values)
-    starts = np.arange(0, entries.size + 1, entries.shape[1], dtype=np.int32)
-    matrix = csr_matrix((entries.ravel(), unknown_column.clip(0).ravel(), starts), (len(values), len(values)))
-    matrix.sum_duplicates()
-    matrix.eliminate_zeros()
-    start = flat[~known.ravel()]
+    number = np.full(start.size, -1, np.int32)
+    number[unknown] = np.arange(unknown.size, dtype=np.int32)
+    to_unknown = number[columns]
+    fixed = np.where(known, start, 0).ravel()
+    right = -(values * fixed[columns]).sum(axis=1)
+    values[to_unknown < 0] = 0
+    rows = np.arange(0, values.size + 1, 25, dtype=np.int32)
+    laplacian = csr_matrix((values.ravel(), to_unknown.clip(0).ravel(), rows), (unknown.size, unknown.size))
+
+    averaging = area_means(start.shape, drawn.shape)
+    weight = np.broadcast_to(trust, drawn.shape).ravel() * (start.size / drawn.size)
+    right += averaging[:, unknown].T @ (weight * (drawn.ravel() - averaging @ fixed))
+    averaging = averaging[:, unknown].tocsr()
+    spreading = averaging.T.tocsr()
+    diagonal = laplacian.diagonal() + spreading.power(2) @ weight
+    product = LinearOperator(
+        laplacian.shape, lambda x: laplacian @ x + spreading @ (weight * (averaging @ x)), dtype=np.float64
+    )
     solution, failed = cg(
-        matrix, right, x0=start, rtol=tolerance, maxiter=ITERATIONS, M=diags(1 / matrix.diagonal())
+        product, right, x0=start.ravel()[unknown], rtol=tolerance, maxiter=ITERATIONS, M=diags(1 / diagonal)
     )
     if failed or not np.isfinite(solution).all():
         return None
-    result = flat.copy()
-    result[~known.ravel()] = solution.clip(0, 1)
-    return result.reshape(alpha.shape)
+    result = start.copy()
+    result[~known] = solution.clip(0, 1)
+    return result
 
 
-def laplacian_rows(
-    image: np.ndarray, wanted: np.ndarray, epsilon: float = EPSILON
-) -> tuple[np.ndarray, np.ndarray]:
-    """Rows of the matting Laplacian (Levin et al. 2008, eq. 12), those of the wanted pixels, [n, 25] each.
+def area_means(shape: tuple[int, int], reduced: tuple[int, int]):
+    """The matrix, sparse [h * w, H * W], that takes a picture to a smaller one by the mean of areas."""
+    from scipy.sparse import csr_matrix, kron
 
-        L_ij = sum over the 3 x 3 windows k that hold i and j of
-               d_ij - 1/9 (1 + (I_i - m_k)^T (S_k + e/9)^-1 (I_j - m_k))
+    def along(length: int, cells: int) -> csr_matrix:
+        ends = np.arange(cells + 1)[:, None] * length / cells
+        pixel = np.arange(length)
+        covered = np.minimum(ends[1:], pixel + 1) - np.maximum(ends[:-1], pixel)
+        return csr_matrix(covered.clip(0) * cells / length)
 
-    with m_k and S_k the mean and covariance of the window's colours.
+    return kron(along(shape[0], reduced[0]), along(shape[1], reduced[1]), format="csr")
+
+
+def laplacian_rows(image: np.ndarray, wanted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Rows of the matting Laplacian (Levin et al. 2008, eq. 12), those of the wanted pixels, [n, 25] each:
+
+        L_ij = sum over the 3 x 3 windows k that hold both i and j of
+               delta_ij - 1/9 (1 + (I_i - m_k)^T (S_k + EPSILON/9)^-1 (I_j - m_k))
+
+    with m_k and S_k the mean and the covariance of the window's colours.
+
+    Args:
+        image: float64 [H, W, 3]
+        wanted: bool [H, W]
 
     Returns:
-        values float64, and columns int32: flat indices of pixels. Where the 5 x 5 surroundings reach over the picture's
-        edge, the value is 0 and the column some pixel.
+        The values, float64, and their columns, int32: flat indices of pixels. Where the 5 x 5 pixels about a wanted
+        one reach beyond the picture, the value is 0 and the column that of some pixel.
     """
-    height, width = wanted.shape
-    row = np.full(wanted.size, -1)
+    width = wanted.shape[1]
     pixels = np.flatnonzero(wanted)
-    row[pixels] = np.arange(len(pixels))
+    row = np.full(wanted.size, -1)
+    row[pixels] = np.arange(pixels.size)
+    colours_of = image.reshape(-1, 3)
+    offsets = np.array([dy * width + dx for dy in (-1, 0, 1) for dx in (-1, 0, 1)])
+    values = np.zeros((pixels.size, 25))
+    for centres in windows_with(wanted):
+        window = centres[:, None] + offsets  # [N, 9]
+        colours = colours_of[window]  # [N, 9, 3]
+        colours -= colours.mean(axis=1, keepdims=True)
+        across = colours.transpose(0, 2, 1)
+        inverse = np.linalg.inv(across @ colours / 9 + EPSILON / 9 * np.eye(3))
+        entries = np.eye(9) - (1 + colours @ inverse @ across) / 9  # [N, 9, 9]
+        for i in range(9):
+            own = row[window[:, i]]
+            inside = own >= 0
+            for j in range(9):
+                slot = 5 * (j // 3 - i // 3 + 2) + j % 3 - i % 3 + 2
+                values[own[inside], slot] += entries[inside, i, j]
+    around = np.array([dy * width + dx for dy in range(-2, 3) for dx in range(-2, 3)])
+    return values, (pixels[:, None] + around).clip(0, wanted.size - 1).astype(np.int32)
+
+
+def windows_with(wanted: np.ndarray) -> Iterator[np.ndarray]:
+    """Flat indices of the centres of all 3 x 3 windows that hold a wanted pixel, some thousands at a time."""
+    height, width = wanted.shape
     centres = np.zeros_like(wanted)
     for dy in range(3):
-        for dx in range(3):  # every window that holds a wanted pixel
+        for dx in range(3):
             centres[1:-1, 1:-1] |= wanted[dy : height - 2 + dy, dx : width - 2 + dx]
-    centres = np.flatnonzero(centres)
-    offsets = np.array([dy * width + dx for dy in (-1, 0, 1) for dx in (-1, 0, 1)])
-    flat = image.reshape(-1, 3)
-    values = np.zeros((len(pixels), 25))
-    for start in range(0, len(centres), WINDOWS_AT_ONCE):
-        window = centres[start : start + WINDOWS_AT_ONCE, None] + offsets  # [N, 9]
-        colours = flat[window]  # [N, 9, 3]
-        colours -= colours.mean(axis=1, keepdims=True)
-        covariance = colours.transpose(0, 2, 1) @ colours / 9 + epsilon / 9 * np.eye(3)
-        entries = np.eye(9) - (1 + colours @ np.linalg.inv(covariance) @ colours.transpose(0, 2, 1)) / 9
-        for a in range(9):
-            own = row[window[:, a]]
-            inside = own >= 0
-            own = own[inside]
-            for b in range(9):
-                slot = 5 * (b // 3 - a // 3 + 2) + b % 3 - a % 3 + 2
-                values[own, slot] += entries[inside, a, b]
-    reach = np.array([dy * width + dx for dy in range(-2, 3) for dx in range(-2, 3)])
-    return values, (pixels[:, None] + reach).clip(0, wanted.size - 1).astype(np.int32)
+    found = np.flatnonzero(centres)
+    for start in range(0, found.size, WINDOWS_AT_ONCE):
+        yield found[start : start + WINDOWS_AT_ONCE]
+
+
+# --------------------------------------------------------------------------------------------- guided upsampling
 
 
 def linear_models(image: np.ndarray, alpha: np.ndarray, radius: int, epsilon: float) -> np.ndarray:
-    """Local models alpha ~ a . colour + b of the guided filter (He, Sun, Tang, PAMI 2013), [H, W, 4]: a, then b.
+    """The guided filter's local models alpha ~ a . colour + b (He, Sun, Tang, Guided image filtering, PAMI 2013).
 
-    Least squares with epsilon |a|^2 in windows of 2 radius + 1 pixels, each pixel's the mean over its windows.
+    Each is the least-squares fit with epsilon |a|^2 in a window of 2 radius + 1 pixels; a pixel gets the mean over the
+    windows that hold it.
 
     Args:
-        image: float [H, W, 3] in [0, 1].
-        alpha: float [H, W].
+        image: float64 [H, W, 3] in [0, 1].
+        alpha: float64 [H, W]
+
+    Returns:
+        float64 [H, W, 4]: a, then b.
     """
     import cv2
 
     def mean(values: np.ndarray) -> np.ndarray:
-        return cv2.boxFilter(values, -1, (2 * radius + 1,) * 2, borderType=cv2.BORDER_REFLECT_101)
+        return cv2.boxFilter(values, -1, (2 * radius + 1,) * 2, borderType=cv2.BORDER_REFLECT)
 
-    image, alpha = image.astype(np.float64), alpha.astype(np.float64)
     mean_image, mean_alpha = mean(image), mean(alpha)
     covariance = mean(image * alpha[..., None]) - mean_image * mean_alpha[..., None]
-    products = [mean(image * image[..., channel, None]) for channel in range(3)]
-    spread = np.stack(products, axis=-1) - mean_image[..., None] * mean_image[..., None, :]
+    products = np.stack([mean(image * image[..., k, None]) for k in range(3)], axis=-1)
+    spread = products - mean_image[..., None] * mean_image[..., None, :]
     a = np.linalg.solve(spread + epsilon * np.eye(3), covariance[..., None])[..., 0]
     b = mean_alpha - (a * mean_image).sum(axis=-1)
     return np.dstack([mean(a), mean(b)])
 
 
-def guided_upsampling(
-    reduced: np.ndarray,
-    alpha: np.ndarray,
-    image: np.ndarray,
-    radius: int = GUIDE_RADIUS,
-    epsilon: float = GUIDE_EPSILON,
-) -> np.ndarray:
-    """A matte of a reduced picture for the picture itself: its linear models, resized bilinearly, on the colours.
+def guided_upsampling(reduced: np.ndarray, alpha: np.ndarray, image: np.ndarray) -> np.ndarray:
+    """A reduced picture's matte for the picture itself: its linear models, resized bilinearly, on the colours.
+
+    In strips, since at 24 megapixels the models alone would take 400 MB.
 
     Args:
-        reduced: float [h, w, 3] in [0, 1].
-        alpha: float [h, w].
-        image: uint8 [H, W, 3].
+        reduced: float64 [h, w, 3] in [0, 1].
+        alpha: float64 [h, w]
+        image: uint8 [H, W, 3]
 
     Returns:
-        float32 [H, W] in [0, 1]. Worked out in strips: at 24 megapixels the models alone would take 400 MB.
+        float32 [H, W] in [0, 1].
     """
     import cv2
 
-    models = linear_models(reduced, alpha, radius, epsilon).astype(np.float32)
-    (height, width), rows = image.shape[:2], len(models)
+    models = linear_models(reduced, alpha, GUIDE_RADIUS, GUIDE_EPSILON).astype(np.float32)
+    (height, width), last = image.shape[:2], len(models) - 1
     result = np.empty((height, width), np.float32)
     for start in range(0, height, ROWS_AT_ONCE):
         strip = image[start : start + ROWS_AT_ONCE]
-        y = ((np.arange(start, start + len(strip)) + 0.5) * rows / height - 0.5).clip(0, rows - 1)
+        y = ((np.arange(start, start + len(strip)) + 0.5) * len(models) / height - 0.5).clip(0, last)
         above = y.astype(int)
         share = (y - above).astype(np.float32)[:, None, None]
-        taken = models[above] * (1 - share) + models[(above + 1).clip(max=rows - 1)] * share
+        taken = models[above] * (1 - share) + models[(above + 1).clip(max=last)] * share
         taken = cv2.resize(taken, (width, len(strip)), interpolation=cv2.INTER_LINEAR)
-        colours = strip.astype(np.float32) / 255
-        result[start : start + len(strip)] = (taken[..., :3] * colours).sum(axis=-1) + taken[..., 3]
-    return result.clip(0, 1)
+        colours = (taken[..., :3] * strip).sum(axis=-1) / 255
+        result[start : start + len(strip)] = (colours + taken[..., 3]).clip(0, 1)
+    return result
