@@ -3,8 +3,9 @@
 Where the matte is nearly 0 or 1 and its samples agree, it is believed. The rest is asked of closed-form matting (Levin,
 Lischinski, Weiss, A closed-form solution to natural image matting, PAMI 2008), which knows only the photo's colours,
 under one more condition: the mean over each of the model's own pixels should stay what the model drew there, the more
-so the surer it was. So the model says how much, and the photo where. A large photo is solved at a reduced size, and
-the local linear models of that solution are applied to the photo's own pixels (He, Sun, Fast guided filter, 2015).
+so the surer it was. So the model says how much, and the photo where. What the samples disagree about is settled on a
+small picture first, where a colour's word reaches farther. A large photo is solved at a reduced size, and the local
+linear models of that solution are applied to the photo's own pixels (He, Sun, Fast guided filter, 2015).
 
 pymatting solves the same equations without that condition, but compiles for most of a minute when first imported; this
 needs numpy, scipy and OpenCV alone.
@@ -20,8 +21,9 @@ from sdseg.errors import UserError
 
 BACKGROUND, FOREGROUND = 0.1, 0.9  # alpha up to which, and from which on, a pixel is decided
 AGREEMENT = 0.15  # standard deviation of the samples, in alpha units, up to which they agree
-TRUST = 0.01  # weight of the drawn mean of one of the model's pixels, for each of the photo's pixels in it
-TRUSTED_DEVIATION = 0.02  # standard deviation at which that weight is halved
+TRUST = 0.1  # weight of the drawn mean of one of the model's pixels, for each of the photo's pixels in it
+TRUSTED_DEVIATION = 0.01  # standard deviation at which that weight is halved
+FIRST_PIXELS = 2**14  # of the reduced picture that settles where the samples disagree
 SOLVED_PIXELS = 2**20  # a larger picture is reduced to so many before it is solved
 EPSILON = 1e-7  # of the Laplacian, in units of squared colours in [0, 1]
 TOLERANCE = 1e-3  # of the residual, relative to the right-hand side
@@ -29,6 +31,10 @@ ITERATIONS = 2000  # of conjugate gradients, at most
 GUIDE_RADIUS, GUIDE_EPSILON = 1, 1e-4  # windows and regularisation of the guided upsampling
 WINDOWS_AT_ONCE = 2**14
 ROWS_AT_ONCE = 256
+
+
+class Unsolved(ValueError):
+    """A matte that cannot be refined; the message says why."""
 
 
 class Refined(NamedTuple):
@@ -66,38 +72,57 @@ def refine(
         UserError: arrays of other kinds, or of sizes that do not fit.
     """
     check_arrays(image, alpha, uncertainty)
-    import cv2
-
     alpha = alpha.astype(np.float32).clip(0, 1)
+    deviation = np.zeros_like(alpha) if uncertainty is None else uncertainty.astype(np.float32)
     if image.ndim == 2:
         image = np.repeat(image[..., None], 3, axis=2)
-    shape = image.shape[:2]
-    given = resized(alpha, shape)
-    scale = min(1.0, math.sqrt(max_pixels / given.size))
-    solved_shape = tuple(max(1, round(side * scale)) for side in shape)
-    if min(solved_shape) < 3:
-        return Refined(given, f"the picture of {shape[1]} x {shape[0]} pixels is too small")
-    # A matte that is finer than what is solved tells no more than one of that size.
-    drawn_shape = tuple(map(min, alpha.shape, solved_shape))
-    drawn = resized(alpha, drawn_shape).astype(np.float64)
-    deviation = np.zeros(drawn_shape) if uncertainty is None else resized(uncertainty.astype(np.float32), drawn_shape)
-    start, known = trimap(resized(drawn, solved_shape), resized(deviation, solved_shape))
-    for value, name in ((1, "subject"), (0, "background")):
-        if not (start[known] == value).any():
-            return Refined(given, f"no pixel is decided to be {name}")
-
-    reduced = image if solved_shape == shape else cv2.resize(image, solved_shape[::-1], interpolation=cv2.INTER_AREA)
-    reduced = reduced / 255
-    trust = TRUST / (1 + np.square(deviation / TRUSTED_DEVIATION))
+    given = resized(alpha, image.shape[:2])
+    doubtful = deviation > AGREEMENT
     try:
-        solved = closed_form(reduced, start, known, drawn, trust)
+        if doubtful.any():
+            first = solved(image, alpha, deviation, FIRST_PIXELS)[1]
+            alpha = np.where(doubtful, resized(first, alpha.shape), alpha).astype(np.float32)
+            deviation = np.where(doubtful, 0, deviation).astype(np.float32)
+        reduced, matte = solved(image, alpha, deviation, max_pixels)
+    except Unsolved as error:
+        return Refined(given, str(error))
     except MemoryError:
         return Refined(given, "the memory does not suffice")
-    if solved is None:
-        return Refined(given, f"the equations were not solved after {ITERATIONS} iterations")
-    if solved_shape != shape:
-        solved = guided_upsampling(reduced, solved, image)
-    return Refined(solved.astype(np.float32))
+    if matte.shape != given.shape:
+        matte = guided_upsampling(reduced, matte, image)
+    return Refined(matte.astype(np.float32))
+
+
+def solved(
+    image: np.ndarray, alpha: np.ndarray, deviation: np.ndarray, max_pixels: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """The picture, reduced to `max_pixels` if it has more, float64 [H, W, 3] in [0, 1], and its matte [H, W].
+
+    Raises:
+        Unsolved: the matte decides on no subject or no background, the picture is too small, no convergence.
+    """
+    import cv2
+
+    height, width = image.shape[:2]
+    scale = min(1.0, math.sqrt(max_pixels / (height * width)))
+    shape = max(1, round(height * scale)), max(1, round(width * scale))
+    if min(shape) < 3:
+        raise Unsolved(f"the picture of {width} x {height} pixels is too small")
+    # A matte that is finer than what is solved tells no more than one of that size.
+    drawn_shape = tuple(map(min, alpha.shape, shape))
+    drawn, deviation = resized(alpha, drawn_shape).astype(np.float64), resized(deviation, drawn_shape)
+    start, known = trimap(resized(drawn, shape), resized(deviation, shape))
+    for value, name in ((1, "subject"), (0, "background")):
+        if not (start[known] == value).any():
+            raise Unsolved(f"no pixel is decided to be {name}")
+    if shape != (height, width):
+        image = cv2.resize(image, shape[::-1], interpolation=cv2.INTER_AREA)
+    reduced = image / 255
+    trust = TRUST / (1 + np.square(deviation / TRUSTED_DEVIATION))
+    matte = closed_form(reduced, start, known, drawn, trust)
+    if matte is None:
+        raise Unsolved(f"the equations were not solved after {ITERATIONS} iterations")
+    return reduced, matte
 
 
 def check_arrays(image: np.ndarray, alpha: np.ndarray, uncertainty: np.ndarray | None) -> None:
