@@ -25,7 +25,8 @@ def draw(session, image: np.ndarray, **settings):
     import torch
 
     generator = torch.Generator().manual_seed(0)
-    return session(image, batch_size=SAMPLES, generator=generator, output_uncertainty=True, **settings)
+    settings |= dict(batch_size=SAMPLES, output_uncertainty=True, refine=False)
+    return session(image, generator=generator, **settings)
 
 
 def figures(output, truth: np.ndarray) -> dict:

@@ -91,6 +91,19 @@ def build_parser(prog: str = "sdseg infer", for_doctor: bool = False) -> argpars
         help="longer side in pixels at which the model works (default: the adapter's; 0: the photo's own)",
     )
     add(
+        "--refine",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="let mattes follow the photo's own edges, where it is larger than the processing resolution (default); "
+        "--no-refine resizes them bilinearly",
+    )
+    add(
+        "--tile",
+        type=whole_number(8),
+        metavar="PIXELS",
+        help="draw what the matte leaves open a second time, in tiles of so many of the photo's pixels",
+    )
+    add(
         "--batch_size",
         type=whole_number(1),
         help="samples computed together, of several photos where their working sizes are equal (default: those of one "

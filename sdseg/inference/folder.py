@@ -54,7 +54,7 @@ if TYPE_CHECKING:
     from accelerate import PartialState
 
     from sdseg.adapter import Adapter
-    from sdseg.inference.session import Drawing, MattingSession
+    from sdseg.inference.session import Drawing, MattingSession, Progress
 
 TOY_NOTICE = "no --adapter: using the miniature that ships with sdseg; expect toy mattes, it sees 64 pixels a side"
 AHEAD = 4  # photos that are read before their turn, and mattes that may wait to be written
@@ -233,12 +233,25 @@ def matte_photos(
     progress_bar = tqdm(total=len(share), desc="mattes", unit="photo", disable=not state.is_main_process)
     with progress_bar, ThreadPoolExecutor(1) as readers, ThreadPoolExecutor(1) as writers:
         for path, drawn in session.draw(jobs(), drawing(session, arguments)):
+            if arguments.tile and not isinstance(drawn, Exception):
+                drawn = with_tiles(session, drawn, photos[path], arguments)
             written.append((path, writers.submit(write_photo, session, share[path], photos[path], drawn, arguments)))
             while written and (len(written) > AHEAD or written[0][1].done()):
                 finish(*written.popleft())
         while written:
             finish(*written.popleft())
     return rows
+
+
+def with_tiles(
+    session: "MattingSession", drawn: "Progress", image: "np.ndarray", arguments: argparse.Namespace
+) -> "Progress | Exception":
+    """The samples with a second pass; or what that raised. (By the thread that computes: it changes the model.)"""
+    try:
+        session.draw_tiles(drawn, image, drawing(session, arguments), arguments.tile)
+    except Exception as error:
+        return error
+    return drawn
 
 
 def ahead(executor: Executor, function: Callable, items: Iterable) -> Iterator[tuple]:
@@ -289,9 +302,13 @@ def write_photo(
 ) -> dict:
     """Write what was asked for from a photo's samples (or raise what came in their place), and return its part of
     `run.json`."""
+    from sdseg.inference.session import refined
+
     if isinstance(drawn, Exception):
         raise drawn
     found = session.summary(drawn, output_uncertainty=arguments.output_uncertainty or arguments.output_variance)
+    if arguments.refine and session.target == "alpha":
+        found["prediction"] = refined(drawn, image, found["prediction"])
     prediction = found["prediction"].numpy()
     files = output_files(name, arguments)
     if session.colours is None:
@@ -332,6 +349,8 @@ def run_record(
             "ensemble_size": arguments.ensemble_size,
             "tolerance": how.tolerance,
             "eta": how.eta,
+            "tile": arguments.tile,
+            "refine": arguments.refine and session.target == "alpha",
             "output_uncertainty": arguments.output_uncertainty,
             "target": session.target,
             "processing_resolution": how.processing_resolution,

@@ -91,6 +91,7 @@ class Progress:
     wanted: int
     latent: torch.Tensor | None = None  # [1, 4, h, w], once the picture was encoded
     samples: list[torch.Tensor] = field(default_factory=list)  # [PH, PW] each, float32, or class ids int64
+    second: torch.Tensor | None = None  # [H, W], the matte of a second pass in tiles
     seconds: float = 0.0  # its share of the time that its batches took
 
 
@@ -202,6 +203,8 @@ class MattingSession:
         output_probabilities: bool = False,
         eta: float = 0.0,
         tolerance: float = 0.01,
+        refine: bool = True,
+        tile: int | None = None,
     ) -> MattingOutput:
         """Mattes of one picture or many; the output's lists have one entry per picture, also for one.
 
@@ -214,8 +217,12 @@ class MattingSession:
                 AUTO_FIRST, and twice as many up to AUTO_MOST while their mean is not as sure as `tolerance` asks.
             processing_resolution: longer side in pixels at which the model works, a multiple of the VAE's
                 factor; None takes the adapter's, 0 the picture's own size.
-            match_input_resolution: resize the matte to the picture's own size (bilinear), or the probabilities of
-                classes, of which the greatest is then taken.
+            match_input_resolution: bring the matte to the picture's own size, or the probabilities of classes
+                (bilinear), of which the greatest is then taken.
+            refine: where the picture is larger than the matte, let the matte follow the picture's edges, see
+                `sdseg.inference.refinement`; else it is resized bilinearly. Samples and their deviation always are.
+            tile: side, in the picture's pixels, of tiles in which what the matte leaves open is drawn a second time,
+                each at the processing resolution; None is no second pass. See `sdseg.inference.tiles`.
             batch_size: samples that pass through UNet and VAE together, of several pictures where their working sizes
                 are equal; None is those of one picture, as many as have BATCH_PIXELS together. It changes memory and
                 speed, and the matte by float rounding only. Halved where memory ends.
@@ -246,9 +253,13 @@ class MattingSession:
         for index, progress in self.draw(jobs, how):
             if isinstance(progress, Exception):
                 raise progress
-            finished[index] = self.summary(
+            if tile is not None and match_input_resolution:
+                self.draw_tiles(progress, as_bytes(pictures[index]), how, tile)
+            finished[index] = found = self.summary(
                 progress, match_input_resolution, output_uncertainty, output_samples, output_probabilities
             )
+            if refine and match_input_resolution and self.target == "alpha":
+                found["prediction"] = refined(progress, as_bytes(pictures[index]), found["prediction"])
 
         def listed(key: str, wanted: bool = True) -> list | None:
             if not wanted:
@@ -447,6 +458,26 @@ class MattingSession:
                 stack.enter_context(grey_decoder(self.vae))
             yield
 
+    def draw_tiles(self, progress: Progress, image: np.ndarray, how: Drawing, side: int) -> None:
+        """Adds a second pass to a picture's samples; `image` is uint8 [H, W, 3] or [H, W].
+
+        Raises:
+            UserError: of target classes, or tiles smaller than a latent.
+        """
+        from sdseg.inference.tiles import second_pass
+
+        if self.target != "alpha":
+            raise UserError(f"tile with an adapter of target {self.target}; only mattes are drawn a second time")
+        if side < self.vae_scale_factor:
+            raise UserError(
+                f"tile is {side}; use {self.vae_scale_factor} pixels or more, the working resolution is usual"
+            )
+        image = np.repeat(image[..., None], 3, axis=2) if image.ndim == 2 else image
+        found, generator = self.summary(progress), torch.Generator().manual_seed(0)
+        deviation = found["uncertainty"].numpy() if "uncertainty" in found else None
+        drawn = second_pass(self, image, found["prediction"].numpy(), deviation, how, side, generator)
+        progress.second = torch.from_numpy(drawn)
+
     def summary(
         self,
         progress: Progress,
@@ -462,7 +493,34 @@ class MattingSession:
             found = class_summary(samples, len(self.colours), size, output_samples, output_probabilities)
         else:
             found = matte_summary(samples, size, output_uncertainty, output_samples)
+        if progress.second is not None:
+            found["prediction"] = progress.second
         return found | {"count": len(samples)}
+
+
+def refined(progress: Progress, image: np.ndarray, prediction: torch.Tensor) -> torch.Tensor:
+    """A matte [H, W] that follows the edges of its picture, uint8 [H, W, 3] or [H, W], where that is larger than the
+    samples; else as it was."""
+    from sdseg.inference.refinement import refine
+
+    samples = torch.stack(progress.samples)
+    if prediction.numel() <= samples[0].numel():
+        return prediction
+    alpha, deviation = samples.mean(dim=0), samples.std(dim=0) if len(samples) > 1 else None
+    if progress.second is not None:
+        alpha, deviation = progress.second, None if deviation is None else resize(deviation, prediction.shape)
+    found = refine(image, alpha.numpy(), None if deviation is None else deviation.numpy())
+    return torch.from_numpy(found.alpha)
+
+
+def as_bytes(picture: np.ndarray | torch.Tensor) -> np.ndarray:
+    """A picture as `list_pictures` returns it => uint8 [H, W, 3] or [H, W]."""
+    if isinstance(picture, torch.Tensor):
+        picture = picture.cpu().numpy()
+        picture = picture[0] if picture.shape[0] == 1 else np.moveaxis(picture, 0, -1) if picture.ndim == 3 else picture
+    if picture.dtype == np.uint8:
+        return picture[..., 0] if picture.shape[2:] == (1,) else picture
+    return np.rint(np.asarray(picture, np.float32) * 255).astype(np.uint8)
 
 
 def matte_summary(

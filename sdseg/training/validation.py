@@ -70,6 +70,7 @@ def judge(run: Run, session: MattingSession, index: int, scores: MatteScores | C
         batch_size=config.train_batch_size,
         output_uncertainty=config.validation_ensemble_size > 1,
         generator=torch.Generator().manual_seed(config.seed),
+        refine=False,
     )
     prediction, uncertainty = result.prediction[0], None if result.uncertainty is None else result.uncertainty[0]
     row = [image, *scores.shown(prediction, truth, uncertainty)] if index < GRID_ROWS else []
