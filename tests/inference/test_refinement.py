@@ -76,6 +76,26 @@ def test_where_the_samples_disagree_the_photo_is_asked():
     assert mended[44:52, 44:52].min() > 0.9
 
 
+def test_what_the_samples_disagree_about_is_settled_on_a_small_picture(monkeypatch):
+    image, truth = scene()
+    coarse = drawn(truth, 24)
+    doubt = np.zeros_like(coarse)
+    doubt[:, 12:] = 0.4
+    sizes = []
+    original = refinement.closed_form
+
+    def watched(image, *others):
+        sizes.append(image.shape[:2])
+        return original(image, *others)
+
+    monkeypatch.setattr(refinement, "closed_form", watched)
+    monkeypatch.setattr(refinement, "FIRST_PIXELS", 32 * 32)
+    assert mad(refine(image, coarse, doubt).alpha, truth) < 0.02
+    assert sizes == [(32, 32), (SIZE, SIZE)]
+    refine(image, coarse, np.zeros_like(coarse))
+    assert sizes[2:] == [(SIZE, SIZE)]
+
+
 @pytest.mark.parametrize("value", [0.0, 0.05, 0.5, 0.95, 1.0])
 @pytest.mark.parametrize("uncertainty", [None, 0.3])
 def test_a_constant_matte_stays_as_it_is(value, uncertainty):
@@ -137,9 +157,10 @@ def raise_memory_error(*arguments):
 def test_where_the_solver_fails_the_matte_is_only_resized(monkeypatch, name, value, problem):
     monkeypatch.setattr(refinement, name, value)
     image, truth = scene()
-    refined = refine(image, drawn(truth, 12))
-    assert np.array_equal(refined.alpha, resized(drawn(truth, 12), truth.shape))
-    assert problem in refined.problem
+    for uncertainty in (None, np.full((12, 12), 0.4 * (np.arange(12) < 6), np.float32)):
+        refined = refine(image, drawn(truth, 12), uncertainty)
+        assert np.array_equal(refined.alpha, resized(drawn(truth, 12), truth.shape))
+        assert problem in refined.problem
 
 
 @pytest.mark.parametrize(
