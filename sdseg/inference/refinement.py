@@ -76,7 +76,7 @@ def refine(
     deviation = np.zeros_like(alpha) if uncertainty is None else uncertainty.astype(np.float32)
     if image.ndim == 2:
         image = np.repeat(image[..., None], 3, axis=2)
-    given = resized(alpha, image.shape[:2])
+    given = resized(alpha, image.shape[:2]).clip(0, 1)  # OpenCV makes 1.0000002 of seven ones
     doubtful = deviation > AGREEMENT
     try:
         if doubtful.any():

@@ -117,6 +117,25 @@ def test_tiny_pictures(size):
     assert np.abs(refined - alpha).max() < 0.6
 
 
+def test_a_full_matte_that_shrinks_stays_within_one():
+    """OpenCV makes 1.0000002 of it."""
+    assert refine(np.zeros((2, 2, 3), np.uint8), np.ones((7, 7))).alpha.max() == 1
+
+
+def test_any_picture_and_matte_give_a_matte():
+    rng = np.random.default_rng(0)
+    for number in range(60):
+        shape = tuple(int(side) for side in rng.integers(1, 40, 2))
+        scale = rng.choice([8, 16, 64]) / max(shape)
+        drawn_shape = tuple(max(1, int(side * scale)) for side in shape)
+        image = rng.integers(0, 256, (*shape, 3), np.uint8) if number % 2 else np.full((*shape, 3), number, np.uint8)
+        alpha = rng.random(drawn_shape).round(number % 3)
+        uncertainty = rng.random(drawn_shape) / 2 if number % 5 else None
+        refined = refine(image, alpha, uncertainty, max_pixels=int(rng.choice([64, 400, 10**6]))).alpha
+        assert refined.shape == shape and refined.dtype == np.float32 and np.isfinite(refined).all()
+        assert refined.min() >= 0 and refined.max() <= 1, (number, shape)
+
+
 def test_a_grey_picture_is_one_with_three_equal_channels():
     image, truth = scene()
     grey = image[..., 0]
