@@ -53,8 +53,8 @@ def refine(
 ) -> Refined:
     """Redraws the undecided part of a matte along the edges of its photo, at the photo's size.
 
-    Nothing is random and no clock is read: the same arrays give the same matte. Time and memory are bounded by
-    `max_pixels`, but for what grows with the photo itself: some 10 bytes and 0.2 microseconds a pixel.
+    Nothing is random and no clock is read: the same arrays give the same matte. `max_pixels` bounds time and
+    memory, but for some ten bytes a pixel of the photo: at 24 megapixels 2 to 10 s and less than half a gigabyte.
 
     Args:
         image: uint8 [H, W, 3] sRGB, or [H, W] grey.
@@ -76,7 +76,7 @@ def refine(
     deviation = np.zeros_like(alpha) if uncertainty is None else uncertainty.astype(np.float32)
     if image.ndim == 2:
         image = np.repeat(image[..., None], 3, axis=2)
-    given = resized(alpha, image.shape[:2])
+    given = resized(alpha, image.shape[:2]).clip(0, 1)  # OpenCV makes 1.0000002 of seven ones
     doubtful = deviation > AGREEMENT
     try:
         if doubtful.any():

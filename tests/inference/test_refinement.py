@@ -76,6 +76,26 @@ def test_where_the_samples_disagree_the_photo_is_asked():
     assert mended[44:52, 44:52].min() > 0.9
 
 
+def test_what_the_samples_disagree_about_is_settled_on_a_small_picture(monkeypatch):
+    image, truth = scene()
+    coarse = drawn(truth, 24)
+    doubt = np.zeros_like(coarse)
+    doubt[:, 12:] = 0.4
+    sizes = []
+    original = refinement.closed_form
+
+    def watched(image, *others):
+        sizes.append(image.shape[:2])
+        return original(image, *others)
+
+    monkeypatch.setattr(refinement, "closed_form", watched)
+    monkeypatch.setattr(refinement, "FIRST_PIXELS", 32 * 32)
+    assert mad(refine(image, coarse, doubt).alpha, truth) < 0.02
+    assert sizes == [(32, 32), (SIZE, SIZE)]
+    refine(image, coarse, np.zeros_like(coarse))
+    assert sizes[2:] == [(SIZE, SIZE)]
+
+
 @pytest.mark.parametrize("value", [0.0, 0.05, 0.5, 0.95, 1.0])
 @pytest.mark.parametrize("uncertainty", [None, 0.3])
 def test_a_constant_matte_stays_as_it_is(value, uncertainty):
@@ -95,6 +115,25 @@ def test_tiny_pictures(size):
     refined, _ = refine(np.dstack([image] * 3), alpha)
     assert refined.shape == size and np.isfinite(refined).all()
     assert np.abs(refined - alpha).max() < 0.6
+
+
+def test_a_full_matte_that_shrinks_stays_within_one():
+    """OpenCV makes 1.0000002 of it."""
+    assert refine(np.zeros((2, 2, 3), np.uint8), np.ones((7, 7))).alpha.max() == 1
+
+
+def test_any_picture_and_matte_give_a_matte():
+    rng = np.random.default_rng(0)
+    for number in range(60):
+        shape = tuple(int(side) for side in rng.integers(1, 40, 2))
+        scale = rng.choice([8, 16, 64]) / max(shape)
+        drawn_shape = tuple(max(1, int(side * scale)) for side in shape)
+        image = rng.integers(0, 256, (*shape, 3), np.uint8) if number % 2 else np.full((*shape, 3), number, np.uint8)
+        alpha = rng.random(drawn_shape).round(number % 3)
+        uncertainty = rng.random(drawn_shape) / 2 if number % 5 else None
+        refined = refine(image, alpha, uncertainty, max_pixels=int(rng.choice([64, 400, 10**6]))).alpha
+        assert refined.shape == shape and refined.dtype == np.float32 and np.isfinite(refined).all()
+        assert refined.min() >= 0 and refined.max() <= 1, (number, shape)
 
 
 def test_a_grey_picture_is_one_with_three_equal_channels():
@@ -137,9 +176,10 @@ def raise_memory_error(*arguments):
 def test_where_the_solver_fails_the_matte_is_only_resized(monkeypatch, name, value, problem):
     monkeypatch.setattr(refinement, name, value)
     image, truth = scene()
-    refined = refine(image, drawn(truth, 12))
-    assert np.array_equal(refined.alpha, resized(drawn(truth, 12), truth.shape))
-    assert problem in refined.problem
+    for uncertainty in (None, np.full((12, 12), 0.4 * (np.arange(12) < 6), np.float32)):
+        refined = refine(image, drawn(truth, 12), uncertainty)
+        assert np.array_equal(refined.alpha, resized(drawn(truth, 12), truth.shape))
+        assert problem in refined.problem
 
 
 @pytest.mark.parametrize(
