@@ -44,6 +44,7 @@ JPEG_HEAD = 2**18  # bytes that nearly always hold a JPEG's size; its other meta
 PROFILE_SPACES = {"L": "GRAY", "RGB": "RGB", "CMYK": "CMYK"}  # colour space of a profile that fits a Pillow mode
 # pixels of the model's picture: where a side is thinner, its edge is repeated up to here. One latent cell of SD's VAE.
 THINNEST = 8
+ROWS_AT_ONCE = 256
 FLOAT_SLACK = 1e-4  # what filters may leave outside [0, 1]
 
 
@@ -410,10 +411,12 @@ def write_grey16(path: str | os.PathLike, values: np.ndarray) -> None:
     from PIL import Image
 
     assert values.ndim == 2, f"expected [H, W], got {values.shape}"
-    values = values.astype(np.float64)
     low, high = values.min(), values.max()
     assert low >= -1e-6 and high <= 1 + 1e-6, f"values outside [0, 1] or not a number: {low} to {high}"
-    levels = np.rint(values.clip(0, 1) * 65535).astype(np.uint16)
+    levels = np.empty(values.shape, np.uint16)
+    for start in range(0, len(values), ROWS_AT_ONCE):  # in double precision, which would take much memory as a whole
+        rows = slice(start, start + ROWS_AT_ONCE)
+        levels[rows] = np.rint(values[rows].astype(np.float64).clip(0, 1) * 65535)
     with replacing(path) as temporary:
         Image.fromarray(levels).save(temporary, format="PNG")
 
