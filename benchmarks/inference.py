@@ -195,7 +195,15 @@ def commands(counts: list[int], turns: int) -> list[dict]:
                 Image.fromarray(photo(480, 640, number)).save(photos / f"{number:03d}.jpg")
             seconds = []
             for turn in range(turns):
-                ours = [sys.executable, str(ROOT / "infer.py"), "--input", str(photos), "--no-refine"]
+                ours = [
+                    sys.executable,
+                    str(ROOT / "infer.py"),
+                    "--input",
+                    str(photos),
+                    "--no-refine",
+                    "--batch_size",
+                    "16",
+                ]
                 ours += ["--output", str(work / f"ours{count}_{turn}"), "--num_inference_steps", "4"]
                 peers = [sys.executable, "-c", PEER_COMMAND, str(work / "peer"), str(photos)]
                 peers += [str(work / f"peers{count}_{turn}"), "4"]

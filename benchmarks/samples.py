@@ -18,7 +18,7 @@ import numpy as np
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 ETAS, STEPS, SAMPLES = (0.0, 0.5, 1.0), (2, 4, 10), 8
-TOLERANCES = (0.005, 0.01, 0.02, 0.04)
+TOLERANCES = (0.01, 0.02, 0.04, 0.08)
 
 
 def draw(session, image: np.ndarray, **settings):
@@ -75,7 +75,8 @@ def shrunk(image: np.ndarray, truth: np.ndarray, longest: int) -> tuple[np.ndarr
     if scale >= 1:
         return image, truth
     size = tuple(max(1, round(side * scale)) for side in truth.shape[::-1])
-    return tuple(cv2.resize(one, size, interpolation=cv2.INTER_AREA) for one in (image, truth))
+    image, truth = (cv2.resize(one, size, interpolation=cv2.INTER_AREA) for one in (image, truth))
+    return image, truth.clip(0, 1)
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -10,7 +10,6 @@ from safetensors.torch import load_file, save_file
 
 from sdseg.adapter import Adapter
 from sdseg.errors import MissingFile, UserError
-from sdseg.inference.sampling import has_lora
 from sdseg.inference.session import MattingOutput, MattingSession, load_parts
 from sdseg.model import is_hub_id, snapshot, vae_scale_factor
 
@@ -88,7 +87,7 @@ class MattingPipeline(DiffusionPipeline):
         It takes as much room as the base. To pass a matting model on, pass on the adapter folder.
         """
         unet = copy.deepcopy(self.unet)
-        if has_lora(unet):
+        if any(hasattr(module, "lora_A") for module in unet.modules()):
             unet.fuse_lora()
             unet.unload_lora()
         merged = type(self)(

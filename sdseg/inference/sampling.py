@@ -42,10 +42,15 @@ def by_head(tensor: torch.Tensor, heads: int) -> torch.Tensor:
     return tensor.unflatten(2, (heads, -1)).transpose(1, 2)
 
 
+def cross_attention(unet: UNet2DConditionModel) -> list[torch.nn.Module]:
+    """The layers that attend to the prompt."""
+    layers = (getattr(block, "attn2", None) for block in unet.modules())
+    return [layer for layer in layers if layer is not None]
+
+
 @contextmanager
-def constant_prompt(unet: UNet2DConditionModel) -> Iterator[None]:
-    """Inside, `unet` takes the prompt of its first call for that of all others."""
-    layers = [block.attn2 for block in unet.modules() if getattr(block, "attn2", None) is not None]
+def constant_prompt(layers: list[torch.nn.Module]) -> Iterator[None]:
+    """Inside, layers of cross-attention take the prompt of their first call for that of all others."""
     before = [layer.processor for layer in layers]
     for layer in layers:
         layer.processor = ConstantPrompt()
@@ -56,18 +61,12 @@ def constant_prompt(unet: UNet2DConditionModel) -> Iterator[None]:
             layer.processor = processor
 
 
-def has_lora(unet: torch.nn.Module) -> bool:
-    """Whether there are LoRA layers beside the weights."""
-    return any(hasattr(module, "lora_A") for module in unet.modules())
-
-
 @contextmanager
 def plain_forward(unet: UNet2DConditionModel) -> Iterator[None]:
-    """Inside, a UNet without LoRA layers is called without diffusers' search for their scales, which walks through all
-    its layers and imports PEFT."""
+    """Inside, a UNet is called without what diffusers wraps around it to scale LoRA layers, by 1 in our case: that
+    imports PEFT."""
     plain = getattr(type(unet).forward, "__wrapped__", None)
-    hooked = "forward" in vars(unet)  # by Accelerate, which moves the weights
-    if plain is None or hooked or has_lora(unet):
+    if plain is None or "forward" in vars(unet):  # Accelerate's hook there moves the weights
         yield
         return
     unet.forward = MethodType(plain, unet)

@@ -27,7 +27,14 @@ from PIL import Image, ImageOps  # noqa: E402
 from sdseg.adapter import Adapter, load_adapter, read_adapter  # noqa: E402
 from sdseg.errors import UserError  # noqa: E402
 from sdseg.imaging import read_image, thick_enough, to_signed  # noqa: E402
-from sdseg.inference.sampling import constant_prompt, decode_alpha, denoise, grey_decoder, plain_forward  # noqa: E402
+from sdseg.inference.sampling import (  # noqa: E402
+    constant_prompt,
+    cross_attention,
+    decode_alpha,
+    denoise,
+    grey_decoder,
+    plain_forward,
+)
 from sdseg.merging import merge_adapter  # noqa: E402
 from sdseg.model import decode_colour, encode_image, load_base, load_tiny_vae, vae_scale_factor  # noqa: E402
 from sdseg.targets import decided, nearest_class, resize, votes  # noqa: E402
@@ -132,6 +139,7 @@ class MattingSession:
         self.target, self.class_names = target, class_names or []
         self.colours = np.array(class_colours, np.uint8) if target == "classes" else None  # [C, 3]
         self.device = device or next(vae.parameters()).device
+        self._cross_attention = cross_attention(unet)
         self.vae_scale_factor = vae_scale_factor(vae)
         self.image_processor = MarigoldImageProcessor(vae_scale_factor=self.vae_scale_factor)
 
@@ -453,7 +461,7 @@ class MattingSession:
         """Inside, the model computes what is the same for all samples once; see `sdseg.inference.sampling`."""
         with ExitStack() as stack:
             stack.enter_context(plain_forward(self.unet))
-            stack.enter_context(constant_prompt(self.unet))
+            stack.enter_context(constant_prompt(self._cross_attention))
             if self.colours is None and self.decoder is self.vae:
                 stack.enter_context(grey_decoder(self.vae))
             yield
