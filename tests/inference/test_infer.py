@@ -116,6 +116,51 @@ def test_the_seed_counts(mattes, photos, miniature_adapter, tmp_path):
     assert np.abs(read_alpha(tmp_path / "a.png") - read_alpha(mattes / "a.png")).max() > 100 * LEVEL
 
 
+def disc(height: int, width: int) -> np.ndarray:
+    """A red disc before a grey ground, uint8 [H, W, 3]."""
+    y, x = np.mgrid[:height, :width]
+    inside = np.hypot(y - height / 2, x - width / 2) < height / 3
+    return np.where(inside[..., None], [200, 40, 30], [120, 125, 130]).astype(np.uint8)
+
+
+def test_flags_of_samples_reach_the_files(tmp_path):
+    """On the miniature that ships, whose mattes have subject and background for sure."""
+    (tmp_path / "in").mkdir()
+    Image.fromarray(disc(150, 200)).save(tmp_path / "in" / "disc.png")
+    run = ["--input", str(tmp_path / "in"), "--output", str(tmp_path / "out"), "--device", "cpu"]
+    flags = ["--ensemble_size", "auto", "--tolerance", "0.5", "--eta", "0.5", "--output_uncertainty"]
+    assert main([*run, *flags, "--output_variance", "--tile", "100"]) == 0
+    record = run_record(tmp_path / "out")
+    expected = {"ensemble_size": "auto", "tolerance": 0.5, "eta": 0.5, "tile": 100, "refine": True}
+    assert expected.items() <= record["settings"].items()
+    assert record["inputs"][0]["samples"] == 2 and record["inputs"][0]["variance"] == "disc.variance.tif"
+    variance = np.array(Image.open(tmp_path / "out" / "disc.variance.tif"))
+    assert variance.dtype == np.float32 and variance.max() > 0
+    deviation = read_grey16(tmp_path / "out" / "disc.uncertainty.png")
+    np.testing.assert_allclose(np.sqrt(variance), deviation, atol=LEVEL)
+
+    found = {}
+    for name, flag in (("refined", "--refine"), ("bilinear", "--no-refine")):
+        assert main([*run, flag]) == 0
+        assert [path.name for path in (tmp_path / "out").glob("disc*")] == ["disc.png"]  # the variance is gone
+        found[name] = read_alpha(tmp_path / "out" / "disc.png")
+    truth = (disc(150, 200)[..., 0] > 150).astype(np.float32)
+    error = {name: np.abs(matte - truth).mean() for name, matte in found.items()}
+    assert error["refined"] < error["bilinear"] / 2
+
+
+def test_photos_of_one_size_share_batches(miniature_adapter, tmp_path):
+    for number in range(5):
+        (tmp_path / "in").mkdir(exist_ok=True)
+        Image.fromarray(picture(64, 64, number)).save(tmp_path / "in" / f"{number}.png")
+    run = ["--adapter", str(miniature_adapter), "--input", str(tmp_path / "in"), "--num_inference_steps", "1"]
+    for output, size in (("alone", []), ("together", ["--batch_size", "4"])):
+        assert main([*run, "--output", str(tmp_path / output), *size]) == 0
+    for number in range(5):
+        one, other = (read_alpha(tmp_path / name / f"{number}.png") for name in ("alone", "together"))
+        assert np.abs(one - other).max() < 1.5 * LEVEL
+
+
 @pytest.mark.parametrize("told", [True, False], ids=["told", "untold"])
 def test_two_processes_write_what_one_writes(mattes, photos, miniature_adapter, tmp_path, told):
     """`untold`: on a machine without a GPU Accelerate would take each process for the only one."""
