@@ -58,8 +58,8 @@ def build_parser(prog: str = "sdseg infer", for_doctor: bool = False) -> argpars
     add(
         "--tolerance",
         type=float,
-        default=0.01,
-        help="with --ensemble_size auto: standard error of the mean, in alpha, that is good enough (default: 0.01)",
+        default=0.05,
+        help="with --ensemble_size auto: standard error of the mean, in alpha, that is good enough (default: 0.05)",
     )
     add(
         "--eta",

@@ -210,7 +210,7 @@ class MattingSession:
         output_samples: bool = False,
         output_probabilities: bool = False,
         eta: float = 0.0,
-        tolerance: float = 0.01,
+        tolerance: float = 0.05,
         refine: bool = True,
         tile: int | None = None,
     ) -> MattingOutput:
@@ -289,7 +289,7 @@ class MattingSession:
         processing_resolution: int | None = None,
         batch_size: int | None = None,
         eta: float = 0.0,
-        tolerance: float = 0.01,
+        tolerance: float = 0.05,
     ) -> Drawing:
         """These settings, checked, with the adapter's in place of None; see `__call__`.
 
@@ -310,7 +310,7 @@ class MattingSession:
         if not 0 <= eta <= 1:
             raise UserError(f"eta is {eta}; use 0 (no noise is added) to 1 (ancestral sampling)")
         if auto and not tolerance > 0:
-            raise UserError(f"tolerance is {tolerance}; use a standard error above 0, .01 is usual")
+            raise UserError(f"tolerance is {tolerance}; use a standard error above 0, .05 is usual")
         check_processing_resolution(resolution, self.vae_scale_factor)
         size = AUTO_MOST if auto else ensemble_size
         return Drawing(
