@@ -524,11 +524,14 @@ def refined(progress: Progress, image: np.ndarray, prediction: torch.Tensor) -> 
 def as_bytes(picture: np.ndarray | torch.Tensor) -> np.ndarray:
     """A picture as `list_pictures` returns it => uint8 [H, W, 3] or [H, W]."""
     if isinstance(picture, torch.Tensor):
-        picture = picture.cpu().numpy()
-        picture = picture[0] if picture.shape[0] == 1 else np.moveaxis(picture, 0, -1) if picture.ndim == 3 else picture
+        picture = (picture.float() if picture.is_floating_point() else picture).cpu().numpy()
+        picture = np.moveaxis(picture, 0, -1) if picture.ndim == 3 else picture
+    if picture.shape[2:] == (1,):
+        picture = picture[..., 0]
     if picture.dtype == np.uint8:
-        return picture[..., 0] if picture.shape[2:] == (1,) else picture
-    return np.rint(np.asarray(picture, np.float32) * 255).astype(np.uint8)
+        return picture
+    largest = np.iinfo(picture.dtype).max if picture.dtype.kind == "u" else 1
+    return np.rint(picture.astype(np.float64) / largest * 255).astype(np.uint8)
 
 
 def matte_summary(

@@ -184,6 +184,38 @@ def test_settings_that_cannot_be_served(session, settings, message):
         session(picture(64, 64), **settings)
 
 
+# ------------------------------------------------------------------------------------------------- refinement
+
+
+def test_every_kind_of_picture_is_refined_alike():
+    """On the miniature that ships; the picture is larger than what the model draws."""
+    shipped = MattingSession.from_adapter("embedded")
+    y, x = np.mgrid[:150, :200]
+    inside = np.hypot(y - 75, x - 100) < 50
+    image = np.where(inside[..., None], [200, 40, 30], [120, 125, 130]).astype(np.uint8)
+    settings = dict(num_inference_steps=1)
+
+    def drawn(picture, **more):
+        return shipped(picture, generator=seeded(), **settings, **more).prediction[0]
+
+    found = drawn(image)
+    tensor = torch.from_numpy(image).permute(2, 0, 1)
+    kinds = (tensor, tensor / 255, (image / 255).astype(np.float32), image.astype(np.uint16) * 257)
+    for picture_of_a_kind in kinds:
+        np.testing.assert_allclose(drawn(picture_of_a_kind), found, atol=2e-3)
+    assert np.abs(drawn(image, refine=False) - inside).mean() > 2 * np.abs(found - inside).mean()
+    grey = drawn(image[..., 0])
+    assert grey.shape == (150, 200)
+    np.testing.assert_allclose(drawn(image[..., :1]), grey, atol=2e-3)
+    np.testing.assert_allclose(drawn(tensor[:1]), grey, atol=2e-3)
+    assert np.abs(drawn(image, tile=100) - found).max() > 0.01
+
+
+def test_tiles_are_refused_for_other_targets_and_sizes(session, miniature_adapter):
+    with pytest.raises(UserError, match="tile is 3; use 4 pixels"):
+        session(picture(64, 64), tile=3)
+
+
 # ------------------------------------------------------------------------------------------- small VAE, offload
 
 
