@@ -99,7 +99,7 @@ def read_image(path: str | os.PathLike | Encoded) -> np.ndarray:
         image = image.convert("L")  # exactly, as its channels are equal; a grey profile needs it
     if profile:
         image = _to_srgb(image, profile)
-    return np.array(image.convert("RGB"))
+    return np.array(image if image.mode == "RGB" else image.convert("RGB"))  # which would copy
 
 
 def read_alpha(path: str | os.PathLike | Encoded) -> np.ndarray:

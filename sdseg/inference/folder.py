@@ -302,13 +302,10 @@ def write_photo(
 ) -> dict:
     """Write what was asked for from a photo's samples (or raise what came in their place), and return its part of
     `run.json`."""
-    from sdseg.inference.session import refined
-
     if isinstance(drawn, Exception):
         raise drawn
-    found = session.summary(drawn, output_uncertainty=arguments.output_uncertainty or arguments.output_variance)
-    if arguments.refine and session.target == "alpha":
-        found["prediction"] = refined(drawn, image, found["prediction"])
+    spread = arguments.output_uncertainty or arguments.output_variance
+    found = session.summary(drawn, output_uncertainty=spread, refine_along=image if arguments.refine else None)
     prediction = found["prediction"].numpy()
     files = output_files(name, arguments)
     if session.colours is None:

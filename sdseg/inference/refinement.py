@@ -76,7 +76,7 @@ def refine(
     deviation = np.zeros_like(alpha) if uncertainty is None else uncertainty.astype(np.float32)
     if image.ndim == 2:
         image = np.repeat(image[..., None], 3, axis=2)
-    given = resized(alpha, image.shape[:2]).clip(0, 1)  # OpenCV makes 1.0000002 of seven ones
+    given, shape = alpha, image.shape[:2]
     doubtful = deviation > AGREEMENT
     try:
         if doubtful.any():
@@ -85,12 +85,16 @@ def refine(
             deviation = np.where(doubtful, 0, deviation).astype(np.float32)
         reduced, matte = solved(image, alpha, deviation, max_pixels)
     except Unsolved as error:
-        return Refined(given, str(error))
+        return only_resized(given, shape, str(error))
     except MemoryError:
-        return Refined(given, "the memory does not suffice")
-    if matte.shape != given.shape:
+        return only_resized(given, shape, "the memory does not suffice")
+    if matte.shape != shape:
         matte = guided_upsampling(reduced, matte, image)
     return Refined(matte.astype(np.float32))
+
+
+def only_resized(alpha: np.ndarray, shape: tuple[int, int], problem: str) -> Refined:
+    return Refined(resized(alpha, shape).clip(0, 1), problem)  # OpenCV makes 1.0000002 of seven ones
 
 
 def solved(

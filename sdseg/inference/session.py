@@ -261,13 +261,17 @@ class MattingSession:
         for index, progress in self.draw(jobs, how):
             if isinstance(progress, Exception):
                 raise progress
+            pixels = as_bytes(pictures[index]) if match_input_resolution and (refine or tile) else None
             if tile is not None and match_input_resolution:
-                self.draw_tiles(progress, as_bytes(pictures[index]), how, tile)
-            finished[index] = found = self.summary(
-                progress, match_input_resolution, output_uncertainty, output_samples, output_probabilities
+                self.draw_tiles(progress, pixels, how, tile)
+            finished[index] = self.summary(
+                progress,
+                match_input_resolution,
+                output_uncertainty,
+                output_samples,
+                output_probabilities,
+                refine_along=pixels if refine else None,
             )
-            if refine and match_input_resolution and self.target == "alpha":
-                found["prediction"] = refined(progress, as_bytes(pictures[index]), found["prediction"])
 
         def listed(key: str, wanted: bool = True) -> list | None:
             if not wanted:
@@ -493,30 +497,33 @@ class MattingSession:
         output_uncertainty: bool = True,
         output_samples: bool = False,
         output_probabilities: bool = False,
+        refine_along: np.ndarray | None = None,
     ) -> dict:
-        """Mean and spread of a picture's samples, by the names of MattingOutput's lists; `count` of them."""
+        """Mean and spread of a picture's samples, by the names of MattingOutput's lists; `count` of them.
+
+        Args:
+            refine_along: the picture, uint8 [H, W, 3] or [H, W], whose edges a matte is to follow.
+        """
         samples = torch.stack(progress.samples)  # [E, PH, PW]
         size = progress.size if match_input_resolution else tuple(samples.shape[1:])
         if self.colours is not None:
             found = class_summary(samples, len(self.colours), size, output_samples, output_probabilities)
         else:
-            found = matte_summary(samples, size, output_uncertainty, output_samples)
-        if progress.second is not None:
-            found["prediction"] = progress.second
+            matte = progress.second
+            if refine_along is not None and self.target == "alpha" and size[0] * size[1] > samples[0].numel():
+                matte = refined(progress, refine_along)
+            found = matte_summary(samples, size, output_uncertainty, output_samples, matte)
         return found | {"count": len(samples)}
 
 
-def refined(progress: Progress, image: np.ndarray, prediction: torch.Tensor) -> torch.Tensor:
-    """A matte [H, W] that follows the edges of its picture, uint8 [H, W, 3] or [H, W], where that is larger than the
-    samples; else as it was."""
+def refined(progress: Progress, image: np.ndarray) -> torch.Tensor:
+    """A matte [H, W] that follows the edges of its picture, uint8 [H, W, 3] or [H, W]."""
     from sdseg.inference.refinement import refine
 
     samples = torch.stack(progress.samples)
-    if prediction.numel() <= samples[0].numel():
-        return prediction
     alpha, deviation = samples.mean(dim=0), samples.std(dim=0) if len(samples) > 1 else None
     if progress.second is not None:
-        alpha, deviation = progress.second, None if deviation is None else resize(deviation, prediction.shape)
+        alpha, deviation = progress.second, None if deviation is None else resize(deviation, image.shape[:2])
     found = refine(image, alpha.numpy(), None if deviation is None else deviation.numpy())
     return torch.from_numpy(found.alpha)
 
@@ -535,11 +542,18 @@ def as_bytes(picture: np.ndarray | torch.Tensor) -> np.ndarray:
 
 
 def matte_summary(
-    samples: torch.Tensor, size: tuple[int, int], output_uncertainty: bool, output_samples: bool
+    samples: torch.Tensor,
+    size: tuple[int, int],
+    output_uncertainty: bool,
+    output_samples: bool,
+    matte: torch.Tensor | None = None,
 ) -> dict[str, torch.Tensor]:
-    """Of samples [E, PH, PW], brought to `size` (H, W): `prediction`, and where asked `uncertainty` and `samples`."""
+    """Of samples [E, PH, PW], brought to `size` (H, W): `prediction`, which is `matte` [H, W] where that is given, and
+    where asked `uncertainty` and `samples`."""
     if not (output_uncertainty or output_samples):
-        return {"prediction": resize(samples.mean(dim=0), size).clip(0, 1)}  # resizing is linear
+        if matte is None:
+            matte = resize(samples.mean(dim=0), size)  # resizing is linear
+        return {"prediction": matte.clip(0, 1)}
     resized = samples
     if samples.shape[1:] != size:
         # Lazily: the samples of a large photo need not lie in memory together.
@@ -547,7 +561,7 @@ def matte_summary(
     if output_samples:
         resized = torch.stack(list(resized))  # [E, H, W]
     mean, variance = mean_and_variance(resized)
-    found = {"prediction": mean.clip(0, 1)}
+    found = {"prediction": (mean if matte is None else matte).clip(0, 1)}
     if variance is not None:
         found["uncertainty"] = variance.sqrt()
     if output_samples:
