@@ -159,6 +159,7 @@ def load(arguments: argparse.Namespace, state: "PartialState") -> "tuple[Adapter
         ("--output_mask", arguments.output_mask, not classes),
         ("--output_variance", arguments.output_variance, not classes),
         ("--output_overlay", arguments.output_overlay, classes),
+        ("--tile", arguments.tile, session.target == "alpha"),
     ):
         if asked and not served:
             raise UserError(f"{flag}: this adapter was trained on target {session.target}; leave the flag out")
@@ -248,7 +249,8 @@ def with_tiles(
 ) -> "Progress | Exception":
     """The samples with a second pass; or what that raised. (By the thread that computes: it changes the model.)"""
     try:
-        session.draw_tiles(drawn, image, drawing(session, arguments), arguments.tile)
+        how, generator = drawing(session, arguments), starting_point(arguments.seed)
+        session.draw_tiles(drawn, image, how, arguments.tile, generator)
     except Exception as error:
         return error
     return drawn

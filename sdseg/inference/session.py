@@ -263,7 +263,8 @@ class MattingSession:
                 raise progress
             pixels = as_bytes(pictures[index]) if match_input_resolution and (refine or tile) else None
             if tile is not None and match_input_resolution:
-                self.draw_tiles(progress, pixels, how, tile)
+                source = sources[index]
+                self.draw_tiles(progress, pixels, how, tile, source if isinstance(source, torch.Generator) else None)
             finished[index] = self.summary(
                 progress,
                 match_input_resolution,
@@ -470,7 +471,9 @@ class MattingSession:
                 stack.enter_context(grey_decoder(self.vae))
             yield
 
-    def draw_tiles(self, progress: Progress, image: np.ndarray, how: Drawing, side: int) -> None:
+    def draw_tiles(
+        self, progress: Progress, image: np.ndarray, how: Drawing, side: int, generator: torch.Generator | None
+    ) -> None:
         """Adds a second pass to a picture's samples; `image` is uint8 [H, W, 3] or [H, W].
 
         Raises:
@@ -485,7 +488,7 @@ class MattingSession:
                 f"tile is {side}; use {self.vae_scale_factor} pixels or more, the working resolution is usual"
             )
         image = np.repeat(image[..., None], 3, axis=2) if image.ndim == 2 else image
-        found, generator = self.summary(progress), torch.Generator().manual_seed(0)
+        found = self.summary(progress)
         deviation = found["uncertainty"].numpy() if "uncertainty" in found else None
         drawn = second_pass(self, image, found["prediction"].numpy(), deviation, how, side, generator)
         progress.second = torch.from_numpy(drawn)

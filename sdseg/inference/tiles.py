@@ -25,7 +25,7 @@ def second_pass(
     deviation: np.ndarray | None,
     how: Drawing,
     side: int,
-    generator: torch.Generator,
+    generator: torch.Generator | None,
 ) -> np.ndarray:
     """A matte drawn again in tiles of `side` photo pixels, each at the working resolution, where it is open.
 
@@ -57,7 +57,7 @@ def second_pass(
 
 
 def draw(
-    session: MattingSession, pixels: torch.Tensor, coarse: torch.Tensor, how: Drawing, generator: torch.Generator
+    session: MattingSession, pixels: torch.Tensor, coarse: torch.Tensor, how: Drawing, generator: torch.Generator | None
 ) -> torch.Tensor:
     """Tiles [B, 3, h, w] in [-1, 1] with their first mattes [B, 1, h, w] in [0, 1] => the means of their new samples,
     [B, h, w] on the CPU."""
