@@ -30,7 +30,8 @@ def import_diffusion_models() -> None:
 
     Everything else of diffusers can still be imported and used: names of STOOD_IN packages that its modules took are
     imported at their first use, and the packages of POSTPONED run their `__init__` when asked for another name. A
-    release of diffusers that cannot be imported in this way is imported as usual.
+    release of diffusers that cannot be imported in this way is imported as usual. Call it before other threads import
+    any of these packages: for half a second they would get the stand-ins.
     """
     if any(name in sys.modules for name in MODELS):
         return

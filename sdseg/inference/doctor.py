@@ -18,6 +18,8 @@ from sdseg.inference.__main__ import build_parser
 from sdseg.memory import peak_memory
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from sdseg.inference.session import MattingSession
 
 STABILITYAI = "stabilityai/stable-diffusion-2"  # whose repositories have left the Hub
@@ -161,24 +163,21 @@ def model(arguments: argparse.Namespace) -> Iterator[Finding]:
 
 def cost(session: "MattingSession", arguments: argparse.Namespace) -> Iterator[Finding]:
     """Seconds and memory of the folder's median photo, measured on the second run, and of the whole folder."""
-    import numpy as np
     import torch
 
-    from sdseg.imaging import list_images, read_image
-    from sdseg.inference.folder import drawing, starting_point
+    from sdseg.inference.folder import check, drawing, refuse_spread_of_one, starting_point
 
-    how = drawing(session, arguments)
-    photos = [] if arguments.input is None else list_images(arguments.input)
-    image = np.full((1024, 768, 3), 128, np.uint8)
-    if photos:
-        photos.sort(key=lambda path: path.stat().st_size)
-        image = read_image(photos[len(photos) // 2])
+    refuse_spread_of_one(arguments)
+    check(session, arguments)
+    how, (image, count) = drawing(session, arguments), median_photo(arguments.input)
     for _ in range(2):  # the first time is longer
         started = time.perf_counter()
         for _, drawn in session.draw([("photo", image, starting_point(arguments.seed))], how):
             if isinstance(drawn, Exception):
                 raise drawn
-            session.summary(drawn)
+            if arguments.tile:
+                session.draw_tiles(drawn, image, how, arguments.tile)
+            session.summary(drawn, refine_along=image if arguments.refine else None)
         seconds = time.perf_counter() - started
     height, width = image.shape[:2]
     on_gpu = torch.device(session.device).type == "cuda"
@@ -189,9 +188,31 @@ def cost(session: "MattingSession", arguments: argparse.Namespace) -> Iterator[F
         f"cost: {seconds:.2f} s for a photo of {width}x{height} at {how.num_inference_steps} steps x {samples} "
         f"samples, {memory / GIB:.1f} GiB at most",
     )
-    if photos:
-        minutes = seconds * len(photos) / 60
-        yield Finding("ok", f"folder: {len(photos)} photos, about {minutes:.1f} minutes on one process of this machine")
+    if count:
+        minutes = seconds * count / 60
+        yield Finding("ok", f"folder: {count} photos, about {minutes:.1f} minutes on one process of this machine")
+
+
+def median_photo(folder: Path | None) -> "tuple[np.ndarray, int]":
+    """The photo uint8 [H, W, 3] of the median file size, or the next that can be read, and how many there are; noise of
+    1024 x 768 pixels without a folder.
+
+    Raises:
+        UserError: no photo can be read.
+    """
+    import numpy as np
+
+    from sdseg.imaging import ImageError, list_images, read_image
+
+    if folder is None:
+        return np.random.default_rng(0).integers(0, 256, (1024, 768, 3), dtype=np.uint8), 0
+    photos = sorted(list_images(folder), key=lambda path: path.stat().st_size)
+    for path in photos[len(photos) // 2 :] + photos[: len(photos) // 2][::-1]:
+        try:
+            return read_image(path), len(photos)
+        except ImageError:
+            continue
+    raise UserError(f"{folder}: none of its {len(photos)} photos can be read; infer.py says why, one by one")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

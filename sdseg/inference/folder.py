@@ -8,9 +8,11 @@ photo that cannot be read stops no other.
 import argparse
 import platform
 import sys
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path, PurePath
@@ -66,19 +68,14 @@ def run(arguments: argparse.Namespace) -> int:
     Raises:
         UserError: nothing could be done, and nothing was written.
     """
-    for flag, asked in (
-        ("--output_uncertainty", arguments.output_uncertainty),
-        ("--output_variance", arguments.output_variance),
-    ):
-        if asked and arguments.ensemble_size == 1:
-            raise UserError(f"{flag} with --ensemble_size 1; a spread needs 2 or more")
+    refuse_spread_of_one(arguments)
     plan = plan_outputs(arguments.input, arguments.output)
     check_writable(arguments.output)
     state = start_processes(arguments.device)
     if arguments.adapter is None:
         say(state, TOY_NOTICE)
     adapter, session = load(arguments, state)
-    drawing(session, arguments)  # raises where it cannot be served
+    check(session, arguments)
     say(state, f"device: {describe_device(state)}")
     if passed_over := plan.describe_passed_over():
         say(state, passed_over)
@@ -97,6 +94,23 @@ def run(arguments: argparse.Namespace) -> int:
     say(state, f"{len(rows) - failed} of {len(rows)} mattes written to {arguments.output}")
     state.destroy_process_group()
     return 1 if failed else 0
+
+
+def refuse_spread_of_one(arguments: argparse.Namespace) -> None:
+    """Raises UserError where the spread of a single sample is asked for."""
+    for flag, asked in (
+        ("--output_uncertainty", arguments.output_uncertainty),
+        ("--output_variance", arguments.output_variance),
+    ):
+        if asked and arguments.ensemble_size == 1:
+            raise UserError(f"{flag} with --ensemble_size 1; a spread needs 2 or more")
+
+
+def check(session: "MattingSession", arguments: argparse.Namespace) -> None:
+    """Raises UserError for flags that this adapter or its base cannot serve."""
+    how = drawing(session, arguments)
+    if arguments.tile:
+        session.check_tile(arguments.tile, how)
 
 
 def say(state: "PartialState", line: str) -> None:
@@ -120,6 +134,8 @@ def start_processes(device: str) -> "PartialState":
             f"--device cuda: torch {torch.__version__} finds no CUDA device; check the driver and that torch "
             "is a CUDA build, or pass --device cpu"
         )
+    if device == "mps" and not torch.backends.mps.is_available():
+        raise UserError(f"--device mps: torch {torch.__version__} finds no Apple GPU; pass --device cpu")
     # Left to itself Accelerate overlooks the other processes of a machine without a GPU.
     chosen_cpu = device == "cpu" or (device == "auto" and parse_flag_from_env("ACCELERATE_USE_CPU"))
     return PartialState(cpu=chosen_cpu or not torch.accelerator.is_available())
@@ -159,7 +175,6 @@ def load(arguments: argparse.Namespace, state: "PartialState") -> "tuple[Adapter
         ("--output_mask", arguments.output_mask, not classes),
         ("--output_variance", arguments.output_variance, not classes),
         ("--output_overlay", arguments.output_overlay, classes),
-        ("--tile", arguments.tile, session.target == "alpha"),
     ):
         if asked and not served:
             raise UserError(f"{flag}: this adapter was trained on target {session.target}; leave the flag out")
@@ -232,7 +247,7 @@ def matte_photos(
 
     written: deque[tuple[Path, Future]] = deque()
     progress_bar = tqdm(total=len(share), desc="mattes", unit="photo", disable=not state.is_main_process)
-    with progress_bar, ThreadPoolExecutor(1) as readers, ThreadPoolExecutor(1) as writers:
+    with progress_bar, ending_early(ThreadPoolExecutor(1)) as readers, ending_early(ThreadPoolExecutor(1)) as writers:
         for path, drawn in session.draw(jobs(), drawing(session, arguments)):
             if arguments.tile and not isinstance(drawn, Exception):
                 drawn = with_tiles(session, drawn, photos[path], arguments)
@@ -244,13 +259,23 @@ def matte_photos(
     return rows
 
 
+@contextmanager
+def ending_early(executor: Executor) -> Iterator[Executor]:
+    """Waits for all its work; once interrupted for that alone which is under way."""
+    try:
+        yield executor
+    except BaseException:
+        executor.shutdown(cancel_futures=True)
+        raise
+    executor.shutdown()
+
+
 def with_tiles(
     session: "MattingSession", drawn: "Progress", image: "np.ndarray", arguments: argparse.Namespace
 ) -> "Progress | Exception":
     """The samples with a second pass; or what that raised. (By the thread that computes: it changes the model.)"""
     try:
-        how, generator = drawing(session, arguments), starting_point(arguments.seed)
-        session.draw_tiles(drawn, image, how, arguments.tile, generator)
+        session.draw_tiles(drawn, image, drawing(session, arguments), arguments.tile)
     except Exception as error:
         return error
     return drawn
@@ -306,6 +331,7 @@ def write_photo(
     `run.json`."""
     if isinstance(drawn, Exception):
         raise drawn
+    started = time.perf_counter()
     spread = arguments.output_uncertainty or arguments.output_variance
     found = session.summary(drawn, output_uncertainty=spread, refine_along=image if arguments.refine else None)
     prediction = found["prediction"].numpy()
@@ -324,7 +350,8 @@ def write_photo(
         write_image(files["overlay"], overlay(image, prediction, session.colours))
     row = {key: file.relative_to(arguments.output).as_posix() for key, file in files.items()}
     height, width = image.shape[:2]
-    return row | {"size": [width, height], "samples": found["count"], "seconds": round(drawn.seconds, 3)}
+    seconds = drawn.seconds + time.perf_counter() - started
+    return row | {"size": [width, height], "samples": found["count"], "seconds": round(seconds, 3)}
 
 
 def run_record(
@@ -357,6 +384,7 @@ def run_record(
             "seed": arguments.seed,
             "mixed_precision": arguments.mixed_precision,
             "tiny_vae": arguments.tiny_vae,
+            "enable_vae_tiling": arguments.enable_vae_tiling,
             "device": state.device.type,
             "processes": state.num_processes,
         },

@@ -37,9 +37,10 @@ def matte(
     | image | what is returned |
     |---|---|
     | bytes of a picture file | bytes of a 16-bit grey PNG |
-    | PIL image | PIL image of mode L, ready for `putalpha` |
-    | array or tensor, uint8 [H, W, 3] or [H, W], or float [3, H, W] in [0, 1] | float32 [H, W] in [0, 1] |
-    | path | the path of a 16-bit grey PNG, `output` or, beside the photo, `<photo>.matte.png` |
+    | PIL image | PIL image of mode L, for `putalpha` of the image as `ImageOps.exif_transpose` turns it upright |
+    | array [H, W, 3] or [H, W], tensor [3, H, W] or [H, W]; uint8, or floats in [0, 1] | float32 [H, W] in [0, 1] |
+    | a batch of these, [N, ...] | float32 [N, H, W] |
+    | path | the path of a 16-bit grey PNG: `output`, or beside `photo.jpg` `photo.jpg.matte.png` |
 
     The same photo and seed give the same matte as `infer.py`. Of target classes the values are ids.
 
@@ -61,14 +62,17 @@ def matte(
         return [matte(one, session=session, adapter=adapter, base=base, seed=seed, **settings) for one in image]
     if output is not None and not isinstance(image, (str, Path)):
         raise UserError(f"output is for a picture given by its path, and a {type(image).__name__} was given")
+    path = _place(image, output)
     session = session or _session(str(adapter), None if base is None else str(base))
     picture = read_image(Encoded("the picture given as bytes", bytes(image))) if is_bytes(image) else image
-    generator = torch.Generator("cpu").manual_seed(seed)
+    batch = image.ndim == 4 if isinstance(image, (np.ndarray, torch.Tensor)) else False
+    generator = [torch.Generator("cpu").manual_seed(seed) for _ in range(len(image) if batch else 1)]
     output_type = "pt" if isinstance(image, torch.Tensor) else "np"
     found = session(picture, generator=generator, output_type=output_type, **settings).prediction
     if isinstance(image, (np.ndarray, torch.Tensor)):
-        return found[0] if image.ndim < 4 else list(found)
-    return _like(image, found[0], session, output)
+        stack = torch.stack if isinstance(image, torch.Tensor) else np.stack
+        return stack(found) if batch else found[0]
+    return _like(image, found[0], session, path)
 
 
 def is_bytes(image: object) -> bool:
@@ -85,10 +89,19 @@ def _session(adapter: str, base: str | None) -> MattingSession:
     return MattingSession.from_adapter(adapter, base, device=device)
 
 
-def _like(image: object, drawn: np.ndarray, session: MattingSession, output: str | Path | None):
+def _place(image: object, output: str | Path | None) -> Path | None:
+    """Where the matte of a path goes; raises UserError where it would replace the photo or is no PNG."""
+    if not isinstance(image, (str, Path)):
+        return None
+    path = Path(image).with_name(Path(image).name + MATTE_SUFFIX) if output is None else Path(output)
+    if path.suffix.lower() != ".png" or path.resolve() == Path(image).resolve():
+        raise UserError(f"output {path}: mattes are PNG files beside their photos; name another file that ends in .png")
+    return path
+
+
+def _like(image: object, drawn: np.ndarray, session: MattingSession, path: Path | None):
     """A matte float32 [H, W], or ids uint8 [H, W], as the type of `image`."""
-    if isinstance(image, (str, Path)):
-        path = Path(output) if output is not None else Path(image).with_suffix(MATTE_SUFFIX)
+    if path is not None:
         _write(path, drawn, session)
         return str(path) if isinstance(image, str) else path
     if is_bytes(image):

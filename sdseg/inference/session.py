@@ -6,6 +6,7 @@ is stretched to [0, 1]. An adapter trained on classes draws them in colours; its
 """
 
 import time
+import zlib
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
@@ -45,7 +46,7 @@ if TYPE_CHECKING:
 
 AUTO_FIRST, AUTO_MOST = 2, 8  # samples of an automatic ensemble
 BATCH_PIXELS, BATCH_MOST = 768**2, 16  # of batches whose size nobody has set: one sample at SD2's full size
-LOOK_AHEAD = 4  # how many pictures may come while one waits for others of its size, in batches' worth of pictures
+LOOK_AHEAD = 2  # how many pictures may come while one waits for others of its size, in batches' worth of pictures
 
 
 @dataclass
@@ -192,6 +193,8 @@ class MattingSession:
         for module in (self.unet, self.vae):
             _, hook = cpu_offload_with_hook(module, device, prev_module_hook=hook)
         self.unet._hf_hook.prev_module_hook = hook  # the VAE makes room for it as well
+        if self.decoder is not self.vae:
+            torch.nn.Module.to(self.decoder, device)
         self.device = torch.device(device)
 
     @torch.no_grad()
@@ -230,7 +233,7 @@ class MattingSession:
             refine: where the picture is larger than the matte, let the matte follow the picture's edges, see
                 `sdseg.inference.refinement`; else it is resized bilinearly. Samples and their deviation always are.
             tile: side, in the picture's pixels, of tiles in which what the matte leaves open is drawn a second time,
-                each at the processing resolution; None is no second pass. See `sdseg.inference.tiles`.
+                each at the processing resolution and without eta; None is no second pass. See `sdseg.inference.tiles`.
             batch_size: samples that pass through UNet and VAE together, of several pictures where their working sizes
                 are equal; None is those of one picture, as many as have BATCH_PIXELS together. It changes memory and
                 speed, and the matte by float rounding only. Halved where memory ends.
@@ -242,7 +245,8 @@ class MattingSession:
                 ensemble of 2 or more.
             output_samples: also the samples.
             output_probabilities: also the probabilities of classes.
-            eta: noise added at every step but the last: 0 for none (DDIM), 1 for ancestral sampling (DDPM).
+            eta: noise added at every step but the last: 0 for none (DDIM), 1 for ancestral sampling (DDPM). The
+                generator draws it; torch's own where `latents` are given.
             tolerance: of an ensemble of "auto", in alpha units: the root mean square over pixels of the standard error
                 of the mean.
 
@@ -263,8 +267,7 @@ class MattingSession:
                 raise progress
             pixels = as_bytes(pictures[index]) if match_input_resolution and (refine or tile) else None
             if tile is not None and match_input_resolution:
-                source = sources[index]
-                self.draw_tiles(progress, pixels, how, tile, source if isinstance(source, torch.Generator) else None)
+                self.draw_tiles(progress, pixels, how, tile)
             finished[index] = self.summary(
                 progress,
                 match_input_resolution,
@@ -342,7 +345,7 @@ class MattingSession:
                 except Exception as error:
                     yield key, error
                     continue
-                if self.colours is None and is_flat(progress.pixels):
+                if self.colours is None and is_flat(picture):
                     progress.samples = [self.empty(progress)] * progress.wanted
                     yield key, progress
                     continue
@@ -380,8 +383,13 @@ class MattingSession:
             planes = (torch.from_numpy(np.ascontiguousarray(plane)) for plane in np.moveaxis(picture, 2, 0))
             planes = (plane.to(self.device).float()[None, None] / 255 for plane in planes)
         else:
-            planes = [processor.load_image_canonical(picture, self.device)]  # [1, 3, H, W] in [0, 1]
-            processor.check_image_values_range(planes[0])
+            try:
+                planes = [processor.load_image_canonical(picture, self.device)]  # [1, 3, H, W] in [0, 1]
+                processor.check_image_values_range(planes[0])
+            except ValueError as error:
+                raise UserError(
+                    f"a picture of {picture.dtype} {tuple(picture.shape)} cannot be used: {error}"
+                ) from error
         done = []
         for plane in planes:
             size = tuple(plane.shape[2:])
@@ -471,27 +479,37 @@ class MattingSession:
                 stack.enter_context(grey_decoder(self.vae))
             yield
 
-    def draw_tiles(
-        self, progress: Progress, image: np.ndarray, how: Drawing, side: int, generator: torch.Generator | None
-    ) -> None:
+    def draw_tiles(self, progress: Progress, image: np.ndarray, how: Drawing, side: int) -> None:
         """Adds a second pass to a picture's samples; `image` is uint8 [H, W, 3] or [H, W].
 
+        Its noise depends on that of the first pass alone.
+
         Raises:
-            UserError: of target classes, or tiles smaller than a latent.
+            UserError: see `check_tile`.
         """
         from sdseg.inference.tiles import second_pass
 
+        self.check_tile(side, how)
+        started = time.perf_counter()
+        image = np.repeat(image[..., None], 3, axis=2) if image.ndim == 2 else image
+        found = self.summary(progress)
+        deviation = found["uncertainty"].numpy() if "uncertainty" in found else None
+        generator = torch.Generator().manual_seed(zlib.crc32(progress.noise.cpu().numpy().tobytes()))
+        how = replace(how, ensemble_size=len(progress.samples))
+        drawn = second_pass(self, image, found["prediction"].numpy(), deviation, how, side, generator)
+        progress.second = torch.from_numpy(drawn)
+        progress.seconds += time.perf_counter() - started
+
+    def check_tile(self, side: int, how: Drawing) -> None:
+        """Raises UserError where tiles of `side` pixels cannot be drawn."""
         if self.target != "alpha":
             raise UserError(f"tile with an adapter of target {self.target}; only mattes are drawn a second time")
         if side < self.vae_scale_factor:
             raise UserError(
                 f"tile is {side}; use {self.vae_scale_factor} pixels or more, the working resolution is usual"
             )
-        image = np.repeat(image[..., None], 3, axis=2) if image.ndim == 2 else image
-        found = self.summary(progress)
-        deviation = found["uncertainty"].numpy() if "uncertainty" in found else None
-        drawn = second_pass(self, image, found["prediction"].numpy(), deviation, how, side, generator)
-        progress.second = torch.from_numpy(drawn)
+        if not how.processing_resolution:
+            raise UserError("tile with processing_resolution 0, where the first pass sees every pixel; leave one out")
 
     def summary(
         self,
@@ -664,10 +682,15 @@ def not_finite(dtype: torch.dtype) -> FloatingPointError:
     return FloatingPointError(f"the matte is not finite with a model in {dtype}; use torch.float32 or bfloat16")
 
 
-def is_flat(pixels: torch.Tensor) -> bool:
-    """Whether a picture [1, 3, H, W] in [-1, 1] is of one colour, up to a level of 8 bits: it shows no subject, which
-    no model has to be asked."""
-    return bool(((pixels.amax(dim=(2, 3)) - pixels.amin(dim=(2, 3))) < 2.5 / 255).all())
+def is_flat(picture: np.ndarray | torch.Tensor) -> bool:
+    """Whether a picture as `list_pictures` returns it is of one colour, up to a level of 8 bits: it shows no subject,
+    which no model has to be asked."""
+    if isinstance(picture, torch.Tensor):
+        picture = (picture.float() if picture.is_floating_point() else picture).cpu().numpy()
+        picture = np.moveaxis(picture, 0, -1) if picture.ndim == 3 else picture
+    span = picture.max(axis=(0, 1)).astype(np.float64) - picture.min(axis=(0, 1))
+    largest = np.iinfo(picture.dtype).max if picture.dtype.kind == "u" else 1
+    return bool((span / largest < 1.5 / 255).all())
 
 
 def standard_error(samples: list[torch.Tensor]) -> float:

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from sdseg.inference.sampling import decode_alpha, denoise, times_from
-from sdseg.inference.session import Drawing, MattingSession
+from sdseg.inference.session import Drawing, MattingSession, smaller_batch
 from sdseg.model import encode_alpha, encode_image
 from sdseg.targets import resize
 
@@ -25,7 +25,7 @@ def second_pass(
     deviation: np.ndarray | None,
     how: Drawing,
     side: int,
-    generator: torch.Generator | None,
+    generator: torch.Generator,
 ) -> np.ndarray:
     """A matte drawn again in tiles of `side` photo pixels, each at the working resolution, where it is open.
 
@@ -39,25 +39,46 @@ def second_pass(
     tiles = [(y, x) for y in starts(alpha.shape[0], side) for x in starts(alpha.shape[1], side)]
     size = tuple(min(side, extent) for extent in alpha.shape)
     tiles = [tile for tile in tiles if is_open(alpha, deviation, tile, size)]
-    total, weights, window = np.zeros_like(alpha), np.zeros_like(alpha), fading(size)
-    batch = how.batch_for(how.processing_resolution, how.processing_resolution)
+    total, weights = np.zeros_like(alpha), np.zeros_like(alpha)
     with torch.no_grad(), session.tuned():
-        for first in range(0, len(tiles), batch):
-            chosen = [slices(tile, size) for tile in tiles[first : first + batch]]
-            parts = [session.preprocess(image[part], how.processing_resolution) for part in chosen]
-            pixels, (padding, _) = torch.cat([part[0] for part in parts]), parts[0][1:]
-            coarse = torch.cat([shown_as(alpha[part], pixels.shape[-2:], padding, session.device) for part in chosen])
-            for part, drawn in zip(chosen, draw(session, pixels, coarse, how, generator), strict=True):
-                drawn = drawn[: drawn.shape[0] - padding[0], : drawn.shape[1] - padding[1]]
-                total[part] += window * resize(drawn, size).numpy()
-                weights[part] += window
+        while tiles:
+            batch = tiles[: how.batch_for(how.processing_resolution, how.processing_resolution)]
+            try:
+                drawn = draw_batch(session, image, alpha, [slices(tile, size) for tile in batch], how, generator)
+            except Exception as error:
+                how, failure = smaller_batch(error, len(batch), how)
+                if failure:
+                    raise failure from error
+                continue
+            for tile, matte in zip(batch, drawn, strict=True):
+                window = fading(tile, size, alpha.shape)
+                total[slices(tile, size)] += window * matte
+                weights[slices(tile, size)] += window
+            tiles = tiles[len(batch) :]
     share = weights.clip(0, 1)
     fine = np.divide(total, weights, out=alpha.copy(), where=weights > 0)
     return (alpha * (1 - share) + fine * share).clip(0, 1).astype(np.float32)
 
 
+def draw_batch(
+    session: MattingSession,
+    image: np.ndarray,
+    alpha: np.ndarray,
+    parts: list[tuple[slice, slice]],
+    how: Drawing,
+    generator: torch.Generator,
+) -> list[np.ndarray]:
+    """The mattes of tiles, at the photo's own pixels, [h, w] each."""
+    prepared = [session.preprocess(image[part], how.processing_resolution) for part in parts]
+    pixels, (padding, size) = torch.cat([one[0] for one in prepared]), prepared[0][1:]
+    coarse = torch.cat([shown_as(alpha[part], pixels.shape[-2:], padding, session.device) for part in parts])
+    drawn = draw(session, pixels, coarse, how, generator)
+    height, width = drawn.shape[1] - padding[0], drawn.shape[2] - padding[1]
+    return [resize(one[:height, :width], size).numpy() for one in drawn]
+
+
 def draw(
-    session: MattingSession, pixels: torch.Tensor, coarse: torch.Tensor, how: Drawing, generator: torch.Generator | None
+    session: MattingSession, pixels: torch.Tensor, coarse: torch.Tensor, how: Drawing, generator: torch.Generator
 ) -> torch.Tensor:
     """Tiles [B, 3, h, w] in [-1, 1] with their first mattes [B, 1, h, w] in [0, 1] => the means of their new samples,
     [B, h, w] on the CPU."""
@@ -97,12 +118,15 @@ def is_open(alpha: np.ndarray, deviation: np.ndarray | None, tile: tuple[int, in
     return bool(undecided.mean() > LEAST_OPEN)
 
 
-def fading(size: tuple[int, int]) -> np.ndarray:
-    """Weights [h, w] of a tile: 1 inside, falling linearly to almost 0 along its border, over half the overlap."""
+def fading(tile: tuple[int, int], size: tuple[int, int], whole: tuple[int, int]) -> np.ndarray:
+    """Weights [h, w] of a tile: 1 inside, falling linearly to almost 0 over the overlap along each of its sides that is
+    no side of the photo."""
     ramps = []
-    for extent in size:
-        distance = np.minimum(np.arange(extent), np.arange(extent)[::-1]) + 0.5
-        ramps.append((distance / max(1.0, extent * OVERLAP)).clip(0, 1))
+    for start, extent, end in zip(tile, size, whole, strict=True):
+        number, width = np.arange(extent) + 0.5, max(1.0, extent * OVERLAP)
+        rising = number / width if start > 0 else np.ones(extent)
+        falling = number[::-1] / width if start + extent < end else np.ones(extent)
+        ramps.append(np.minimum(rising, falling).clip(0, 1))
     return np.outer(*ramps).astype(np.float32)
 
 

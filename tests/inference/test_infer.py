@@ -1,7 +1,6 @@
 """Folder runs through the real command line: what is written, what is refused, what does not depend on what."""
 
 import json
-import multiprocessing
 import os
 import resource
 import shutil
@@ -36,18 +35,6 @@ def infer(*arguments, command=("infer.py",), **environment) -> subprocess.Comple
         capture_output=True,
         text=True,
     )
-
-
-def rank(arguments: list[str], log: Path, environment: dict[str, str]) -> None:
-    """Inference in a forked process, which has imported torch already: one of those that a launcher starts."""
-    from accelerate.state import PartialState
-
-    os.environ |= environment
-    PartialState._reset_state()  # what the parent may have found out about itself
-    with open(log, "w") as file:
-        sys.stdout = sys.stderr = file
-        code = main(arguments)
-    os._exit(code)
 
 
 def run_record(output: Path) -> dict:
@@ -171,18 +158,19 @@ def test_two_processes_write_what_one_writes(mattes, photos, miniature_adapter, 
     if told:  # by what torchrun and `accelerate launch --cpu` put into the environment
         given = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "ACCELERATE_USE_CPU": "true"}
         given |= {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
-        logs = [tmp_path / f"log{number}" for number in "01"]
-        context = multiprocessing.get_context("fork")
         ranks = [
-            context.Process(target=rank, args=(words, log, given | {"RANK": number, "LOCAL_RANK": number}))
-            for number, log in zip("01", logs, strict=True)
+            subprocess.Popen(
+                [sys.executable, "infer.py", *words],
+                cwd=ROOT,
+                env=os.environ | {"OMP_NUM_THREADS": "1"} | given | {"RANK": number, "LOCAL_RANK": number},
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+            )
+            for number in "01"
         ]
-        for process in ranks:
-            process.start()
-        for process in ranks:
-            process.join(300)
-        errors = "".join(log.read_text() for log in logs)
-        assert [process.exitcode for process in ranks] == [0, 0], errors
+        errors = "".join(process.communicate(timeout=120)[0] for process in ranks)
+        assert [process.returncode for process in ranks] == [0, 0], errors
     else:
         launcher = ("-m", "torch.distributed.run", "--nproc_per_node", "2", "--standalone", "infer.py")
         result = infer(*words, command=launcher)

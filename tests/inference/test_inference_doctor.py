@@ -33,6 +33,21 @@ def test_a_folder_that_can_be_matted(miniature_adapter, tmp_path, capsys):
     assert found[-1].startswith("ok: folder: 3 photos, about")
 
 
+def test_the_model_runs_without_a_folder_and_past_a_photo_that_cannot_be_read(tmp_path, monkeypatch, capsys):
+    from sdseg.inference.session import MattingSession
+
+    ran = []
+    whole = MattingSession.sample
+    monkeypatch.setattr(MattingSession, "sample", lambda *given: ran.append(1) or whole(*given))
+    code, found = lines(capsys, "--device", "cpu", "--no-refine")
+    assert code == 0 and ran and "photo of 768x1024" in found[-1]
+    (tmp_path / "a.png").write_bytes(b"no picture")
+    assert lines(capsys, "--device", "cpu", "--input", tmp_path)[0] == 2
+    Image.fromarray(picture(40, 60)).save(tmp_path / "b.png")
+    code, found = lines(capsys, "--device", "cpu", "--input", tmp_path)
+    assert code == 0 and "photo of 60x40" in found[-2]
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
@@ -40,6 +55,8 @@ def test_a_folder_that_can_be_matted(miniature_adapter, tmp_path, capsys):
         (["--pretrained_model_name_or_path", "stabilityai/stable-diffusion-2"], "pass the mirror sd2-community/"),
         (["--pretrained_model_name_or_path", "somebody/base"], "base: somebody/base is not here and cannot be reached"),
         (["--eta", "3"], "error: eta is 3.0"),
+        (["--output_uncertainty"], "error: --output_uncertainty with --ensemble_size 1"),
+        (["--tile", "64", "--processing_resolution", "0"], "error: tile with processing_resolution 0"),
         (["--pretrained_model_name_or_path", "."], "error: base folder . has no unet"),
     ],
 )

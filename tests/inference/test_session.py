@@ -116,6 +116,8 @@ def test_a_picture_of_one_colour_has_an_empty_matte(session, size):
     for colour in (0, 90, 255):
         output = session(np.full((*size, 3), colour, np.uint8), ensemble_size=2, output_uncertainty=True)
         assert output.prediction[0].shape == size and not output.prediction[0].any() and not output.uncertainty[0].any()
+    board = (np.indices((256, 256)).sum(0) % 2 * 255).astype(np.uint8)  # grey all over once it is reduced
+    assert session(board, generator=seeded()).prediction[0].any()
     speck = np.full((64, 64, 3), 90, np.uint8)
     speck[30:34, 30:34] = 120
     assert session(speck, generator=seeded()).prediction[0].any()
@@ -214,6 +216,8 @@ def test_every_kind_of_picture_is_refined_alike():
 def test_tiles_are_refused_for_other_targets_and_sizes(session, miniature_adapter):
     with pytest.raises(UserError, match="tile is 3; use 4 pixels"):
         session(picture(64, 64), tile=3)
+    with pytest.raises(UserError, match="processing_resolution 0"):
+        session(picture(64, 64), tile=64, processing_resolution=0)
 
 
 # ------------------------------------------------------------------------------------------- small VAE, offload
@@ -258,7 +262,7 @@ def test_a_matte_is_of_the_type_that_was_given(session, tmp_path):
     np.testing.assert_allclose(tensor, expected, atol=1e-5)
 
     path = sdseg.matte(tmp_path / "photo.png", **settings)
-    assert path == tmp_path / "photo.matte.png"
+    assert path == tmp_path / "photo.png.matte.png"
     np.testing.assert_allclose(read_alpha(path), expected, atol=1 / 65535)
     named = sdseg.matte(str(tmp_path / "photo.png"), output=tmp_path / "named.png", **settings)
     assert named == str(tmp_path / "named.png") and (tmp_path / "named.png").read_bytes() == path.read_bytes()
@@ -274,6 +278,8 @@ def test_a_matte_is_of_the_type_that_was_given(session, tmp_path):
 
     listed = sdseg.matte([array, Image.fromarray(array)], **settings)
     assert isinstance(listed[0], np.ndarray) and isinstance(listed[1], Image.Image)
+    batch = sdseg.matte(np.stack([array, array]), **settings)
+    assert batch.shape == (2, 40, 60) and np.array_equal(batch[0], batch[1]) and np.array_equal(batch[0], expected)
 
 
 def test_what_matte_cannot_serve(session, tmp_path):
@@ -281,5 +287,11 @@ def test_what_matte_cannot_serve(session, tmp_path):
         sdseg.matte([picture(8, 8)], output=tmp_path / "a.png", session=session)
     with pytest.raises(UserError, match="ndarray was given"):
         sdseg.matte(picture(8, 8), output=tmp_path / "a.png", session=session)
+    Image.fromarray(picture(8, 8)).save(tmp_path / "photo.png")
+    for output in ("photo.png", "matte.jpg"):
+        with pytest.raises(UserError, match="mattes are PNG files"):
+            sdseg.matte(tmp_path / "photo.png", output=tmp_path / output, session=session)
+    with pytest.raises(UserError, match="int64 .* cannot be used"):
+        sdseg.matte(picture(8, 8).astype(np.int64), session=session)
     with pytest.raises(UserError, match="given as bytes"):
         sdseg.matte(b"no picture", session=session)

@@ -71,6 +71,20 @@ def test_tiles_leave_no_seams(session, monkeypatch):
     assert max(np.abs(np.diff(found, axis=axis)).max() for axis in (0, 1)) < 0.2 / (64 * tiles.OVERLAP) * 1.5
 
 
+def test_a_batch_that_does_not_fit_is_halved(session, monkeypatch):
+    tried = []
+
+    def draw(session, pixels, coarse, how, generator):
+        tried.append(len(pixels))
+        if len(pixels) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+        return coarse[:, 0]
+
+    monkeypatch.setattr(tiles, "draw", draw)
+    alpha = disc(200, 320)
+    assert np.abs(second_pass(session, alpha) - alpha).max() < 1e-6 and tried[:3] == [4, 2, 2]
+
+
 @pytest.mark.parametrize("size", [(64, 64), (1, 1), (17, 3), (130, 70)])
 def test_every_size_is_served(session, size):
     alpha = np.full(size, 0.5, np.float32)
