@@ -56,7 +56,8 @@ if TYPE_CHECKING:
     from accelerate import PartialState
 
     from sdseg.adapter import Adapter
-    from sdseg.inference.session import Drawing, MattingSession, Progress
+    from sdseg.inference.batches import Drawing, Progress
+    from sdseg.inference.session import MattingSession
 
 TOY_NOTICE = "no --adapter: using the miniature that ships with sdseg; expect toy mattes, it sees 64 pixels a side"
 AHEAD = 4  # photos that are read before their turn, and mattes that may wait to be written

@@ -4,11 +4,13 @@ A tile alone may show nothing but fur, so it does not start from noise alone: th
 noised to an intermediate time and denoised again (SDEdit, Meng et al. 2022), beside the tile of the photo.
 """
 
+from typing import Any
+
 import numpy as np
 import torch
 
+from sdseg.inference.batches import Drawing, smaller_batch
 from sdseg.inference.sampling import decode_alpha, denoise, times_from
-from sdseg.inference.session import Drawing, MattingSession, smaller_batch
 from sdseg.model import encode_alpha, encode_image
 from sdseg.targets import resize
 
@@ -19,7 +21,7 @@ LEAST_OPEN = 0.01  # share of a tile's pixels that must be open
 
 
 def second_pass(
-    session: MattingSession,
+    session: Any,
     image: np.ndarray,
     alpha: np.ndarray,
     deviation: np.ndarray | None,
@@ -30,6 +32,7 @@ def second_pass(
     """A matte drawn again in tiles of `side` photo pixels, each at the working resolution, where it is open.
 
     Args:
+        session: a `MattingSession`, whose module imports this one.
         image: uint8 [H, W, 3].
         alpha, deviation: the first pass's matte and its standard deviation or None, float32 [H, W].
 
@@ -61,7 +64,7 @@ def second_pass(
 
 
 def draw_batch(
-    session: MattingSession,
+    session: Any,
     image: np.ndarray,
     alpha: np.ndarray,
     parts: list[tuple[slice, slice]],
@@ -78,7 +81,7 @@ def draw_batch(
 
 
 def draw(
-    session: MattingSession, pixels: torch.Tensor, coarse: torch.Tensor, how: Drawing, generator: torch.Generator
+    session: Any, pixels: torch.Tensor, coarse: torch.Tensor, how: Drawing, generator: torch.Generator
 ) -> torch.Tensor:
     """Tiles [B, 3, h, w] in [-1, 1] with their first mattes [B, 1, h, w] in [0, 1] => the means of their new samples,
     [B, h, w] on the CPU."""
