@@ -513,17 +513,22 @@ def refined(progress: Progress, image: np.ndarray) -> torch.Tensor:
     return torch.from_numpy(found.alpha)
 
 
-def as_bytes(picture: np.ndarray | torch.Tensor) -> np.ndarray:
-    """A picture as `list_pictures` returns it => uint8 [H, W, 3] or [H, W]."""
+def channels_last(picture: np.ndarray | torch.Tensor) -> tuple[np.ndarray, float]:
+    """A picture as `list_pictures` returns it => an array [H, W, C] or [H, W], and the value that stands for white."""
     if isinstance(picture, torch.Tensor):
         picture = (picture.float() if picture.is_floating_point() else picture).cpu().numpy()
         picture = np.moveaxis(picture, 0, -1) if picture.ndim == 3 else picture
+    return picture, np.iinfo(picture.dtype).max if picture.dtype.kind == "u" else 1
+
+
+def as_bytes(picture: np.ndarray | torch.Tensor) -> np.ndarray:
+    """A picture as `list_pictures` returns it => uint8 [H, W, 3] or [H, W]."""
+    picture, white = channels_last(picture)
     if picture.shape[2:] == (1,):
         picture = picture[..., 0]
     if picture.dtype == np.uint8:
         return picture
-    largest = np.iinfo(picture.dtype).max if picture.dtype.kind == "u" else 1
-    return np.rint(picture.astype(np.float64) / largest * 255).astype(np.uint8)
+    return np.rint(picture.astype(np.float64) / white * 255).astype(np.uint8)
 
 
 def matte_summary(
@@ -614,12 +619,9 @@ def not_finite(dtype: torch.dtype) -> FloatingPointError:
 def is_flat(picture: np.ndarray | torch.Tensor) -> bool:
     """Whether a picture as `list_pictures` returns it is of one colour, up to a level of 8 bits: it shows no subject,
     which no model has to be asked."""
-    if isinstance(picture, torch.Tensor):
-        picture = (picture.float() if picture.is_floating_point() else picture).cpu().numpy()
-        picture = np.moveaxis(picture, 0, -1) if picture.ndim == 3 else picture
+    picture, white = channels_last(picture)
     span = picture.max(axis=(0, 1)).astype(np.float64) - picture.min(axis=(0, 1))
-    largest = np.iinfo(picture.dtype).max if picture.dtype.kind == "u" else 1
-    return bool((span / largest < 1.5 / 255).all())
+    return bool((span / white < 1.5 / 255).all())
 
 
 def standard_error(samples: list[torch.Tensor]) -> float:
