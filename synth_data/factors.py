@@ -1,6 +1,6 @@
 """Factors of variation: declaring a table of ranges, reading it from a recipe, and drawing from it.
 
-A table is a frozen dataclass whose fields are made by `span`, `count`, `chance`, `shares` or `text`. A recipe may
+A table is a frozen dataclass whose fields are made by `span`, `count`, `chance`, `shares` or `places`. A recipe may
 narrow or widen each range within the declared limits.
 """
 
@@ -34,9 +34,9 @@ def shares(**weights: float) -> Any:
     return field(default=tuple(weights.items()), metadata={"kind": "shares", "choices": tuple(weights)})
 
 
-def text(default: str) -> Any:
-    """A plain string, such as a path, drawn as itself; the recipe gives the string."""
-    return field(default=default, metadata={"kind": "text"})
+def places() -> Any:
+    """A file or folder; the recipe gives its path, or several as {PATH: SHARE, ...}. The default '' is none."""
+    return field(default=(("", 1.0),), metadata={"kind": "places"})
 
 
 def unknown(word: str, known: list[str] | tuple[str, ...], place: str) -> UserError:
@@ -75,6 +75,14 @@ def read_shares(value: Any, choices: tuple[str, ...], place: str) -> tuple[tuple
     return pairs
 
 
+def read_places(value: Any, place: str) -> tuple[tuple[str, float], ...]:
+    """A path, or a mapping path -> share, as pairs with shares above 0; UserError if it is neither, or all are zero."""
+    value = {value: 1.0} if isinstance(value, str) else value
+    if not isinstance(value, dict) or not all(isinstance(name, str) for name in value):
+        raise UserError(f"{place}: {value!r} is not a path; give PATH, or {{PATH: SHARE, PATH: SHARE}} for several")
+    return tuple(pair for pair in read_shares(value, tuple(value), place) if pair[1] > 0)
+
+
 def read_table(table: type, values: Any, place: str) -> Any:
     """A `table` with the recipe's `values` (factor -> range) in place of its defaults, all checked."""
     if not isinstance(values, dict):
@@ -89,10 +97,8 @@ def read_table(table: type, values: Any, place: str) -> Any:
             chosen[name] = read_number(value, where, 0.0, 1.0)
         elif rule["kind"] == "shares":
             chosen[name] = read_shares(value, rule["choices"], where)
-        elif rule["kind"] == "text":
-            if not isinstance(value, str):
-                raise UserError(f"{where}: {value!r} is not text; put it in quotes")
-            chosen[name] = value
+        elif rule["kind"] == "places":
+            chosen[name] = read_places(value, where)
         else:
             if not isinstance(value, (list, tuple)) or len(value) != 2:
                 raise UserError(f"{where}: {value!r} is not a range; give [low, high]")
@@ -122,8 +128,8 @@ def draw(rng: np.random.Generator, table: Any) -> dict[str, Any]:
             drawn[f.name] = bool(rng.random() < value)
         elif kind == "shares":
             drawn[f.name] = pick(rng, value)
-        elif kind == "text":
-            drawn[f.name] = value
+        elif kind == "places":  # one alone takes no random number
+            drawn[f.name] = value[0][0] if len(value) == 1 else pick(rng, value)
         elif kind == "count":
             drawn[f.name] = int(rng.integers(value[0], value[1] + 1))
         elif f.metadata["log"]:

@@ -15,8 +15,8 @@ Job = tuple[str, Callable[[], Any]]  # name of a file, and what reads it
 
 
 def _jobs(recipe: Recipe) -> dict[str, list[Job]]:
-    """Every file that the recipe's pictures may depend on, by kind."""
-    jobs: dict[str, list[Job]] = {"photos": [], "environments": [], "meshes": []}
+    """Every file that the recipe's pictures may depend on, by kind, and meshes by folder."""
+    jobs: dict[str, list[Job]] = {"photos": [], "environments": []}
     for place in recipe.photos if recipe.uses_photos() else ():
         found = photos.open_photos(place)
         for at in range(len(found)):
@@ -25,8 +25,9 @@ def _jobs(recipe: Recipe) -> dict[str, list[Job]]:
     for file in recipe.environment_files if recipe.uses_environments() else ():
         jobs["environments"].append((file, lambda file=file: environments.look(file)))
     if share_of(recipe.families, "own_meshes") > 0:
-        for path in own_meshes.files_of(recipe.tables["own_meshes"].folder):
-            jobs["meshes"].append((str(path), lambda path=path: own_meshes.look(str(path))))
+        for folder, _ in recipe.tables["own_meshes"].folder:
+            files = [str(path) for path in own_meshes.files_of(folder)]
+            jobs[f"meshes in '{folder}'"] = [(file, lambda file=file: own_meshes.look(file)) for file in files]
     return jobs
 
 
@@ -34,8 +35,8 @@ def _announce_not_read(recipe: Recipe) -> None:
     """Warns once of each folder that holds photos or meshes of kinds which cannot be read."""
     found = [(p, photos.not_read(p), "convert them to JPEG or PNG") for p in recipe.photos if recipe.uses_photos()]
     if share_of(recipe.families, "own_meshes") > 0:
-        folder = recipe.tables["own_meshes"].folder
-        found.append((folder, own_meshes.not_read(folder), "convert them to OBJ or PLY"))
+        for folder, _ in recipe.tables["own_meshes"].folder:
+            found.append((folder, own_meshes.not_read(folder), "convert them to OBJ or PLY"))
     for place, files, remedy in found:
         if files:
             kinds = ", ".join(sorted({path.suffix.lower() for path in files}))
@@ -55,7 +56,7 @@ def look_at_inputs(recipe: Recipe, workers: int = 1) -> dict[str, str]:
     """Reads every photo, environment and mesh that the recipe may use; returns file -> reason of those it cannot.
 
     Prints warnings: textures that were not found, parts of meshes that are left out, kinds of files that are not read.
-    UserError if no file of a kind is left.
+    UserError if no file of a kind, or none of a folder of meshes, is left.
     """
     from tqdm import tqdm
 

@@ -82,7 +82,7 @@ class Recipe:
 
     def inputs(self) -> list[str]:
         """Files, folders and Hub ids outside the recipe that its pictures depend on."""
-        folders = [table.folder for table in self.tables.values() if getattr(table, "folder", "")]
+        folders = [folder for table in self.tables.values() for folder, _ in getattr(table, "folder", ()) if folder]
         return [*self.photos, *self.environments, *folders]
 
 

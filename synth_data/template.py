@@ -2,6 +2,7 @@
 
 import ast
 import inspect
+import json
 import textwrap
 from dataclasses import fields, replace
 from typing import Any
@@ -50,7 +51,9 @@ def _value(rule: dict[str, Any], value: Any) -> str:
         return "{" + ", ".join(f"{name}: {_number(share)}" for name, share in value) + "}"
     if rule["kind"] in ("span", "count"):
         return f"[{_number(value[0])}, {_number(value[1])}]"
-    return _number(value) if rule["kind"] == "chance" else f'"{value}"'
+    if rule["kind"] == "places":
+        return json.dumps(value[0][0] if len(value) == 1 else dict(value), ensure_ascii=False)
+    return _number(value)
 
 
 def table_text(name: str, table: Any) -> str:
@@ -68,7 +71,10 @@ def table_text(name: str, table: Any) -> str:
             lines.append(f"{entry}  # {remark}")
         else:
             lines += [f"  # {line}" for line in textwrap.wrap(remark, WIDTH - 4)]
-            lines += textwrap.wrap(entry.strip(), WIDTH, initial_indent="  ", subsequent_indent="    ")
+            if f.metadata["kind"] == "places":  # a path must stay on its line
+                lines.append(entry)
+            else:
+                lines += textwrap.wrap(entry.strip(), WIDTH, initial_indent="  ", subsequent_indent="    ")
     return "\n".join(lines) + "\n"
 
 

@@ -290,13 +290,14 @@ def _used(recipe: Recipe, folder: Path, path: str) -> bool:
             sky, background = factors["lights"]["sky"], factors["background"]
             photo = background["kind"] == "photo" or (has_photos and sky == "background")
             others = background["distractors"] or factors["arrangement"]["in_scene"]  # objects of the recipe's families
-            mesh = (has_meshes and others) or any(r["family"] == "own_meshes" for r in factors["instances"])
+            shown = {r["factors"]["folder"] for r in factors["instances"] if r["family"] == "own_meshes"}
         except KeyError:  # another version's factors
             return True
         used = {
             *(recipe.photos if photo else ()),
             *(recipe.environments if sky == "environment" else ()),
-            *([recipe.tables["own_meshes"].folder] if mesh else ()),
+            *shown,
+            *((folder for folder, _ in recipe.tables["own_meshes"].folder) if has_meshes and others else ()),
         }
         if path in used:
             return True

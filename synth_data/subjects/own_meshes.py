@@ -1,4 +1,4 @@
-"""The user's own meshes: a folder of OBJ and PLY files, with or without fur on them."""
+"""The user's own meshes: folders of OBJ and PLY files, with or without fur on them."""
 
 import functools
 import io
@@ -11,7 +11,7 @@ import numpy as np
 
 from synth_data.colour import any_colour, colour_of_tone, shade, srgb_to_linear
 from synth_data.errors import MissingFile, UserError, one_line
-from synth_data.factors import chance, count, draw, shares, span, text
+from synth_data.factors import chance, count, draw, places, shares, span
 from synth_data.files import MESH_SUFFIXES, files_below, find_named
 from synth_data.subjects import fur
 from synth_data.subjects.meshes import Mesh, Strands, Subject, join, placed, random_rotation, rotation, scatter, waves
@@ -27,8 +27,8 @@ REMEDY = "export it again as a triangle or polygon mesh, or take it out of the f
 class Factors:
     """Variation of the user's own meshes. Meshes are centred and scaled to radius 1; lengths are in that radius."""
 
-    folder: tuple = text("")
-    """folder of .obj and .ply files (subfolders included), or one such file"""
+    folder: tuple = places()
+    """folder of .obj and .ply files (subfolders included), or one such file; {PATH: SHARE, ...} for several"""
     up: tuple = shares(y=1, z=0)
     """the files' upward axis"""
     upright: float = chance(0.7)
@@ -80,7 +80,8 @@ def files_of(folder: str) -> list[Path]:
 def check(factors: Factors, place: str) -> None:
     """Checks a recipe that uses this family; `place` names its table in errors. Errors as in `files_of`."""
     try:
-        files_of(factors.folder)
+        for folder, _ in factors.folder:
+            files_of(folder)
     except UserError as error:
         raise type(error)(f"{place}: {str(error).removeprefix('own_meshes: ')}") from None
 
@@ -337,7 +338,7 @@ def _coat(rng: np.random.Generator, f: dict[str, Any], body: Mesh, tone: np.ndar
 
 
 def build(rng: np.random.Generator, factors: dict[str, Any]) -> Subject:
-    """One of the folder's meshes, drawn by `rng`; another is drawn if it cannot be read (a preview goes on like this).
+    """One of the drawn folder's meshes, each as likely; where one cannot be read, another (a preview goes on so).
 
     Errors as in `files_of`, and as in `read_meshes` if none can be read.
     """

@@ -1,6 +1,8 @@
 """Cloth, lettering, pierced solids and the user's own meshes."""
 
+import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +14,7 @@ from synth_data.factors import draw, read_table
 from synth_data.recipe import parse_recipe
 from synth_data.subjects import FAMILIES, cloth, lettering, own_meshes, solids
 from synth_data.subjects.meshes import shaded, surface
+from synth_data.template import recipe_text
 
 
 def euler(mesh):
@@ -431,17 +434,21 @@ def test_a_bad_mesh_is_named_with_the_remedy(folder, name, content, words):
 def test_a_bad_folder_is_named_when_the_recipe_is_read(folder, tmp_path):
     def refused(path, kind):
         with pytest.raises(kind) as error:
-            own_meshes.check(read_table(own_meshes.Factors, {"folder": str(path)}, "x.yaml"), "x.yaml: own_meshes")
+            own_meshes.check(read_table(own_meshes.Factors, {"folder": path}, "x.yaml"), "x.yaml: own_meshes")
         assert str(error.value).startswith("x.yaml: own_meshes: folder: ") and "\n" not in str(error.value)
         return str(error.value)
 
     assert "is empty" in refused("", ValueError)
-    assert "nothing at" in refused(tmp_path / "missing", FileNotFoundError)
-    assert "no .obj or .ply file" in refused(folder, ValueError)
+    assert "nothing at" in refused(str(tmp_path / "missing"), FileNotFoundError)
+    assert "no .obj or .ply file" in refused(str(folder), ValueError)
     (folder / "note.txt").write_text("x")
-    assert "is not a mesh" in refused(folder / "note.txt", ValueError)
-    with pytest.raises(ValueError, match="x.yaml: own_meshes.folder: 3 is not text"):
-        read_table(own_meshes.Factors, {"folder": 3}, "x.yaml: own_meshes")
+    assert "is not a mesh" in refused(str(folder / "note.txt"), ValueError)
+    for wrong in (3, ["a", "b"], {3: 1}):
+        with pytest.raises(ValueError, match=r"x\.yaml: own_meshes\.folder: .* is not a path; give PATH, or {PATH:"):
+            read_table(own_meshes.Factors, {"folder": wrong}, "x.yaml: own_meshes")
+    for wrong, words in (({"a": -1}, r"folder\.a: -1 is out of range"), ({"a": 0}, "every share is zero")):
+        with pytest.raises(ValueError, match=words):
+            read_table(own_meshes.Factors, {"folder": wrong}, "x.yaml: own_meshes")
     trimesh.creation.box((1, 1, 1)).export(folder / "box.ply")
     table = read_table(own_meshes.Factors, {"folder": str(folder)}, "x.yaml")
     own_meshes.check(table, "x.yaml: own_meshes")
@@ -449,6 +456,37 @@ def test_a_bad_folder_is_named_when_the_recipe_is_read(folder, tmp_path):
     with pytest.raises(ValueError, match="x.yaml: own_meshes: folder: is empty"):
         parse_recipe("{name: x, families: {own_meshes: 1}}", "x.yaml")
     parse_recipe("{name: x, families: {own_meshes: 0, cloth: 1}}", "x.yaml")  # not used, not asked for
+    assert "nothing at" in refused({str(folder): 1, str(tmp_path / "missing"): 1}, FileNotFoundError)
+    own_meshes.check(read_table(own_meshes.Factors, {"folder": {str(folder): 1, "missing": 0}}, "x"), "x")  # not used
+
+
+def test_folders_are_drawn_by_their_shares_and_their_files_alike(folder):
+    for k in range(30):
+        (folder / "many").mkdir(exist_ok=True)
+        trimesh.creation.box((1, 1, 1)).export(folder / "many" / f"{k}.ply")
+    trimesh.creation.box((1, 1, 1)).export(folder / "nested" / "one.ply")
+    shares = {str(folder / "many"): 1, str(folder / "nested"): 3}
+    text = json.dumps({"name": "x", "families": {"own_meshes": 1}, "own_meshes": {"folder": shares}})
+    recipe = parse_recipe(text, "x.yaml")
+    assert recipe.inputs() == list(shares)
+    assert parse_recipe(recipe_text(recipe, "again"), "x.yaml").tables["own_meshes"] == recipe.tables["own_meshes"]
+    rng, files = np.random.default_rng(0), []
+    for _ in range(400):
+        drawn = draw(rng, recipe.tables["own_meshes"]) | {"fur": False}
+        files.append((Path(drawn["folder"]).name, own_meshes.build(rng, drawn).drawn["file"]))
+    assert np.mean([name == "nested" for name, _ in files]) == pytest.approx(0.75, abs=0.06)
+    assert len({file for name, file in files if name == "many"}) > 20
+
+
+def test_a_folder_alone_is_drawn_without_a_random_number(folder):
+    """So that recipes with one folder keep their pictures."""
+    given = ({"folder": str(folder)}, {"folder": {str(folder): 0.2}}, {"folder": {str(folder): 2, "b": 0}}, {})
+    tables = [read_table(own_meshes.Factors, values, "x") for values in given]
+    first, *rest = (draw(np.random.default_rng(3), table) for table in tables)
+    assert first["folder"] == rest[0]["folder"] == rest[1]["folder"] == str(folder)
+    assert all(first | {"folder": ""} == other | {"folder": ""} for other in rest)
+    generator = np.random.default_rng(3)
+    assert first["upright"] == bool((generator.random(), generator.random())[1] < 0.7)  # `up` takes the first
 
 
 def painted(path, name, colour=(255, 0, 0)):

@@ -607,6 +607,31 @@ def test_textures_that_are_missing_are_said_with_the_mesh(tmp_path, capsys):
     assert said[1] == f"warning: {tmp_path / 'own' / 'b.obj'}: texture 'gone.png' not found"
 
 
+def test_of_several_mesh_folders_each_counts_by_itself(tmp_path, capsys):
+    first, second = tmp_path / "own" / "first", tmp_path / "own" / "second"
+    box(first / "a.ply")
+    box(second / "b.ply")
+    (second / "b.glb").write_bytes(b"x")
+    recipe = recipe_file(tmp_path, "mesh")
+    shares = f"{{'{first}': 1, '{second}': 1}}"
+    recipe.write_text(recipe.read_text().replace(f"'{tmp_path / 'own'}'", shares))
+    words = ["--recipe", recipe, "--size", 8, "--seed", 4, "--output", tmp_path / "set"]
+    assert run("render", *words, "--indices", "0:6") == 0
+    assert f"'{second}': 1 file of kinds" in capsys.readouterr().err
+    rows = read_metadata(tmp_path / "set")
+    folders = {i: json.loads(row["factors"])["instances"][0]["factors"]["folder"] for i, row in rows.items()}
+    assert set(folders.values()) == {str(first), str(second)}
+    assert set(json.loads((tmp_path / "set" / "render.json").read_text())["inputs"]) == {str(first), str(second)}
+    write_metadata(tmp_path / "set", {i: rows[i] for i, folder in folders.items() if folder == str(first)})
+    loaded = parse_recipe(recipe.read_text(), "recipe")
+    assert [workers._used(loaded, tmp_path / "set", str(folder)) for folder in (first, second)] == [True, False]
+    for name in ("b.ply", "c.ply"):
+        (second / name).write_bytes(b"not one")
+    assert run("preview", "--recipe", recipe, "--count", 1, "--output", tmp_path / "sheet.png") == 2
+    *_, error = capsys.readouterr().err.splitlines()
+    assert error.startswith(f"error: none of 2 meshes in '{second}' can be used; ")
+
+
 def test_photos_in_linked_folders_are_found_once(tmp_path):
     one_colour(tmp_path / "elsewhere" / "a.png")
     one_colour(tmp_path / "own" / "b.png")
