@@ -6,7 +6,8 @@ import sys
 import unicodedata
 from pathlib import Path
 
-MESH_SUFFIXES, ENVIRONMENT_SUFFIXES = (".obj", ".ply"), (".hdr", ".exr")
+GLTF_SUFFIXES = (".glb", ".gltf")
+MESH_SUFFIXES, ENVIRONMENT_SUFFIXES = (".obj", ".ply", *GLTF_SUFFIXES), (".hdr", ".exr")
 NO_PICTURES = ("BUFR", "GRIB", "HDF5", "MPEG", "WMF")  # Pillow knows these formats, but cannot decode them
 TEXTURE_FOLDERS = ("texture", "textures", "tex", "map", "maps", "image", "images", "material", "materials")
 # Options before a file name in an MTL file: `-s 1 1 1 wood.png`, `-clamp on wood.png`.

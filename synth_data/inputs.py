@@ -36,7 +36,7 @@ def _announce_not_read(recipe: Recipe) -> None:
     found = [(p, photos.not_read(p), "convert them to JPEG or PNG") for p in recipe.photos if recipe.uses_photos()]
     if share_of(recipe.families, "own_meshes") > 0:
         for folder, _ in recipe.tables["own_meshes"].folder:
-            found.append((folder, own_meshes.not_read(folder), "convert them to OBJ or PLY"))
+            found.append((folder, own_meshes.not_read(folder), "convert them to OBJ, PLY or glTF"))
     for place, files, remedy in found:
         if files:
             kinds = ", ".join(sorted({path.suffix.lower() for path in files}))

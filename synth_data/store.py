@@ -325,7 +325,7 @@ def digest(path: str, every: bool = False) -> str | None:
     elif every:
         files = sorted(p for p in place.rglob("*") if p.is_file())
     else:
-        kinds = {*picture_suffixes(), *ENVIRONMENT_SUFFIXES, *MESH_SUFFIXES, ".mtl", ".parquet"}
+        kinds = {*picture_suffixes(), *ENVIRONMENT_SUFFIXES, *MESH_SUFFIXES, ".mtl", ".bin", ".parquet"}
         files = sorted(p for p in files_below(place) if p.suffix.lower() in kinds)
     listed = "".join(f"{p.relative_to(place.parent).as_posix()}\t{p.stat().st_size}\n" for p in files)
     return hashlib.sha256(listed.encode()).hexdigest()[:16]

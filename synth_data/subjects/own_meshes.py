@@ -1,4 +1,4 @@
-"""The user's own meshes: folders of OBJ and PLY files, with or without fur on them."""
+"""The user's own meshes: folders of OBJ, PLY and glTF files, with or without fur on them."""
 
 import functools
 import io
@@ -12,14 +12,16 @@ import numpy as np
 from synth_data.colour import any_colour, colour_of_tone, shade, srgb_to_linear
 from synth_data.errors import MissingFile, UserError, one_line
 from synth_data.factors import chance, count, draw, places, shares, span
-from synth_data.files import MESH_SUFFIXES, files_below, find_named
+from synth_data.files import GLTF_SUFFIXES, MESH_SUFFIXES, files_below, find_named
 from synth_data.subjects import fur
+from synth_data.subjects.gltf import Gltf
 from synth_data.subjects.meshes import Mesh, Strands, Subject, join, placed, random_rotation, rotation, scatter, waves
 from synth_data.subjects.solids import finish, patterned
 from synth_data.subjects.strands import tapered, tinted
+from synth_data.subjects.textures import atlas, rgba, texture_of
 
-NOT_READ = (".3ds", ".abc", ".blend", ".c4d", ".dae", ".fbx", ".glb", ".gltf", ".max", ".off", ".stl", ".usd", ".usdz")
-LARGEST_TEXTURE = 1024  # pixels per side; larger textures are reduced
+NOT_READ = (".3ds", ".abc", ".blend", ".c4d", ".dae", ".fbx", ".max", ".off", ".stl", ".usd", ".usdz")
+KINDS = ", ".join(MESH_SUFFIXES)
 REMEDY = "export it again as a triangle or polygon mesh, or take it out of the folder"
 
 
@@ -28,9 +30,9 @@ class Factors:
     """Variation of the user's own meshes. Meshes are centred and scaled to radius 1; lengths are in that radius."""
 
     folder: tuple = places()
-    """folder of .obj and .ply files (subfolders included), or one such file; {PATH: SHARE, ...} for several"""
+    """folder of .obj, .ply, .glb and .gltf files (subfolders included), or one file; {PATH: SHARE, ...} for several"""
     up: tuple = shares(y=1, z=0)
-    """the files' upward axis"""
+    """the files' upward axis (that of glTF is y)"""
     upright: float = chance(0.7)
     """whether meshes stay upright and turn about their vertical axis only"""
     own_colour: float = chance(0.8)
@@ -61,19 +63,17 @@ def files_of(folder: str) -> list[Path]:
     MissingFile if it does not exist, UserError if the name is empty, another kind of file, or a folder without meshes.
     """
     if not folder:
-        raise UserError("own_meshes: folder: is empty; give a folder of .obj or .ply files, or one such file")
+        raise UserError(f"own_meshes: folder: is empty; give a folder of meshes ({KINDS}), or one such file")
     path = Path(folder)
     if path.is_file():
         if path.suffix.lower() not in MESH_SUFFIXES:
-            raise UserError(
-                f"own_meshes: folder: '{folder}' is not a mesh; give a .obj or .ply file, or a folder of them"
-            )
+            raise UserError(f"own_meshes: folder: '{folder}' is not a mesh ({KINDS}); give one, or a folder of them")
         return [path]
     if not path.is_dir():
-        raise MissingFile(f"own_meshes: folder: nothing at '{folder}'; give a folder of .obj or .ply files")
+        raise MissingFile(f"own_meshes: folder: nothing at '{folder}'; give a folder of meshes ({KINDS})")
     found = sorted((p for p in files_below(path) if p.suffix.lower() in MESH_SUFFIXES), key=Path.as_posix)
     if not found:
-        raise UserError(f"own_meshes: folder: no .obj or .ply file in '{folder}'; put meshes in it or name another")
+        raise UserError(f"own_meshes: folder: no mesh ({KINDS}) in '{folder}'; put meshes in it or name another")
     return found
 
 
@@ -171,73 +171,44 @@ class Companions:
         content = file.read_bytes()
         try:
             with Image.open(io.BytesIO(content)) as picture:
-                _rgba(picture)
+                rgba(picture)
         except Exception as error:  # decoders raise many types
             self._note(f"texture '{name}' cannot be read ({one_line(error)})")
             raise OSError(name) from error
         return content
 
 
-def _rgba(image: Any) -> Any:
-    """A Pillow image as 8-bit RGBA."""
-    from PIL import Image
-
-    if image.mode.startswith("I;16"):
-        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-    return image.convert("RGBA")
-
-
-def _picture(image: Any) -> tuple[np.ndarray, np.ndarray | None]:
-    """A Pillow image as (linear texture [h, w, 3] whose first row is at v = 0, opacity [h, w] or None)."""
-    image = _rgba(image)
-    image.thumbnail((LARGEST_TEXTURE, LARGEST_TEXTURE))
-    pixels = np.asarray(image)[::-1].astype(np.float64) / 255  # v runs upwards in both formats
-    opacity = pixels[..., 3]
-    return srgb_to_linear(pixels[..., :3]), None if opacity.min() == 1 else opacity
-
-
-def _atlas(corners: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Colours [F, 3, 3] of the faces' corners as (texture [h, w, 3], uv [3F, 2]): 2 x 2 texels per face.
-
-    The fourth texel is b + c - a, so that bilinear look-up within the triangle is exactly linear.
-    """
-    number = len(corners)
-    side = int(np.ceil(np.sqrt(number)))
-    block = np.zeros((side * side, 2, 2, 3))
-    a, b, c = corners[:, 0], corners[:, 1], corners[:, 2]
-    block[:number] = np.stack([np.stack([a, b], 1), np.stack([c, b + c - a], 1)], 1)
-    texture = block.reshape(side, side, 2, 2, 3).transpose(0, 2, 1, 3, 4).reshape(2 * side, 2 * side, 3)
-    row, column = np.divmod(np.arange(number), side)
-    first = np.stack([2 * column + 0.5, 2 * row + 0.5], 1)
-    uv = np.stack([first, first + (1, 0), first + (0, 1)], 1).reshape(-1, 2) / (2 * side)
-    return texture, uv
-
-
-def _part(geometry: Any, materials: set[str] | None) -> Mesh:
-    """A trimesh geometry as a `Mesh`; `material` has `colour`, and perhaps `opacity`, if the file says so.
+def _part(geometry: Any, materials: set[str] | None, gltf: Gltf | None) -> Mesh:
+    """A trimesh geometry as a `Mesh`; `material` has `colour`, and perhaps `opacity` and others, if the file says so.
 
     `materials` are the names of those that an OBJ file's libraries define; trimesh makes up grey ones for others.
+    `gltf` is the glTF file that it is of, if it is.
     """
     vertices = np.asarray(geometry.vertices, dtype=np.float64)
     faces = np.asarray(geometry.faces, dtype=np.int64)
     visual = geometry.visual
     uv = getattr(visual, "uv", None)
     material: dict[str, Any] = {}
-    if visual.kind == "texture" and (materials is None or visual.material.name in materials):
-        source = visual.material
-        image = getattr(source, "image", None) or getattr(source, "baseColorTexture", None)
+    corners = None  # linear colours [F, 3, 3]
+    if gltf is not None:
+        material, uv, colours = gltf.dress(geometry)
+        corners = None if colours is None else colours[faces]
+    elif visual.kind == "texture" and (materials is None or visual.material.name in materials):
+        image = getattr(visual.material, "image", None)
         if image is not None and uv is not None:
-            material["colour"], opacity = _picture(image)
+            material["colour"], opacity = texture_of(image)
             if opacity is not None:
                 material["opacity"] = opacity
         elif materials is not None:
-            material["colour"] = srgb_to_linear(np.asarray(source.diffuse[:3], np.float64) / 255)
+            material["colour"] = srgb_to_linear(np.asarray(visual.material.diffuse[:3], np.float64) / 255)
     elif visual.kind in ("vertex", "face"):
         if visual.kind == "vertex":
             corners = np.asarray(visual.vertex_colors)[faces][..., :3]
         else:
             corners = np.repeat(np.asarray(visual.face_colors)[:, None, :3], 3, 1)
-        material["colour"], uv = _atlas(srgb_to_linear(corners.astype(np.float64) / 255))
+        corners = srgb_to_linear(corners.astype(np.float64) / 255)
+    if corners is not None:
+        material["colour"], uv = atlas(corners)
         vertices, faces = vertices[faces].reshape(-1, 3), np.arange(3 * len(faces)).reshape(-1, 3)
     if uv is None or len(uv) != len(vertices):
         middle = (vertices.max(0) + vertices.min(0)) / 2
@@ -263,23 +234,30 @@ def _read(path: str) -> tuple[tuple[Mesh, ...], tuple[str, ...]]:
     where, file = f"own_meshes: folder: '{path}'", Path(path)
     try:
         content = file.read_bytes()
-        companions, is_obj = Companions(file), file.suffix.lower() == ".obj"
-        if is_obj:
-            companions.text = _text(content)
-            content = companions.text.encode()
-        kind = file.suffix.lower().removeprefix(".")
-        scene = trimesh.load_scene(io.BytesIO(content), file_type=kind, resolver=companions, process=False)
+        kind, gltf, materials = file.suffix.lower(), None, None
+        if kind in GLTF_SUFFIXES:
+            gltf = Gltf(file, content)
+            scene, notes = gltf.scene(), gltf.notes
+        else:
+            companions = Companions(file)
+            notes = companions.notes
+            if kind == ".obj":
+                companions.text = _text(content)
+                content, materials = companions.text.encode(), companions.materials
+            scene = trimesh.load_scene(
+                io.BytesIO(content), file_type=kind.removeprefix("."), resolver=companions, process=False
+            )
         parts = [g for g in scene.dump() if isinstance(g, trimesh.Trimesh)]
         parts = [g for g in parts if len(g.faces)]
         if not parts:
             raise UserError("it has no faces")
-        meshes, notes = [], companions.notes
+        meshes = []
         for geometry in parts:
             if geometry.faces.min() < 0 or geometry.faces.max() >= len(geometry.vertices):
                 raise UserError("it has faces without vertices")
             if not np.isfinite(geometry.vertices[geometry.faces]).all():
                 fault = "has vertices that are not finite"
-            elif _flat(mesh := _part(geometry, companions.materials if is_obj else None)):
+            elif _flat(mesh := _part(geometry, materials, gltf)):
                 points = mesh.vertices[mesh.faces].reshape(-1, 3)
                 fault = "has no extent: all its vertices are one point"
                 if (points != points[0]).any():
@@ -309,7 +287,7 @@ _cached = functools.lru_cache(maxsize=64)(_read)
 
 
 def read_meshes(path: str) -> tuple[Mesh, ...]:
-    """The parts of an OBJ or PLY file, centred on their bounding box and scaled to radius 1; `material` may be {}.
+    """The parts of a mesh file, centred on their bounding box and scaled to radius 1; `material` may be {}.
 
     Polygons become triangles. Parts without faces or area, or with vertices that are not finite, are left out; a
     texture that is not found is replaced by the material's colour (`look` tells). The arrays are shared between calls:
@@ -358,12 +336,13 @@ def build(rng: np.random.Generator, factors: dict[str, Any]) -> Subject:
     other = any_colour(rng) if rng.random() < 0.6 else shade(rng, main, 0.7)
     colour = patterned(rng, f["texture"], f["texture_cells"], main, other)
     turn = rotation(np.array([0, 0, 1]), rng.uniform(0, 360)) if f["upright"] else random_rotation(rng)
-    if f["up"] == "y":
+    if f["up"] == "y" or file.suffix.lower() in GLTF_SUFFIXES:
         turn = turn @ rotation(np.array([1, 0, 0]), 90)
     meshes = []
     for mesh in parts:
         own = mesh.material if f["own_colour"] else {}
-        material = finish(f["material"], f["roughness"], own.get("colour", colour))
+        kind, roughness = own.get("kind", f["material"]), own.get("roughness", f["roughness"])
+        material = finish(kind, roughness, own.get("colour", colour))
         if "opacity" in mesh.material:  # opacity belongs to the shape, not to the colours
             material["opacity"] = mesh.material["opacity"]
         meshes.append(replace(placed(mesh, turn), material=material))

@@ -440,7 +440,7 @@ def test_a_bad_folder_is_named_when_the_recipe_is_read(folder, tmp_path):
 
     assert "is empty" in refused("", ValueError)
     assert "nothing at" in refused(str(tmp_path / "missing"), FileNotFoundError)
-    assert "no .obj or .ply file" in refused(str(folder), ValueError)
+    assert "no mesh (.obj, .ply, .glb, .gltf) in" in refused(str(folder), ValueError)
     (folder / "note.txt").write_text("x")
     assert "is not a mesh" in refused(str(folder / "note.txt"), ValueError)
     for wrong in (3, ["a", "b"], {3: 1}):

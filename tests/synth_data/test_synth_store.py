@@ -599,11 +599,11 @@ def test_textures_that_are_missing_are_said_with_the_mesh(tmp_path, capsys):
     text = "mtllib m.mtl\nv 0 0 0\nv 1 0 0\nv 0 1 0\nvt 0 0\nvt 1 0\nvt 0 1\nusemtl a\nf 1/1 2/2 3/3\n"
     (tmp_path / "own" / "b.obj").write_text(text)
     (tmp_path / "own" / "m.mtl").write_text("newmtl a\nmap_Kd gone.png\n")
-    (tmp_path / "own" / "c.glb").write_bytes(b"x")
+    (tmp_path / "own" / "c.fbx").write_bytes(b"x")
     words = ["--recipe", recipe_file(tmp_path, "mesh"), "--count", 1, "--size", 16, "--output", tmp_path / "set"]
     assert run("render", *words) == 0
     said = [line for line in capsys.readouterr().err.splitlines() if line and "%|" not in line]
-    assert len(said) == 2 and "(.glb)" in said[0] and "OBJ or PLY" in said[0]
+    assert len(said) == 2 and "(.fbx)" in said[0] and "OBJ, PLY or glTF" in said[0]
     assert said[1] == f"warning: {tmp_path / 'own' / 'b.obj'}: texture 'gone.png' not found"
 
 
@@ -611,7 +611,7 @@ def test_of_several_mesh_folders_each_counts_by_itself(tmp_path, capsys):
     first, second = tmp_path / "own" / "first", tmp_path / "own" / "second"
     box(first / "a.ply")
     box(second / "b.ply")
-    (second / "b.glb").write_bytes(b"x")
+    (second / "b.fbx").write_bytes(b"x")
     recipe = recipe_file(tmp_path, "mesh")
     shares = f"{{'{first}': 1, '{second}': 1}}"
     recipe.write_text(recipe.read_text().replace(f"'{tmp_path / 'own'}'", shares))
