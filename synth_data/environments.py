@@ -16,6 +16,7 @@ from synth_data.errors import UserError, one_line
 from synth_data.files import ENVIRONMENT_SUFFIXES, files_below
 
 WIDTH = 1024  # most columns of an environment read from a file
+NEGATIVE = 0.05  # most values below 0, taken as 0: lossy OpenEXR (DWAA, DWAB) rings around the sun
 BUILT_WIDTH = 64  # columns of one built from a picture
 
 
@@ -99,8 +100,9 @@ def read_environment(path: str) -> np.ndarray:
             picture = bgr[..., ::-1].astype(np.float32)
     except Exception as error:  # the libraries raise several types
         raise UserError(f"environment '{path}' cannot be read ({one_line(error)}); replace or remove it") from error
-    if not np.isfinite(picture).all() or picture.min() < 0:
-        raise UserError(f"environment '{path}' holds negative or non-finite values; replace or remove it")
+    if not np.isfinite(picture).all() or (picture < 0).mean() > NEGATIVE:
+        raise UserError(f"environment '{path}' holds many negative or any non-finite values; replace or remove it")
+    picture = np.maximum(picture, 0)
     width = min(WIDTH, picture.shape[1])
     return cv2.resize(np.ascontiguousarray(picture), (width, width // 2), interpolation=cv2.INTER_AREA)
 

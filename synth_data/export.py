@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from synth_data.errors import MissingFile, RenderError, UserError, first_line
-from synth_data.store import BAD_LINE, JOURNAL, files_of, meta_of, read_rows, read_settings
+from synth_data.store import BAD_LINE, JOURNAL, attributions, files_of, meta_of, read_rows, read_settings
 
 FORMATS = {"parquet": "parquet", "webdataset": "tar"}  # name -> suffix
 BESIDE = ("recipe.yaml", "render.json", "classes.json")  # needed to render the set again
@@ -25,6 +25,7 @@ configs:
 `render.json` holds seed, size and variant, and each sample's column `factors` (JSON) everything that was drawn for it.
 Columns: {columns}.
 """
+MADE_FROM = "\nThe photos, environments and meshes in the pictures are from:\n\n{lines}\n"
 
 
 def columns_of(row: dict[str, Any]) -> dict[str, str]:
@@ -107,6 +108,8 @@ def export(folder: Path, form: str, output: Path, samples_per_file: int = 1000) 
         size=settings["size"],
         columns=", ".join([*columns_of(rows[0]), *meta_of(rows[0])]),
     )
+    if lines := attributions(folder):
+        card += MADE_FROM.format(lines="\n".join(lines))
     making = output.absolute().with_name(f".{output.absolute().name}.{os.getpid()}.part")
     try:
         making.mkdir(parents=True)

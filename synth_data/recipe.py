@@ -16,7 +16,7 @@ from synth_data.errors import MissingFile, UserError, one_line
 from synth_data.factors import read_number, read_shares, read_table, unknown
 from synth_data.recompose import RecomposeFactors
 from synth_data.scene import ArrangementFactors, CameraFactors, LightFactors
-from synth_data.store import COMPOSITING, TARGETS
+from synth_data.store import COMPOSITING, TARGETS, read_licences
 from synth_data.subjects import FAMILIES
 
 
@@ -41,6 +41,7 @@ class Recipe:
         arrangement, camera, lights, background, exposure, capture, recompose: tables of factors.
         photos: folders of pictures, or Hub ids of data sets, for backgrounds of the kind `photo`.
         environments: folders of .hdr or .exr files, for skies of the kind `environment`.
+        licences: where photos, environments and meshes come from: mappings of path, source, licence and perhaps author.
         text: the YAML as read, stored with the set.
         left_out: photos and environment files that are not used, because they cannot be read.
     """
@@ -63,6 +64,7 @@ class Recipe:
     recompose: RecomposeFactors
     photos: tuple[str, ...]
     environments: tuple[str, ...]
+    licences: tuple[dict[str, str], ...]
     text: str
     left_out: frozenset[str] = frozenset()
 
@@ -123,6 +125,13 @@ def _check(recipe: Recipe, place: str) -> None:
             Sources([photos])  # fails here, not in a worker, if a folder has no pictures
         elif photos.count("/") != 1:
             raise UserError(f"{place}: photos: no folder '{photos}'; give folders of pictures, or Hub ids OWNER/NAME")
+    inputs = recipe.inputs()
+    for entry in recipe.licences:
+        if not any(entry["path"] == name or Path(name) in Path(entry["path"]).parents for name in inputs):
+            raise UserError(
+                f"{place}: licences: '{entry['path']}' is nothing that the recipe reads, nor within it (it reads: "
+                f"{', '.join(inputs) or 'nothing'}); give a path as it stands there"
+            )
     if recipe.uses_environments():
         if not recipe.environments:
             raise UserError(
@@ -183,6 +192,7 @@ def parse_recipe(text: str, place: str, left_out: Collection[str] = ()) -> Recip
         recompose=table("recompose", RecomposeFactors),
         photos=_names(content.get("photos", []), f"{place}: photos"),
         environments=_names(content.get("environments", []), f"{place}: environments"),
+        licences=read_licences(content.get("licences", []), f"{place}: licences"),
         text=text,
         left_out=frozenset(left_out),
     )

@@ -40,6 +40,7 @@ JOURNAL = ".rendered.jsonl"  # rows of samples in the order they finish; deleted
 NEUTRAL = {"target": "alpha", "compositing": "disk", "inputs": {}}  # defaults of keys that a render.json lacks
 TARGETS, COMPOSITING = ("alpha", "mask", "classes"), ("disk", "on_the_fly")
 MADE_BY = ("mitsuba", "drjit", "numpy", "scipy", "scikit-image", "opencv-python-headless", "pillow", "trimesh")
+LICENCE = ("path", "source", "licence", "author")  # keys of an entry of `licences`; the last may be left out
 BAD_LINE = "not a sample's row; delete that line and render again"
 
 
@@ -311,6 +312,28 @@ def read_recipe(folder: Path) -> tuple[str, dict[str, Any]]:
     return text, content
 
 
+def read_licences(value: Any, place: str) -> tuple[dict[str, str], ...]:
+    """A recipe's `licences`, checked: a list of mappings with the keys LICENCE. UserError if it is none."""
+    form = "[{path: PATH, source: WHERE FROM, licence: LICENCE, author: WHO}, ...] (author may be left out)"
+    if not isinstance(value, list):
+        raise UserError(f"{place}: {value!r} is not a list; give {form}")
+    for entry in value:
+        known = isinstance(entry, dict) and set(LICENCE[:-1]) <= entry.keys() <= set(LICENCE)
+        if not known or not all(isinstance(text, str) and text.strip() for text in entry.values()):
+            raise UserError(f"{place}: {entry!r} is not an entry; give {form}")
+    return tuple(value)
+
+
+def attributions(folder: Path) -> list[str]:
+    """Where a rendered or exported set's photos, environments and meshes come from, by its recipe: lines of Markdown.
+
+    Errors as in `read_recipe`; UserError if the entries are not as `read_licences` takes them.
+    """
+    entries = read_licences(read_recipe(folder)[1].get("licences", []), f"{folder / 'recipe.yaml'}: licences")
+    named = (f"{e['source']}, by {e['author']}" if "author" in e else e["source"] for e in entries)
+    return list(dict.fromkeys(f"- {name}: {e['licence']}" for name, e in zip(named, entries, strict=True)))
+
+
 def digest(path: str, every: bool = False) -> str | None:
     """A digest of the names and sizes of the files in a folder (or of a file) that a recipe refers to; None if absent.
 
@@ -371,8 +394,11 @@ def open_folder(
             found = read_settings(folder)
             if difference := _difference(found, settings):
                 raise UserError(f"--output '{folder}' was rendered with {difference}; {remedy}")
-            if read_recipe(folder)[1] != yaml.safe_load(recipe_text):  # comments may differ
+            was, given = read_recipe(folder)[1], yaml.safe_load(recipe_text)  # comments may differ, and what is said
+            if was | {"licences": 0} != given | {"licences": 0}:  # of its sources, which may be said later
                 raise UserError(f"--output '{folder}' was rendered with another recipe (see its recipe.yaml); {remedy}")
+            if given.get("licences", was.get("licences")) != was.get("licences"):
+                write_bytes(folder / "recipe.yaml", recipe_text.encode())
             changed = _other_inputs(found, settings)
             for path in changed:
                 if used(path):

@@ -29,6 +29,7 @@ composites_per_foreground: {composites_per_foreground}  # samples that share one
 refraction: {refraction}  # largest mean displacement of what is seen through a subject, in frame widths
 photos: {photos}  # folders of pictures, or Hub ids of data sets, for backgrounds of the kind photo
 environments: {environments}  # folders of .hdr or .exr files, for skies of the kind environment
+licences: {licences}  # where they and meshes are from, for the cards: [{{path: , source: , licence: , author: }}]
 """
 
 
@@ -82,6 +83,7 @@ def recipe_text(recipe: Recipe, about: str) -> str:
     """The recipe as YAML, with all its tables and those of the families that have a share."""
     head = {f.name: getattr(recipe, f.name) for f in fields(Recipe)}
     head |= {key: "[" + ", ".join(head[key]) + "]" for key in ("photos", "environments")}
+    head["licences"] = json.dumps(head["licences"], ensure_ascii=False)
     head["refraction"] = _number(recipe.refraction)
     text = HEAD.format(about=about, **head)
     shown = [(name, share) for name, share in recipe.families if share > 0]

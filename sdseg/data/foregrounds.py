@@ -14,6 +14,7 @@ from sdseg.imaging import find_files
 NOT_OF_THE_FOREGROUND = {
     "name", "target", "compositing", "composites_per_foreground", "samples_per_pixel", "max_depth", "background",
     "exposure", "capture", "recompose", "photos",
+    "licences",
 }  # fmt: skip
 
 

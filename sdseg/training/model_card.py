@@ -90,6 +90,21 @@ def all_rendered(data_dirs: list[str] | str) -> bool:
     return all((Path(folder) / "render.json").is_file() for folder in data_dirs)
 
 
+def attributed(data_dirs: list[str] | str) -> list[str]:
+    """Where the photos, environments and meshes in rendered data sets are from, as their recipes say; Markdown."""
+    from sdseg.errors import UserError
+    from synth_data.store import attributions
+
+    lines = []
+    for folder in data_dirs if isinstance(data_dirs, list) else [data_dirs]:
+        if (Path(folder) / "recipe.yaml").is_file():
+            try:
+                lines += attributions(Path(folder))
+            except UserError as error:  # not at the end of a training
+                lines.append(f"- {error}")
+    return list(dict.fromkeys(lines))
+
+
 def other_settings(config: TrainingConfig) -> list[str]:
     """Those of NAMED_IF_SET that are not at their defaults, as `name: value`."""
     defaults = {item.name: item.default for item in fields(TrainingConfig)}
@@ -156,12 +171,14 @@ def model_card(
 
 def training_facts(base: Base, config: TrainingConfig, record: dict, pairs: int) -> list[str]:
     """Items of a Markdown list: base, licence, data, settings."""
+    sources = attributed(config.train_data_dir)
     rendered, others = all_rendered(config.train_data_dir), other_settings(config)
     return [
         f"- Base: `{base.name}`" + (f" at revision `{base.revision}`" if base.revision else ""),
         f"- Licence: {config.license} (an adapter inherits its base's)",
         f"- Trained on {pairs} {'rendered ' if rendered else ''}pairs (digest `{record['data_digest']}`), "
         f"{config.resolution} px, {config.max_train_steps} steps of {record['global_batch']}, seed {config.seed}",
+        *(["- Its pictures were rendered with works from:", *("  " + line for line in sources)] if sources else []),
         *([f"- Went on from the adapter `{config.init_adapter}`"] if config.init_adapter else []),
         f"- LoRA rank {config.rank}, alpha {config.lora_alpha:g}, on {', '.join(config.lora_targets)}",
         f"- Learning rate {config.learning_rate:g}, {config.lr_scheduler}, {config.lr_warmup_steps} steps of warm-up",

@@ -582,6 +582,23 @@ def bad(name, text, *words):
         bad("no-families", "name: x", "'families'", "missing"),
         bad("no-mapping", "- 1", "not a recipe"),
         bad("no-yaml", "a: [", "not valid YAML"),
+        bad("licences", "name: x\nfamilies: {fur: 1}\nlicences: CC0", "licences", "'CC0'", "{path: PATH"),
+        bad("licence", "name: x\nfamilies: {fur: 1}\nlicences: [{path: a, licence: b}]", "licences", "source"),
+        bad(
+            "licence-key",
+            "name: x\nfamilies: {fur: 1}\nlicences: [{path: a, licence: b, source: c, autor: d}]",
+            "licences",
+            "'autor'",
+            "author",
+        ),
+        bad("licence-text", "name: x\nfamilies: {fur: 1}\nlicences: [{path: a, licence: '', source: c}]", "licences"),
+        bad(
+            "licence-of-nothing",
+            "name: x\nfamilies: {fur: 1}\nphotos: [o/a]\nlicences: [{path: o/b, licence: b, source: c}]",
+            "licences",
+            "'o/b'",
+            "it reads: o/a",
+        ),
     ],
 )
 def test_a_wrong_recipe_is_refused_in_one_line(text, words, tmp_path, capsys):

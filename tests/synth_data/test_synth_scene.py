@@ -288,6 +288,17 @@ def test_an_exr_with_luminance_tiles_parts_or_a_crop(tmp_path):
         assert got.shape == wanted.shape and np.array_equal(got, wanted)
 
 
+def test_a_few_negative_values_of_an_environment_are_zero_and_many_are_refused(tmp_path):
+    """Lossy OpenEXR rings around the sun; a map of normals is no environment."""
+    picture = random_environment()
+    picture[3, 5] = -2
+    read = read_environment(exr(tmp_path / "a.exr", {"RGB": picture}))
+    assert read == pytest.approx(np.maximum(picture, 0)) and read.min() == 0
+    for name, wrong in (("b", picture - 2 * picture.mean()), ("c", np.where(picture < 0, np.inf, picture))):
+        with pytest.raises(ValueError, match=rf"{name}\.exr' holds many negative or any non-finite values"):
+            read_environment(exr(tmp_path / f"{name}.exr", {"RGB": wrong.astype(np.float32)}))
+
+
 def test_an_exr_without_colour_is_refused_by_name(tmp_path):
     grey = np.ones((4, 8), np.float32)
     for channels, words in (

@@ -23,7 +23,7 @@ from synth_data.__main__ import main
 from synth_data.drawing import contact_sheet
 from synth_data.errors import RenderError
 from synth_data.photos import open_photos
-from synth_data.recipe import parse_recipe
+from synth_data.recipe import load_recipe, parse_recipe
 from synth_data.store import (
     Layers,
     Pair,
@@ -37,6 +37,7 @@ from synth_data.store import (
     write_metadata,
     write_pair,
 )
+from synth_data.template import recipe_text
 
 ROOT = Path(__file__).parents[2]
 SIZE, SEED, COUNT, SHARED = 24, 1, 12, 2  # foreground 3 of this seed is empty
@@ -1044,6 +1045,36 @@ def test_an_export_loads_with_every_byte_and_is_the_same_twice(kind, form, sets,
                     assert decoded[name].mode == "RGB" and decoded[name].size == (SIZE, SIZE)
                 if column == "alpha":
                     assert np.array_equal(np.asarray(decoded[name]) / np.float32(65535), read_pair(folder, row).alpha)
+
+
+def test_where_things_are_from_is_checked_and_goes_onto_the_card(tmp_path, capsys):
+    box(tmp_path / "own" / "a" / "box.ply")
+    entry = {"path": str(tmp_path / "own" / "a"), "source": "example.org", "licence": "CC BY 3.0", "author": "Ann"}
+    more = [entry, entry | {"path": str(tmp_path / "own")}, {k: v for k, v in entry.items() if k != "author"}]
+    recipe = recipe_file(tmp_path, "mesh", f"licences: {json.dumps(more)}\n")
+    again = parse_recipe(recipe_text(load_recipe(recipe), "again"), "again")
+    assert again.licences == load_recipe(recipe).licences == tuple(more)
+    words = ["--recipe", recipe, "--count", 1, "--size", 8, "--output", tmp_path / "set"]
+    assert (
+        run("render", *words) == 0
+        and run("export", tmp_path / "set", "--format", "parquet", "--output", tmp_path / "out") == 0
+    )
+    lines = ["- example.org, by Ann: CC BY 3.0", "- example.org: CC BY 3.0"]
+    assert store.attributions(tmp_path / "set") == store.attributions(tmp_path / "out") == lines
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert card.endswith("are from:\n\n" + "\n".join(lines) + "\n")
+    silent = tmp_path / "silent.yaml"
+    silent.write_text(recipe.read_text().partition("licences")[0])
+    for given, said in ((silent, lines), (recipe, lines)):  # what the set says is kept, or replaced
+        assert run("render", "--recipe", given, *words[2:]) == 0
+        assert store.attributions(tmp_path / "set") == said
+    recipe.write_text(silent.read_text() + f"licences: {json.dumps(more[2:])}\n")
+    assert run("render", *words) == 0
+    assert store.attributions(tmp_path / "set") == lines[1:]
+    plain = tmp_path / "out" / "recipe.yaml"
+    plain.write_text(recipe.read_text() + "licences: [3]\n")
+    with pytest.raises(ValueError, match=r"recipe\.yaml: licences: 3 is not an entry"):
+        store.attributions(tmp_path / "out")
 
 
 def test_a_tar_names_its_members_by_index(sets, tmp_path):

@@ -158,6 +158,12 @@ def test_card_says_what_is_known(miniature, pairs, tmp_path):
     known = card(train_data_dir=str(folder))
     assert "12 rendered pairs" in known and "Trained on renders alone" in known
     assert "render" not in card(train_data_dir=[str(folder), str(pairs)])
+    assert "with works from" not in known
+    (folder / "recipe.yaml").write_text("licences: [{path: m, source: example.org, licence: CC0 1.0}]")
+    both = card(train_data_dir=[str(folder), str(pairs), str(folder)])
+    assert "- Its pictures were rendered with works from:\n  - example.org: CC0 1.0\n- LoRA" in both
+    (folder / "recipe.yaml").write_text("licences: [3]")
+    assert "licences: 3 is not an entry" in card(train_data_dir=str(folder))
     special = card(use_ema=True, pixel_loss_share=0.5, prediction_type="sample", timestep_power=2.0, use_dora=True)
     printed = (
         "`use_ema: true`, `pixel_loss_share: 0.5`, `prediction_type: sample`, `timestep_power: 2.0`, `use_dora: true`"
