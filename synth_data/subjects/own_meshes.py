@@ -1,5 +1,6 @@
 """The user's own meshes: folders of OBJ, PLY and glTF files, with or without fur on them."""
 
+import contextlib
 import functools
 import io
 import re
@@ -18,9 +19,10 @@ from synth_data.subjects.gltf import Gltf
 from synth_data.subjects.meshes import Mesh, Strands, Subject, join, placed, random_rotation, rotation, scatter, waves
 from synth_data.subjects.solids import finish, patterned
 from synth_data.subjects.strands import tapered, tinted
-from synth_data.subjects.textures import atlas, rgba, texture_of
+from synth_data.subjects.textures import atlas, opacity_of, rgba, texture_of
 
 NOT_READ = (".3ds", ".abc", ".blend", ".c4d", ".dae", ".fbx", ".max", ".off", ".stl", ".usd", ".usdz")
+OPAQUE = 0.99  # opacity from here on is 1
 KINDS = ", ".join(MESH_SUFFIXES)
 REMEDY = "export it again as a triangle or polygon mesh, or take it out of the folder"
 
@@ -106,12 +108,14 @@ class Companions:
 
     Attributes:
         notes: one line for each file that was not found or cannot be read, and each material that is not defined.
-        materials: the names of the materials that the libraries define.
+        materials: what the libraries say of the opacity of each material that they define, by its name: perhaps
+            `d`, a number, and `map_d`, a texture's name.
     """
 
     def __init__(self, mesh: Path, text: str = ""):
         """`text` is the mesh's own, if it is an OBJ file."""
-        self.mesh, self.text, self.notes, self.materials = mesh, text, [], set()
+        self.mesh, self.text, self.notes = mesh, text, []
+        self.materials: dict[str, dict[str, Any]] = {}
 
     def _note(self, line: str) -> None:
         if line not in self.notes:
@@ -132,20 +136,23 @@ class Companions:
                     texts.append(_text(file.read_bytes()))
         if not texts:
             raise FileNotFoundError(name)
-        kept = []
+        kept, opacity = [], {}
         for line in "\n".join(texts).split("\n"):
             key, *rest = line.split(maxsplit=1)[:2] or [""]
             if key.lower() == "newmtl" and rest:
-                self.materials.add(" ".join(rest[0].split()))
+                opacity = self.materials.setdefault(" ".join(rest[0].split()), {})
             elif key.lower() == "kd" and rest:
                 if (colour := self._colour(rest[0])) is None:
                     continue
                 line = f"Kd {colour[0]} {colour[1]} {colour[2]}"
+            elif key.lower() in ("d", "map_d") and rest:
+                opacity[key.lower()] = rest[0]
+                continue
             elif key.lower() != "map_kd":
                 continue
             kept += [line] if self.materials else []
         used = {" ".join(n.split()) for n in re.findall(r"^[ \t]*usemtl[ \t]+(\S.*)$", self.text, re.MULTILINE)}
-        for material in sorted(used - self.materials):
+        for material in sorted(used - self.materials.keys()):
             self._note(f"material '{material}' is not defined")
         return "\n".join(kept).encode()
 
@@ -159,6 +166,22 @@ class Companions:
             self._note(f"colour 'Kd {text.strip()}' cannot be read")
             return None
         return [min(max(value, 0.0), 1.0) for value in values * (3 // len(values))]
+
+    def opacity(self, material: str, alpha: np.ndarray | None) -> np.ndarray | None:
+        """A material's opacity [h, w]: its `d`, times `map_d` or else its colour's `alpha`; None if it is opaque."""
+        from PIL import Image
+
+        said = self.materials[material]
+        try:
+            share = float(np.clip(float(said.get("d", "1").split("#")[0]), 0, 1))
+        except ValueError:  # `d -halo 0.5` depends on the angle of sight
+            share = 1.0
+        texture = np.ones((1, 1)) if alpha is None else alpha
+        if "map_d" in said:
+            with contextlib.suppress(OSError), Image.open(io.BytesIO(self.get(said["map_d"]))) as picture:
+                texture = opacity_of(picture)
+        found = share * texture
+        return found if found.min() < OPAQUE else None
 
     def get(self, name: str) -> bytes:
         """A texture's content; FileNotFoundError or OSError if it is not found or no picture."""
@@ -178,11 +201,11 @@ class Companions:
         return content
 
 
-def _part(geometry: Any, materials: set[str] | None, gltf: Gltf | None) -> Mesh:
+def _part(geometry: Any, companions: Companions | None, gltf: Gltf | None) -> Mesh:
     """A trimesh geometry as a `Mesh`; `material` has `colour`, and perhaps `opacity` and others, if the file says so.
 
-    `materials` are the names of those that an OBJ file's libraries define; trimesh makes up grey ones for others.
-    `gltf` is the glTF file that it is of, if it is.
+    `companions` are those of an OBJ file, if it is of one, `gltf` the glTF file. trimesh makes up grey materials for
+    those that an OBJ file's libraries do not define.
     """
     vertices = np.asarray(geometry.vertices, dtype=np.float64)
     faces = np.asarray(geometry.faces, dtype=np.int64)
@@ -193,14 +216,17 @@ def _part(geometry: Any, materials: set[str] | None, gltf: Gltf | None) -> Mesh:
     if gltf is not None:
         material, uv, colours = gltf.dress(geometry)
         corners = None if colours is None else colours[faces]
-    elif visual.kind == "texture" and (materials is None or visual.material.name in materials):
+    elif visual.kind == "texture" and (companions is None or visual.material.name in companions.materials):
         image = getattr(visual.material, "image", None)
+        opacity = None
         if image is not None and uv is not None:
             material["colour"], opacity = texture_of(image)
-            if opacity is not None:
-                material["opacity"] = opacity
-        elif materials is not None:
+        elif companions is not None:
             material["colour"] = srgb_to_linear(np.asarray(visual.material.diffuse[:3], np.float64) / 255)
+        if companions is not None:
+            opacity = companions.opacity(visual.material.name, opacity)
+        if opacity is not None:
+            material["opacity"] = opacity
     elif visual.kind in ("vertex", "face"):
         if visual.kind == "vertex":
             corners = np.asarray(visual.vertex_colors)[faces][..., :3]
@@ -234,7 +260,7 @@ def _read(path: str) -> tuple[tuple[Mesh, ...], tuple[str, ...]]:
     where, file = f"own_meshes: folder: '{path}'", Path(path)
     try:
         content = file.read_bytes()
-        kind, gltf, materials = file.suffix.lower(), None, None
+        kind, gltf, obj = file.suffix.lower(), None, None
         if kind in GLTF_SUFFIXES:
             gltf = Gltf(file, content)
             scene, notes = gltf.scene(), gltf.notes
@@ -242,8 +268,8 @@ def _read(path: str) -> tuple[tuple[Mesh, ...], tuple[str, ...]]:
             companions = Companions(file)
             notes = companions.notes
             if kind == ".obj":
-                companions.text = _text(content)
-                content, materials = companions.text.encode(), companions.materials
+                obj, companions.text = companions, _text(content)
+                content = companions.text.encode()
             scene = trimesh.load_scene(
                 io.BytesIO(content), file_type=kind.removeprefix("."), resolver=companions, process=False
             )
@@ -257,7 +283,7 @@ def _read(path: str) -> tuple[tuple[Mesh, ...], tuple[str, ...]]:
                 raise UserError("it has faces without vertices")
             if not np.isfinite(geometry.vertices[geometry.faces]).all():
                 fault = "has vertices that are not finite"
-            elif _flat(mesh := _part(geometry, materials, gltf)):
+            elif _flat(mesh := _part(geometry, obj, gltf)):
                 points = mesh.vertices[mesh.faces].reshape(-1, 3)
                 fault = "has no extent: all its vertices are one point"
                 if (points != points[0]).any():

@@ -27,6 +27,14 @@ def texture_of(image: Any) -> tuple[np.ndarray, np.ndarray | None]:
     return srgb_to_linear(pixels[..., :3]), None if opacity.min() == 1 else opacity
 
 
+def opacity_of(image: Any) -> np.ndarray:
+    """A Pillow image that tells where a surface is, as opacity [h, w]: its alpha, or its grey if it has none."""
+    image = rgba(image)
+    image.thumbnail((LARGEST, LARGEST))
+    alpha = np.asarray(image)[::-1, :, 3]
+    return (np.asarray(image.convert("L"))[::-1] if alpha.min() == 255 else alpha) / 255
+
+
 def atlas(corners: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Colours [F, 3, 3] of the faces' corners as (texture [h, w, 3], uv [3F, 2]): 2 x 2 texels per face.
 

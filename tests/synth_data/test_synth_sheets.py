@@ -336,6 +336,40 @@ def test_cut_outs_in_a_texture_stay_cut_out(folder):
         assert (opacity[:4] == 1).all() and (opacity[4:] == 0).all()
 
 
+@pytest.mark.parametrize(
+    "lines, upper, lower",
+    [
+        ("Kd 1 0 0\nd 0.25", 0.25, 0.25),
+        ("Kd 1 0 0\nd 1.0", None, None),
+        ("Kd 1 0 0\nd 0.995", None, None),
+        ("Kd 1 0 0\nd -halo 0.5", None, None),
+        ("map_Kd paint.png\nmap_d grey.png", 0.0, 1.0),
+        ("map_Kd paint.png\nMAP_D grey.png\nd 0.5 # glass", 0.0, 0.5),
+        ("map_Kd clear.png\nmap_d clear.png", 1.0, 0.2),
+        ("map_Kd clear.png", 1.0, 0.2),
+        ("map_Kd clear.png\nd 0.5", 0.5, 0.1),
+        ("map_Kd paint.png\nmap_d gone.png", None, None),
+    ],
+)
+def test_what_a_library_says_of_opacity(folder, lines, upper, lower):
+    (folder / "quads.obj").write_text(QUADS)
+    (folder / "m.mtl").write_text(f"newmtl paint\n{lines}\nnewmtl other\nd 0.7\n")
+    grey = np.zeros((8, 4), np.uint8)
+    grey[4:] = 255
+    Image.fromarray(grey).save(folder / "grey.png")
+    clear = np.full((8, 4, 4), 255, np.uint8)
+    clear[4:, :, 3] = 51
+    Image.fromarray(clear).save(folder / "clear.png")
+    painted(folder / "paint.png", "")
+    opacity = own_meshes.read_meshes(str(folder / "quads.obj"))[0].material.get("opacity")
+    if upper is None:
+        assert opacity is None
+    else:  # the first row is at v = 0
+        assert (opacity[-1, 0], opacity[0, 0]) == pytest.approx((upper, lower))
+    assert own_meshes.look(str(folder / "quads.obj")) == (("texture 'gone.png' not found",) if "gone" in lines else ())
+    assert_sound(own(folder))
+
+
 def test_vertex_colours_are_exact_at_corners_and_linear_between(folder):
     box = trimesh.creation.box((1, 2, 3))
     rng = np.random.default_rng(0)
