@@ -147,6 +147,16 @@ def _classes(scene: Scene, instances: np.ndarray) -> np.ndarray:
     return table[instances]
 
 
+def _surroundings_seen(scene: Scene, brightness: float, size: int) -> np.ndarray:
+    """What the camera sees of the environment that lights the scene, of mean luminance `brightness` before clipping.
+
+    Linear float32 [size, size, 3] in [0, 1].
+    """
+    camera = scene.camera
+    seen = seen_by(scene.sky, camera.target - camera.origin, camera.up, camera.fov, size)
+    return np.clip(seen * (brightness / max(float(luminance(seen).mean()), 1e-4)), 0.0, 1.0)
+
+
 def make_pairs(recipe: Any, seed: int, foreground: int, indices: list[int], size: int) -> list[Pair]:
     """The samples `indices` of one foreground, each a pure function of (recipe, seed, index, size).
 
@@ -155,7 +165,7 @@ def make_pairs(recipe: Any, seed: int, foreground: int, indices: list[int], size
     scene, made = make_foreground(recipe, seed, foreground, size)
     cover = alpha_of(alpha_levels(made.cover))
     target_ids = recipe.target == "classes"
-    sky, camera = scene.factors["lights"]["sky"], scene.camera
+    sky = scene.factors["lights"]["sky"]
     pairs = []
     for index in indices:
         rng = stream(seed, PICTURE_STREAM, index)
@@ -165,10 +175,7 @@ def make_pairs(recipe: Any, seed: int, foreground: int, indices: list[int], size
         subject_colour = None if sky == "background" and first else mean_colour(exposed, cover)
         background, drawn = background_of(recipe, seed, index, size, subject_colour, sources_of(recipe, seed))
         if sky == "environment" and (first or scene.surroundings):
-            seen = seen_by(scene.sky, camera.target - camera.origin, camera.up, camera.fov, size)
-            seen *= drawn["brightness"] / max(float(luminance(seen).mean()), 1e-4)
-            background = np.clip(seen, 0.0, 1.0)
-            drawn["kind"] = "environment"
+            background, drawn["kind"] = _surroundings_seen(scene, drawn["brightness"], size), "environment"
         alpha = recorded_alpha(made.alpha, captured)
         factors = _factors(scene, made, alpha, exposure=exposure, background=drawn, capture=captured)
         alpha = alpha_of(alpha_levels(alpha))
@@ -187,6 +194,8 @@ def make_layers(recipe: Any, seed: int, index: int, size: int) -> Layers:
     """
     scene, made = make_foreground(recipe, seed, index, size)
     background, drawn = background_of(recipe, seed, index, size, None, sources_of(recipe, seed))
+    if scene.factors["lights"]["sky"] == "environment":
+        background, drawn["kind"] = _surroundings_seen(scene, drawn["brightness"], size), "environment"
     meta = {
         "seed": seed,
         "index": index,

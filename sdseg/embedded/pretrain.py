@@ -1,9 +1,9 @@
-"""Trains the miniature base: `python -m sdseg.embedded.pretrain --data DIR --output DIR`.
+"""Trains the miniature base: `python -m sdseg.embedded.pretrain --renders DIR --photos DIR --output DIR`.
 
-Two stages, both on rendered pictures only (a folder that `sdseg render` wrote):
+Two stages, on photographs and on rendered pictures (any pairs that `train.py` reads):
 
-1. `vae`: an `AutoencoderKL` with a downsampling factor of 4 learns to reconstruct crops of the pictures, and of their
-   mattes as grey pictures, since Stable Diffusion's VAE has seen silhouettes too.
+1. `vae`: an `AutoencoderKL` with SD2's downsampling factor of 8 learns to reconstruct crops of the pictures, and of the
+   renders' mattes as grey pictures, since Stable Diffusion's VAE has seen silhouettes too.
 2. `unet`: a `UNet2DConditionModel` with SD2's topology (v-prediction, empty prompt) learns to generate the pictures
    from noise, first at half resolution, then at full resolution, as SD2 was trained at increasing resolutions. It never
    sees a picture together with its matte: matting is left to the adapter.
@@ -19,21 +19,23 @@ import os
 import time
 from pathlib import Path
 
-from sdseg.errors import Parser
+from sdseg.errors import Parser, UserError
 from sdseg.imaging import to_signed, to_unit
 
 SEED = 20
+SIZE = 128  # side of the pictures in pixels
+MATTE_SHARE = 1 / 8  # of what the UNet sees; the VAE sees three times as many
 VAE_CONFIG = dict(
-    down_block_types=["DownEncoderBlock2D"] * 3,
-    up_block_types=["UpDecoderBlock2D"] * 3,
-    block_out_channels=[24, 48, 64],
+    down_block_types=["DownEncoderBlock2D"] * 4,
+    up_block_types=["UpDecoderBlock2D"] * 4,
+    block_out_channels=[24, 48, 96, 96],
     layers_per_block=1,
     norm_num_groups=8,
     latent_channels=4,
-    sample_size=64,
+    sample_size=SIZE,
 )
 UNET_CONFIG = dict(
-    sample_size=16,
+    sample_size=SIZE // 8,
     in_channels=4,
     out_channels=4,
     down_block_types=["CrossAttnDownBlock2D"] * 3 + ["DownBlock2D"],
@@ -58,17 +60,43 @@ def warmup_constant_decay(step: int, steps: int, warmup: int = 200, decay_share:
     return max(0.0, min(1.0, (step + 1) / warmup, decay))
 
 
-def read_pictures(directory: Path):
-    """All pictures uint8 [N, S, S, 3] sRGB of a rendered folder, and their mattes uint8 [N, S, S]."""
+def read_renders(directory: str, variants: int):
+    """The pairs of a set, each `variants` times, mirrored, cropped and (foregrounds) composited anew each time.
+
+    Returns:
+        Pictures uint8 [N, S, S, 3] sRGB and their mattes uint8 [N, S, S].
+    """
     import numpy as np
 
-    from sdseg.imaging import read_alpha, read_image
+    from sdseg.data import Augmentation, draw_generator, open_pictures
 
-    with open(directory / "metadata.jsonl", encoding="utf-8") as lines:
-        rows = [json.loads(line) for line in lines]
-    pictures = np.stack([read_image(directory / row["file_name"]) for row in rows])
-    mattes = [np.round(read_alpha(directory / row["alpha_file_name"]) * 255) for row in rows]
-    return pictures, np.stack(mattes).astype(np.uint8)
+    source = open_pictures(directory, SIZE, Augmentation(random_flip=True, min_crop_scale=0.7))
+    pairs = [
+        source.fetch(index, draw_generator(SEED, variant, index))
+        for variant in range(variants)
+        for index in range(len(source))
+    ]
+    pictures = np.stack([(to_unit(pair["image"]) * 255).round().byte().permute(1, 2, 0).numpy() for pair in pairs])
+    return pictures, np.stack([(pair["alpha"][0] * 255).round().byte().numpy() for pair in pairs])
+
+
+def read_photos(directory: str):
+    """A random square of every photograph in a folder, half of them mirrored: uint8 [N, S, S, 3] sRGB."""
+    import cv2
+    import numpy as np
+
+    from sdseg.imaging import list_images, read_image
+
+    squares = []
+    for index, path in enumerate(list_images(directory)):
+        picture, rng = read_image(path), np.random.default_rng([SEED, index])
+        side = round(min(picture.shape[:2]) * rng.uniform(0.75, 1))
+        y, x = (rng.integers(length - side + 1) for length in picture.shape[:2])
+        square = picture[y : y + side, x : x + side][:, :: rng.choice([-1, 1])]
+        squares.append(cv2.resize(square, (SIZE, SIZE), interpolation=cv2.INTER_AREA))
+    if not squares:
+        raise UserError(f"--photos: no picture in '{directory}'; name a folder of photographs")
+    return np.stack(squares)
 
 
 def as_tensor(pictures):
@@ -77,6 +105,13 @@ def as_tensor(pictures):
 
     tensor = to_signed(torch.from_numpy(pictures).float() / 255)
     return tensor[:, None].expand(-1, 3, -1, -1) if tensor.ndim == 3 else tensor.permute(0, 3, 1, 2)
+
+
+def write_row(log: Path, row: dict) -> None:
+    """Appends a row to a JSONL file, and prints it."""
+    with open(log, "a", encoding="utf-8") as file:
+        file.write(json.dumps(row) + "\n")
+    print(row, flush=True)
 
 
 class Trainer:
@@ -155,9 +190,7 @@ class Trainer:
                 self.seconds, last_log, span = self.seconds + now - last_log, now, now - last_log
                 row = {"stage": self.state_file.stem, "step": self.step, "loss": loss_sum / loss_count}
                 row |= {"steps_per_second": loss_count / span, "seconds": round(self.seconds, 1)}
-                with open(log, "a", encoding="utf-8") as file:
-                    file.write(json.dumps(row) + "\n")
-                print(row, flush=True)
+                write_row(log, row)
                 loss_sum, loss_count = 0.0, 0
                 if now - last_save > 60 * minutes_between_saves or self.step == steps:
                     self.save()
@@ -180,6 +213,8 @@ def vae_loss(vae, batch, generator, kl_weight: float = 1e-6):
 
 
 def train_vae(pictures, mattes, output: Path, steps: int, batch_size: int, crop: int) -> None:
+    """Crops of `crop` px of the pictures, a quarter of them at half size, and of mattes in grey (three in eight)."""
+    import cv2
     import numpy as np
     import torch
     from diffusers import AutoencoderKL
@@ -187,30 +222,32 @@ def train_vae(pictures, mattes, output: Path, steps: int, batch_size: int, crop:
     torch.manual_seed(SEED)
     vae = AutoencoderKL(**VAE_CONFIG)
     trainer = Trainer(vae, output / "vae.safetensors", learning_rate=1e-3, ema_decay=0.998)
-    grey = batch_size * 3 // 8  # number of mattes in a batch
+    grey = int(batch_size * 3 * MATTE_SHARE)  # number of mattes in a batch
 
     def loss_at(step: int):
-        rng = np.random.default_rng([SEED, 0, step])
-        size = pictures.shape[1] - crop + 1
-        crops = []
-        for index, position in enumerate(zip(*rng.integers(0, size, (2, batch_size)), strict=True)):
-            row = rng.integers(len(pictures))
-            source = mattes[row, ..., None].repeat(3, -1) if index < grey else pictures[row]
-            y, x = position
-            crops.append(source[y : y + crop, x : x + crop][:, :: rng.choice([-1, 1])])
+        rng, crops = np.random.default_rng([SEED, 0, step]), []
+        for index in range(batch_size):
+            source = mattes if index < grey else pictures
+            picture = source[rng.integers(len(source))]
+            if rng.random() < 0.25:
+                picture = cv2.resize(picture, (SIZE // 2, SIZE // 2), interpolation=cv2.INTER_AREA)
+            y, x = rng.integers(len(picture) - crop + 1, size=2)
+            part = picture[y : y + crop, x : x + crop][:, :: rng.choice([-1, 1])]
+            crops.append(part[..., None].repeat(3, -1) if index < grey else part)
         return vae_loss(vae, as_tensor(np.stack(crops)), torch.Generator().manual_seed(step))
 
     if trainer.run(loss_at, steps, output / "log.jsonl"):
         trainer.ema.copy_to(vae.parameters())
         vae.eval().requires_grad_(False)
-        latents = encode(vae, pictures[:512])
-        vae.register_to_config(scaling_factor=round(1 / latents.std().item(), 5))
-        vae.save_pretrained(output / "base" / "vae")
-        round_trip(vae, mattes[-256:], output)
+        latents = encode(vae, pictures[:: max(1, len(pictures) // 512)])
+        vae.register_to_config(scaling_factor=round(1 / latents.float().std().item(), 5))
+        vae.half().save_pretrained(output / "base" / "vae")
+        floors = {"matte_mad": mattes[-256:], "picture_mad": pictures[:256]}
+        write_row(output / "log.jsonl", {"stage": "vae"} | {k: round_trip(vae.float(), v) for k, v in floors.items()})
 
 
 def encode(vae, pictures, batch_size: int = 64):
-    """Pictures uint8 [N, H, W, 3] or [N, H, W] => means of their latents, float16 [N, 4, H/4, W/4], not scaled."""
+    """Pictures uint8 [N, H, W, 3] or [N, H, W] => means of their latents, float16 [N, 4, H/8, W/8], not scaled."""
     import torch
 
     with torch.no_grad():
@@ -221,30 +258,47 @@ def encode(vae, pictures, batch_size: int = 64):
     return torch.cat(parts)
 
 
-def round_trip(vae, mattes, output: Path) -> None:
-    """Logs the MAD of mattes uint8 [N, H, W] that are encoded and decoded, a lower bound for the adapter's MAD."""
+def round_trip(vae, pictures) -> float:
+    """Mean absolute difference, in [0, 1], of pictures uint8 [N, H, W, 3] or mattes uint8 [N, H, W] and what is left of
+    them after encoding and decoding; of mattes, a lower bound for the adapter's error."""
     import torch
 
     with torch.no_grad():
-        decoded = torch.cat([vae.decode(encode(vae, part[None]).float()).sample.mean(1) for part in mattes])
-    truth = torch.from_numpy(mattes).float() / 255
-    error = (to_unit(decoded.clamp(-1, 1)) - truth).abs().mean().item()
-    with open(output / "log.jsonl", "a", encoding="utf-8") as file:
-        file.write(json.dumps({"stage": "vae", "matte_round_trip_mad": error}) + "\n")
-    print(f"matte round trip MAD {error:.4f}", flush=True)
+        decoded = vae.decode(encode(vae, pictures).float()).sample.clamp(-1, 1)
+    truth = as_tensor(pictures)
+    if pictures.ndim == 3:
+        decoded, truth = decoded.mean(1), truth[:, 0]
+    return (to_unit(decoded) - to_unit(truth)).abs().mean().item()
+
+
+def latents_of(vae, pictures, mattes, size: int, output: Path) -> dict:
+    """Latents of pictures and of mattes at one size, as `encode` returns them; kept in a file beside the states."""
+    import cv2
+    import numpy as np
+    from safetensors.torch import load_file, save_file
+
+    file = output / f"latents_{size}.safetensors"
+    if not file.exists():
+
+        def at_size(source):
+            small = [cv2.resize(picture, (size, size), interpolation=cv2.INTER_AREA) for picture in source]
+            return encode(vae, np.stack(small))
+
+        temporary = file.with_suffix(".partial")
+        save_file({"pictures": at_size(pictures), "mattes": at_size(mattes)}, temporary)
+        os.replace(temporary, file)
+    return load_file(file)
 
 
 def train_unet(pictures, mattes, output: Path, steps: int, half_size_share: float, batch_size: int) -> None:
     """v-prediction (Salimans & Ho 2022) on the latents of pictures, one in eight of which is a matte in grey."""
-    import cv2
-    import numpy as np
     import torch
     from diffusers import AutoencoderKL, UNet2DConditionModel
     from safetensors.torch import save_file
 
     from sdseg.model import inference_scheduler
 
-    vae = AutoencoderKL.from_pretrained(output / "base" / "vae").eval().requires_grad_(False)
+    vae = AutoencoderKL.from_pretrained(output / "base" / "vae").float().eval().requires_grad_(False)
     scale = vae.config.scaling_factor
     torch.manual_seed(SEED)
     unet = UNet2DConditionModel(**UNET_CONFIG)
@@ -252,24 +306,19 @@ def train_unet(pictures, mattes, output: Path, steps: int, half_size_share: floa
     scheduler = inference_scheduler()
     trainer = Trainer(unet, output / "unet.safetensors", learning_rate=1e-3, ema_decay=0.998)
     half_steps = int(half_size_share * steps)
-
-    def latents_of(source, size):
-        small = np.stack([cv2.resize(picture, (size, size), interpolation=cv2.INTER_AREA) for picture in source])
-        return torch.cat([encode(vae, small), encode(vae, np.ascontiguousarray(small[:, :, ::-1]))])
-
-    latents = {}  # size -> latents of pictures and of mattes, with their mirror images; of the size in use only
+    latents = {}  # of the size in use only
 
     def loss_at(step: int):
-        size = pictures.shape[1] // 2 if step < half_steps else pictures.shape[1]
-        if size not in latents:
+        size = SIZE // 2 if step < half_steps else SIZE
+        if latents.get("size") != size:
             latents.clear()
-            latents[size] = (latents_of(pictures, size), latents_of(mattes, size))
+            latents.update(latents_of(vae, pictures, mattes, size, output), size=size)
         draw = torch.Generator().manual_seed(SEED * 1_000_003 + step)
-        picture_latents, matte_latents = latents[size]
         batch = batch_size * (4 if step < half_steps else 1)
-        rows = torch.randint(len(picture_latents), (batch,), generator=draw)
-        clean = picture_latents[rows].float()
-        clean[: batch // 8] = matte_latents[rows[: batch // 8]].float()
+        greys = int(batch * MATTE_SHARE)
+        rows = torch.randint(2**31, (batch,), generator=draw)
+        clean = latents["pictures"][rows % len(latents["pictures"])].float()
+        clean[:greys] = latents["mattes"][rows[:greys] % len(latents["mattes"])].float()
         clean = clean * scale
         noise = torch.randn(clean.shape, generator=draw)
         timesteps = torch.randint(scheduler.config.num_train_timesteps, (batch,), generator=draw)
@@ -287,22 +336,35 @@ def train_unet(pictures, mattes, output: Path, steps: int, half_size_share: floa
 
 def main(argv: list[str] | None = None) -> None:
     parser = Parser(
-        prog="python -m sdseg.embedded.pretrain", description="Train the miniature base on rendered pictures."
+        prog="python -m sdseg.embedded.pretrain", description="Train the miniature base on photographs and renders."
     )
-    parser.add_argument("--data", type=Path, required=True, help="folder written by `sdseg render`")
+    parser.add_argument("--renders", nargs="*", default=[], help="sets of rendered pairs, as train.py takes them")
+    parser.add_argument("--variants", type=int, default=2, help="crops or composites of each pair")
+    parser.add_argument("--photos", nargs="*", default=[], help="folders of photographs")
+    parser.add_argument(
+        "--mattes", nargs="*", default=[], help="sets of rendered pairs of which only the mattes are used"
+    )
     parser.add_argument("--output", type=Path, required=True, help="run folder; the base is written to OUTPUT/base")
-    parser.add_argument("--vae_steps", type=int, default=3000)
+    parser.add_argument("--vae_steps", type=int, default=4000)
     parser.add_argument("--vae_batch_size", type=int, default=16)
-    parser.add_argument("--vae_crop", type=int, default=32, help="side of the training crops in pixels")
-    parser.add_argument("--unet_steps", type=int, default=2400)
-    parser.add_argument("--half_size_share", type=float, default=0.6, help="fraction of steps at half resolution")
+    parser.add_argument("--vae_crop", type=int, default=64, help="side of the training crops in pixels")
+    parser.add_argument("--unet_steps", type=int, default=8000)
+    parser.add_argument("--half_size_share", type=float, default=0.7, help="fraction of steps at half resolution")
     parser.add_argument("--unet_batch_size", type=int, default=32, help="four times as many at half resolution")
     parser.add_argument("--stage", choices=["vae", "unet", "all"], default="all")
     arguments = parser.parse_args(argv)
 
+    import numpy as np
+
+    if not (arguments.renders or arguments.mattes):
+        parser.error("--renders or --mattes: name a set of rendered pairs; the VAE has to see mattes")
     arguments.output.mkdir(parents=True, exist_ok=True)
-    pictures, mattes = read_pictures(arguments.data)
-    print(f"{len(pictures)} pictures of {pictures.shape[1]} px", flush=True)
+    rendered = [read_renders(directory, arguments.variants) for directory in arguments.renders]
+    grey = [read_renders(directory, arguments.variants)[1] for directory in arguments.mattes]
+    photographs = [read_photos(directory) for directory in arguments.photos]
+    pictures = np.concatenate(photographs + [pictures for pictures, _ in rendered])
+    mattes = np.concatenate([mattes for _, mattes in rendered] + grey)
+    print(f"{sum(map(len, photographs))} photographs, {len(pictures)} pictures, {len(mattes)} mattes", flush=True)
     if arguments.stage in ("vae", "all"):
         steps, batch_size = arguments.vae_steps, arguments.vae_batch_size
         train_vae(pictures, mattes, arguments.output, steps, batch_size, arguments.vae_crop)
