@@ -94,10 +94,12 @@ def _mesh(mesh: Mesh, material: Any) -> Any:
         props=properties,
     )
     content = mi.traverse(shape)
-    content["vertex_positions"] = vertices.astype(np.float32).ravel()
-    content["vertex_normals"] = normals.astype(np.float32).ravel()
-    content["vertex_texcoords"] = uv.astype(np.float32).ravel()
-    content["faces"] = faces.astype(np.uint32).ravel()
+    arrays = {"vertex_positions": vertices, "vertex_normals": normals, "vertex_texcoords": uv, "faces": faces}
+    for key, array in arrays.items():
+        # content[key] = ... would compare old and new values first, one by one
+        held, kind, *_ = content.properties[key]
+        mi.set_property(held, kind, array.astype(np.uint32 if key == "faces" else np.float32).ravel())
+        content.set_dirty(key)
     content.update()
     return shape
 
@@ -205,8 +207,9 @@ def _shapes(subjects: list[Subject], folder: str, name: str, paint: Callable[[in
     loaded: dict[tuple, Any] = {}  # Mitsuba takes 60 ms to tabulate a plastic, and many meshes share one
 
     def load(material: dict[str, Any]) -> Any:
+        # textures by identity, since comparing them takes as long as loading them; the subjects keep them alive
         key = tuple(
-            (k, (v.shape, v.dtype.str, v.tobytes()) if isinstance(v, np.ndarray) else v)
+            (k, v if not isinstance(v, np.ndarray) else id(v) if v.ndim > 1 else v.tobytes())
             for k, v in sorted(material.items())
         )
         if key not in loaded:

@@ -190,9 +190,10 @@ def _picture(image: Any) -> tuple[np.ndarray, np.ndarray | None]:
     """A Pillow image as (linear texture [h, w, 3] whose first row is at v = 0, opacity [h, w] or None)."""
     image = _rgba(image)
     image.thumbnail((LARGEST_TEXTURE, LARGEST_TEXTURE))
-    pixels = np.asarray(image)[::-1].astype(np.float64) / 255  # v runs upwards in both formats
+    pixels = np.asarray(image)[::-1]  # v runs upwards in both formats
+    linear = srgb_to_linear(np.arange(256) / 255)  # of each of 256 levels, since a texture has millions of pixels
     opacity = pixels[..., 3]
-    return srgb_to_linear(pixels[..., :3]), None if opacity.min() == 1 else opacity
+    return linear[pixels[..., :3]], None if opacity.min() == 255 else opacity / 255
 
 
 def _atlas(corners: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -305,6 +306,7 @@ def _read(path: str) -> tuple[tuple[Mesh, ...], tuple[str, ...]]:
 
 
 _cached = functools.lru_cache(maxsize=64)(_read)
+_listed = functools.lru_cache(maxsize=64)(files_of)  # a folder of thousands takes longer to search than a file to read
 
 
 def read_meshes(path: str) -> tuple[Mesh, ...]:
@@ -342,7 +344,7 @@ def build(rng: np.random.Generator, factors: dict[str, Any]) -> Subject:
     Errors as in `files_of`, and as in `read_meshes` if none can be read.
     """
     f = factors
-    files = files_of(f["folder"])
+    files = list(_listed(f["folder"]))
     while True:
         file = files.pop(int(rng.integers(len(files))))
         try:
