@@ -81,7 +81,7 @@ def _rendered_distractor(recipe: Any, seed: int, number: int, size: int) -> tupl
     for attempt in range(ATTEMPTS):
         scene = describe(recipe, seed, DISTRACTORS + number, attempt)
         try:
-            made = render_foreground(scene, size, DISTRACTOR_SAMPLES, recipe.max_depth, seed)
+            made = render_foreground(scene, size, DISTRACTOR_SAMPLES, recipe.max_depth, seed, ids=False)
         except NotFinite:
             if attempt == ATTEMPTS - 1:
                 raise
@@ -89,8 +89,8 @@ def _rendered_distractor(recipe: Any, seed: int, number: int, size: int) -> tupl
         return made.colour, made.alpha
 
 
-def make_foreground(recipe: Any, seed: int, foreground: int, size: int) -> tuple[Scene, Foreground]:
-    """Describes and renders one foreground, with up to ATTEMPTS draws of the scene.
+def make_foreground(recipe: Any, seed: int, foreground: int, size: int, ids: bool = True) -> tuple[Scene, Foreground]:
+    """Describes and renders one foreground, with up to ATTEMPTS draws of the scene; `ids` as in `render_foreground`.
 
     A scene is drawn again if it refracts more than the recipe allows (the last one gets thin glass) or if the render is
     not finite; NotFinite if all of them are not.
@@ -107,7 +107,7 @@ def make_foreground(recipe: Any, seed: int, foreground: int, size: int) -> tuple
                 scene = replace(scene, subjects=[thinned(subject) for subject in scene.subjects])
                 scene.factors["thinned"] = True
                 bent = refraction(scene, recipe.max_depth, seed)
-            made = render_foreground(scene, size, recipe.samples_per_pixel, recipe.max_depth, seed)
+            made = render_foreground(scene, size, recipe.samples_per_pixel, recipe.max_depth, seed, ids)
         except NotFinite:
             if last:
                 raise
@@ -162,9 +162,9 @@ def make_pairs(recipe: Any, seed: int, foreground: int, indices: list[int], size
 
     `render.start` must have been called in this process.
     """
-    scene, made = make_foreground(recipe, seed, foreground, size)
-    cover = alpha_of(alpha_levels(made.cover))
     target_ids = recipe.target == "classes"
+    scene, made = make_foreground(recipe, seed, foreground, size, target_ids)
+    cover = alpha_of(alpha_levels(made.cover))
     sky = scene.factors["lights"]["sky"]
     pairs = []
     for index in indices:
@@ -181,8 +181,10 @@ def make_pairs(recipe: Any, seed: int, foreground: int, indices: list[int], size
         alpha = alpha_of(alpha_levels(alpha))
         meta = {"seed": seed, "index": index, "recipe": recipe.name, "factors": factors}
         image = capture(composite(exposed, cover, background), captured, rng)
-        instances = _instances(made.instances, alpha, as_reduced(captured)["softness"])
-        ids = {"instances": instances, "classes": _classes(scene, instances)} if target_ids else {}
+        ids = {}
+        if target_ids:
+            instances = _instances(made.instances, alpha, as_reduced(captured)["softness"])
+            ids = {"instances": instances, "classes": _classes(scene, instances)}
         pairs.append(Pair(image, alpha, meta, **ids))
     return pairs
 

@@ -64,7 +64,7 @@ class Foreground:
         alpha: float32 [H, W] in [0, 1], of the subjects alone.
         cover: float32 [H, W] in [0, 1], how much of the background is hidden: alpha, or more with surroundings.
         instances: uint8 [H, W], k where subject k (from 1) fills most of the pixel, 0 where subjects fill less than
-            half of it. Clear glass counts as if it were opaque, smoke by its alpha.
+            half of it. Clear glass counts as if it were opaque, smoke by its alpha. None if they were not wanted.
         measured: with glass, `residual`: mean |I - (C + (1 - alpha))| over the bright plate in levels of 255 (the tint
             that one alpha cannot express); compose.py adds `refraction`.
     """
@@ -72,7 +72,7 @@ class Foreground:
     colour: np.ndarray
     alpha: np.ndarray
     cover: np.ndarray
-    instances: np.ndarray
+    instances: np.ndarray | None
     measured: dict[str, float]
 
 
@@ -94,10 +94,12 @@ def _mesh(mesh: Mesh, material: Any) -> Any:
         props=properties,
     )
     content = mi.traverse(shape)
-    content["vertex_positions"] = vertices.astype(np.float32).ravel()
-    content["vertex_normals"] = normals.astype(np.float32).ravel()
-    content["vertex_texcoords"] = uv.astype(np.float32).ravel()
-    content["faces"] = faces.astype(np.uint32).ravel()
+    arrays = {"vertex_positions": vertices, "vertex_normals": normals, "vertex_texcoords": uv, "faces": faces}
+    for key, array in arrays.items():
+        # content[key] = ... would compare old and new values first, one by one
+        held, kind, *_ = content.properties[key]
+        mi.set_property(held, kind, array.astype(np.uint32 if key == "faces" else np.float32).ravel())
+        content.set_dirty(key)
     content.update()
     return shape
 
@@ -205,8 +207,9 @@ def _shapes(subjects: list[Subject], folder: str, name: str, paint: Callable[[in
     loaded: dict[tuple, Any] = {}  # Mitsuba takes 60 ms to tabulate a plastic, and many meshes share one
 
     def load(material: dict[str, Any]) -> Any:
+        # textures by identity, since comparing them takes as long as loading them; the subjects keep them alive
         key = tuple(
-            (k, (v.shape, v.dtype.str, v.tobytes()) if isinstance(v, np.ndarray) else v)
+            (k, v if not isinstance(v, np.ndarray) else id(v) if v.ndim > 1 else v.tobytes())
             for k, v in sorted(material.items())
         )
         if key not in loaded:
@@ -336,22 +339,25 @@ def _marks(scene: Scene, size: int, samples: int, seed: int) -> tuple[np.ndarray
     """What the camera's rays hit first, media aside.
 
     Returns:
-        coverage of each subject [N, H, W], coverage of opaque parts [H, W], depth [H, W] (mean over all rays, 0 for
-        those that hit nothing).
+        coverage of each subject [N, H, W], coverage of opaque parts [H, W] (if a subject is transmissive, else 0),
+        depth [H, W] (mean over all rays, 0 for those that hit nothing).
     """
+    number = len(scene.subjects)
+    planes = []
+    for first in range(0, number + scene.transmissive(), 3):  # three of them per render, one in each colour channel
 
-    def look(paint: Callable[[int, bool], np.ndarray]) -> np.ndarray:
+        def paint(k: int, clear: bool, first: int = first) -> np.ndarray:
+            marks = np.zeros(number + 3)
+            marks[k], marks[number] = 1.0, float(not clear)
+            return marks[first : first + 3]
+
         with tempfile.TemporaryDirectory(prefix="synth_data_") as folder:
             shapes = _shapes(scene.subjects, folder, "subject", paint)
             shapes |= _shapes(scene.surroundings, folder, "other", lambda k, clear: np.zeros(3))
-            return _render(scene, shapes, {"type": "aov", "aovs": "met:albedo,far:depth"}, size, samples, seed)
-
-    planes = []
-    for first in range(0, len(scene.subjects), 3):  # three subjects per render, one in each colour channel
-        colours = np.eye(len(scene.subjects), 3, -first)
-        planes += list(look(lambda k, clear, colours=colours: colours[k])[..., :3].transpose(2, 0, 1))
-    met = look(lambda k, clear: np.full(3, float(not clear)))
-    return np.stack(planes)[: len(scene.subjects)], met[..., 0], met[..., 3]
+            met = _render(scene, shapes, {"type": "aov", "aovs": "met:albedo,far:depth"}, size, samples, seed)
+        planes += list(met[..., :3].transpose(2, 0, 1))
+    planes = np.stack(planes)
+    return planes[:number], planes[number] if scene.transmissive() else np.zeros_like(planes[0]), met[..., 3]
 
 
 def _rays(scene: Scene, size: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -453,13 +459,14 @@ def refraction(scene: Scene, depth: int, seed: int, size: int = 32, samples: int
     return float((moved * passed)[through].sum() / passed[through].sum())
 
 
-def render_foreground(scene: Scene, size: int, samples: int, depth: int, seed: int) -> Foreground:
+def render_foreground(scene: Scene, size: int, samples: int, depth: int, seed: int, ids: bool = True) -> Foreground:
     """The subjects without a background. `start` must have been called in this process.
 
     Args:
         samples: light paths per pixel (TRANSMISSIVE_SAMPLES times as many if light passes through a subject).
         depth: most segments of a path (then at least TRANSMISSIVE_DEPTH).
         seed: of the whole run; the sampler's seed is drawn from it and the foreground's number.
+        ids: whether `instances` are wanted; they may cost a pass of their own.
 
     Raises:
         NotFinite: the render has NaN or infinity in it.
@@ -468,7 +475,7 @@ def render_foreground(scene: Scene, size: int, samples: int, depth: int, seed: i
     if clear:
         depth, samples = max(depth, TRANSMISSIVE_DEPTH), samples * TRANSMISSIVE_SAMPLES
     marks = None
-    if scene.subjects and (clear or scene.surroundings or len(scene.subjects) > 1):
+    if scene.subjects and (clear or scene.surroundings or (ids and len(scene.subjects) > 1)):
         marks, opaque, far = _marks(scene, size, samples, sampler_seed)
         if clear and scene.cut_out():  # the marks count holes as covered
             parts = [opaque_part(subject) for subject in scene.subjects]
@@ -483,15 +490,19 @@ def render_foreground(scene: Scene, size: int, samples: int, depth: int, seed: i
         alpha = cover
         if scene.surroundings:
             alpha = np.zeros_like(cover) if marks is None else np.clip(marks.sum(0), 0.0, 1.0)
-    if marks is None:
-        instances = alpha >= 0.5
-    else:
-        smoke = [bool(subject.volumes) for subject in scene.subjects]
-        if any(smoke):  # the rest of alpha is smoke
-            marks[smoke.index(True)] += np.maximum(alpha - marks.sum(0), 0.0)
-        instances = np.where(marks.sum(0) >= 0.5, marks.argmax(0) + 1, 0)
+    instances = _instances(scene, marks, alpha) if ids else None
     rgb, alpha, cover = (np.ascontiguousarray(a, dtype=np.float32) for a in (np.maximum(rgb, 0.0), alpha, cover))
-    return Foreground(rgb, alpha, cover, instances.astype(np.uint8), measured)
+    return Foreground(rgb, alpha, cover, instances, measured)
+
+
+def _instances(scene: Scene, marks: np.ndarray | None, alpha: np.ndarray) -> np.ndarray:
+    """Instance ids uint8 [H, W] from each subject's coverage [N, H, W] (None: there is one subject at most)."""
+    if marks is None:
+        return (alpha >= 0.5).astype(np.uint8)
+    smoke = [bool(subject.volumes) for subject in scene.subjects]
+    if any(smoke):  # the rest of alpha is smoke
+        marks[smoke.index(True)] += np.maximum(alpha - marks.sum(0), 0.0)
+    return np.where(marks.sum(0) >= 0.5, marks.argmax(0) + 1, 0).astype(np.uint8)
 
 
 def _passed(scene: Scene, size: int, samples: int, depth: int, seed: int) -> np.ndarray:

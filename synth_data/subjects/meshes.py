@@ -276,6 +276,8 @@ def shaded(mesh: Mesh, crease: float = 40.0) -> tuple[np.ndarray, np.ndarray, np
     A corner's normal is the area-weighted mean over the faces at its position whose normals are within `crease`
     degrees of its own face's. Faces without area are dropped.
     """
+    from scipy.sparse import csr_array
+
     a, b, c = (mesh.vertices[mesh.faces[:, i]] for i in range(3))
     normal = np.cross(b - a, c - a)
     area = np.linalg.norm(normal, axis=1)
@@ -283,24 +285,38 @@ def shaded(mesh: Mesh, crease: float = 40.0) -> tuple[np.ndarray, np.ndarray, np
     faces, normal = mesh.faces[keep], normal[keep]
     if not len(faces):
         return np.zeros((0, 3)), np.zeros((0, 3)), np.zeros((0, 2)), np.zeros((0, 3), np.int64)
-    unit = normal / area[keep, None]
     vertices = mesh.vertices[faces].reshape(-1, 3)
-    _, weld = np.unique(np.round(vertices, 5), axis=0, return_inverse=True)
-    weld = weld.ravel()
+    weld = _welded(vertices)
     order = np.argsort(weld, kind="stable")
     size = np.bincount(weld)
-    start = np.concatenate([[0], np.cumsum(size)[:-1]])
-    # every ordered pair (corner, corner) at the same position
-    left = np.repeat(np.arange(len(weld)), size[weld])
-    within = np.arange(len(left)) - np.repeat(np.cumsum(size[weld]) - size[weld], size[weld])
-    right = order[start[weld[left]] + within]
-    near = np.einsum("ij,ij->i", unit[left // 3], unit[right // 3]) > np.cos(np.deg2rad(crease))
-    summed = np.stack(
-        [np.bincount(left[near], weights=normal[right[near] // 3, k], minlength=len(weld)) for k in range(3)],
-        1,
-    )
+    start = np.cumsum(size) - size
+    # the faces of every ordered pair (corner, corner) at the same position
+    count = size[weld]
+    end = np.cumsum(count)
+    left = np.repeat(np.arange(len(weld)) // 3, count)
+    right = order[np.arange(end[-1]) + np.repeat(start[weld] - end + count, count)] // 3
+    x, y, z = np.ascontiguousarray((normal / area[keep, None]).T)
+    cosine = x[left] * x[right]
+    cosine += z[left] * z[right]
+    cosine += y[left] * y[right]
+    near = (cosine > np.cos(np.deg2rad(crease))).astype(np.float64)
+    summed = csr_array((near, right, np.append(0, end)), shape=(len(weld), len(faces))) @ normal
     summed /= np.linalg.norm(summed, axis=1, keepdims=True)
     return vertices, summed, mesh.uv[faces].reshape(-1, 2), np.arange(len(weld)).reshape(-1, 3)
+
+
+def _welded(points: np.ndarray) -> np.ndarray:
+    """A number [N] for the position of each point [N, 3], the same for points that agree in 5 digits."""
+    cells = np.rint(points * 1e5).astype(np.int64)
+    cells -= cells.min(0)
+    wide = cells.max(0) + 1
+    number, values = cells[:, 0], int(wide[0])
+    for axis in (1, 2):
+        if values * int(wide[axis]) >= 2**63:  # more positions than an integer counts: only those in use
+            used, number = np.unique(number, return_inverse=True)
+            values = len(used)
+        number, values = number * wide[axis] + cells[:, axis], values * int(wide[axis])
+    return np.unique(number, return_inverse=True)[1]
 
 
 def scatter(rng: np.random.Generator, mesh: Mesh, number: int) -> tuple[np.ndarray, np.ndarray]:

@@ -310,6 +310,7 @@ def _read(path: str) -> tuple[tuple[Mesh, ...], tuple[str, ...]]:
 
 
 _cached = functools.lru_cache(maxsize=64)(_read)
+_listed = functools.lru_cache(maxsize=64)(files_of)  # a folder of thousands takes longer to search than a file to read
 
 
 def read_meshes(path: str) -> tuple[Mesh, ...]:
@@ -347,7 +348,7 @@ def build(rng: np.random.Generator, factors: dict[str, Any]) -> Subject:
     Errors as in `files_of`, and as in `read_meshes` if none can be read.
     """
     f = factors
-    files = files_of(f["folder"])
+    files = list(_listed(f["folder"]))
     while True:
         file = files.pop(int(rng.integers(len(files))))
         try:

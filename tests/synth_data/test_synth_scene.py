@@ -8,6 +8,7 @@ import pytest
 
 from benchmarks.exact_alpha import compare, sharp_scene
 from synth_data import compose
+from synth_data import render as render_module
 from synth_data.colour import luminance
 from synth_data.environments import (
     _read_exr,
@@ -115,6 +116,20 @@ def test_classes_follow_the_families():
     assert set(np.unique(pair.classes)) == {0, number}
     assert np.array_equal(pair.classes > 0, pair.instances > 0)
     assert pair.instances.max() <= 2
+
+
+def test_a_matte_alone_costs_no_pass_for_ids(monkeypatch):
+    """Two opaque subjects: with `target: alpha` nobody reads the ids; picture and matte are those of `classes`."""
+    asked = []
+    monkeypatch.setattr(
+        render_module, "_marks", lambda *args, real=render_module._marks: asked.append(1) or real(*args)
+    )
+    made = []
+    for target in ("alpha", "classes"):
+        recipe = recipe_of(f"target: {target}, arrangement: {{subjects: [2, 2]}}")
+        made += compose.make_pairs(recipe, 2, 0, [0], 24)
+        assert len(asked) == (target == "classes")
+    assert np.array_equal(made[0].image, made[1].image) and np.array_equal(made[0].alpha, made[1].alpha)
 
 
 # ---------------------------------------------------------------- blur
