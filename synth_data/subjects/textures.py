@@ -22,9 +22,10 @@ def texture_of(image: Any) -> tuple[np.ndarray, np.ndarray | None]:
     """A Pillow image as (linear texture [h, w, 3] whose first row is at v = 0, opacity [h, w] or None)."""
     image = rgba(image)
     image.thumbnail((LARGEST, LARGEST))
-    pixels = np.asarray(image)[::-1].astype(np.float64) / 255  # v runs upwards, as in OBJ and trimesh
+    pixels = np.asarray(image)[::-1]  # v runs upwards, as in OBJ and trimesh
+    linear = srgb_to_linear(np.arange(256) / 255)  # of each of 256 levels, since a texture has millions of pixels
     opacity = pixels[..., 3]
-    return srgb_to_linear(pixels[..., :3]), None if opacity.min() == 1 else opacity
+    return linear[pixels[..., :3]], None if opacity.min() == 255 else opacity / 255
 
 
 def opacity_of(image: Any) -> np.ndarray:
