@@ -15,7 +15,8 @@ from synth_data.files import find_named
 from synth_data.subjects.textures import texture_of
 
 # Extensions that a file may require, besides those of materials: they are read, or change no surface.
-READ = ("KHR_texture_transform", "EXT_texture_webp", "KHR_lights_punctual", "KHR_xmp_json_ld")
+READ = ("KHR_mesh_quantization", "KHR_texture_transform", "EXT_texture_webp", "KHR_lights_punctual", "KHR_xmp_json_ld")
+INTEGERS = {5120: "i1", 5121: "u1", 5122: "<i2", 5123: "<u2"}  # numbers of component types
 TRIANGLES, STRIP = 4, 5  # the modes of primitives that trimesh reads as faces
 
 
@@ -34,6 +35,27 @@ def _unpacked(content: bytes) -> tuple[dict[str, Any], bytes]:
         chunks[kind] = chunks.get(kind) or chunk
         at += 8 + size
     return json.loads(chunks[b"JSON"]), chunks[b"BIN\0"]
+
+
+def _make_floats(header: dict[str, Any], buffers: list[bytes], number: int) -> None:
+    """Makes an accessor of integers one of floats, in a buffer of its own; trimesh does not scale normalised ones."""
+    accessor = header["accessors"][number]
+    if accessor["componentType"] not in INTEGERS or "bufferView" not in accessor:
+        return
+    kind, view = np.dtype(INTEGERS[accessor["componentType"]]), header["bufferViews"][accessor["bufferView"]]
+    columns = {"VEC2": 2, "VEC3": 3}[accessor["type"]]
+    strides = (view.get("byteStride", columns * kind.itemsize), kind.itemsize)
+    start = view.get("byteOffset", 0) + accessor.get("byteOffset", 0)
+    values = np.ndarray((accessor["count"], columns), kind, buffers[view["buffer"]], start, strides).astype("<f4")
+    if accessor.get("normalized"):
+        values = np.maximum(values / np.float32(np.iinfo(kind).max), -1)
+    header["buffers"].append({"byteLength": values.nbytes})
+    header["bufferViews"].append({"buffer": len(buffers), "byteLength": values.nbytes})
+    last = len(header["bufferViews"]) - 1
+    header["accessors"][number] = {"bufferView": last, "componentType": 5126} | {
+        k: accessor[k] for k in ("count", "type")
+    }
+    buffers.append(values.tobytes())
 
 
 class Gltf:
@@ -82,7 +104,7 @@ class Gltf:
         import trimesh
 
         header = deepcopy(self.header)
-        materials, others = header.get("materials", []), 0
+        materials, others, buffers = header.get("materials", []), 0, list(self.buffers)
         for mesh in header.get("meshes", []):
             kept = [p for p in mesh["primitives"] if p.get("mode", TRIANGLES) in (TRIANGLES, STRIP)]
             others += len(mesh["primitives"]) - len(kept)
@@ -96,9 +118,9 @@ class Gltf:
                 if "COLOR_0" in attributes:  # trimesh keeps attributes of other names as they are
                     attributes["_colour"] = attributes.pop("COLOR_0")
                 if uv is not None:
-                    if header["accessors"][uv]["componentType"] != 5126:  # trimesh does not scale integers
-                        raise UserError("its texture coordinates are not floats")
                     attributes["TEXCOORD_0"] = uv
+                for name in {"POSITION", "TEXCOORD_0"} & attributes.keys():
+                    _make_floats(header, buffers, attributes[name])
         for node in header.get("nodes", []):  # trimesh drops the children of nodes with a camera or an empty mesh
             node.pop("camera", None)
             if "mesh" in node and not header["meshes"][node["mesh"]]["primitives"]:
@@ -110,9 +132,9 @@ class Gltf:
             header.pop(key, None)
         for number, buffer in enumerate(header.get("buffers", [])):
             buffer["uri"] = str(number)
-        buffers = {str(number): content for number, content in enumerate(self.buffers)}
+        named = {str(number): content for number, content in enumerate(buffers)}
         return trimesh.load_scene(
-            io.BytesIO(json.dumps(header).encode()), file_type="gltf", resolver=buffers, process=False
+            io.BytesIO(json.dumps(header).encode()), file_type="gltf", resolver=named, process=False
         )
 
     @staticmethod

@@ -224,6 +224,41 @@ def test_a_texture_is_moved_turned_and_scaled_as_its_transform_says(tmp_path):
     assert after(rotation=np.pi / 2) == pytest.approx(turned, abs=1e-9)
 
 
+def test_quantised_positions_and_coordinates_are_scaled(tmp_path):
+    path, header = separate(tmp_path, baseColorTexture=quarters())
+    wanted = read(path)[0]
+    primitive = header["meshes"][0]["primitives"][0]
+    points = np.array([(-1, -1, 0), (1, -1, 0.5), (1, 1, 0), (-1, 1, 0)])  # half the sheet's
+    padded = np.zeros((4, 4), "<i2")
+    padded[:, :3] = np.round(points * 32767)
+    order = np.array([(0, 255), (255, 255), (255, 0), (0, 0)], "u1")
+    content = padded.tobytes() + order.tobytes() + np.array([0, 1, 2, 0, 2, 3], "<u2").tobytes()
+    (tmp_path / "own.bin").write_bytes(content)
+    number = len(header["buffers"])
+    header["buffers"].append({"uri": "own.bin", "byteLength": len(content)})
+    at, first = len(header["accessors"]), len(header["bufferViews"])
+    header["bufferViews"] += [
+        {"buffer": number, "byteOffset": 0, "byteLength": 32, "byteStride": 8},
+        {"buffer": number, "byteOffset": 32, "byteLength": 8},
+        {"buffer": number, "byteOffset": 40, "byteLength": 12},
+    ]
+    header["accessors"] += [
+        {"bufferView": first, "componentType": 5122, "normalized": True, "count": 4, "type": "VEC3"},
+        {"bufferView": first + 1, "componentType": 5121, "normalized": True, "count": 4, "type": "VEC2"},
+        {"bufferView": first + 2, "componentType": 5123, "count": 6, "type": "SCALAR"},
+    ]
+    primitive |= {"attributes": {"POSITION": at, "TEXCOORD_0": at + 1}, "indices": at + 2}
+    nodes = [{"mesh": 0, "scale": [1, 2, 2]}, {"mesh": 0, "scale": [1, 2, 2], "translation": [0, 0, 3]}]
+    header |= {"nodes": nodes, "scenes": [{"nodes": [0, 1]}], "scene": 0}
+    path.write_text(json.dumps(header | {"extensionsRequired": ["KHR_mesh_quantization"]}))
+    own_meshes._cached.cache_clear()
+    one, two = sorted(read(path), key=lambda mesh: mesh.vertices[:, 2].mean())
+    assert one.uv == pytest.approx(wanted.uv)
+    side = np.ptp(one.vertices[:, 0])
+    assert np.ptp(one.vertices, axis=0) / side == pytest.approx([1, 2, 0.5], abs=1e-4)
+    assert (two.vertices - one.vertices) / side == pytest.approx(np.tile([0, 0, 1.5], (4, 1)), abs=1e-4)
+
+
 @pytest.mark.parametrize(
     "change, words",
     [
