@@ -220,7 +220,7 @@ def train_vae(pictures, mattes, output: Path, steps: int, batch_size: int, crop:
     from diffusers import AutoencoderKL
 
     torch.manual_seed(SEED)
-    vae = AutoencoderKL(**VAE_CONFIG)
+    vae = AutoencoderKL(**VAE_CONFIG).to(memory_format=torch.channels_last)
     trainer = Trainer(vae, output / "vae.safetensors", learning_rate=1e-3, ema_decay=0.998)
     grey = int(batch_size * 3 * MATTE_SHARE)  # number of mattes in a batch
 
@@ -234,7 +234,8 @@ def train_vae(pictures, mattes, output: Path, steps: int, batch_size: int, crop:
             y, x = rng.integers(len(picture) - crop + 1, size=2)
             part = picture[y : y + crop, x : x + crop][:, :: rng.choice([-1, 1])]
             crops.append(part[..., None].repeat(3, -1) if index < grey else part)
-        return vae_loss(vae, as_tensor(np.stack(crops)), torch.Generator().manual_seed(step))
+        batch = as_tensor(np.stack(crops)).contiguous(memory_format=torch.channels_last)
+        return vae_loss(vae, batch, torch.Generator().manual_seed(step))
 
     if trainer.run(loss_at, steps, output / "log.jsonl"):
         trainer.ema.copy_to(vae.parameters())
@@ -252,7 +253,7 @@ def encode(vae, pictures, batch_size: int = 64):
 
     with torch.no_grad():
         parts = [
-            vae.encode(as_tensor(pictures[start : start + batch_size])).latent_dist.mode().half()
+            vae.encode(as_tensor(pictures[start : start + batch_size])).latent_dist.mode().half().contiguous()
             for start in range(0, len(pictures), batch_size)
         ]
     return torch.cat(parts)

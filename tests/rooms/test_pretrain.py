@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from sdseg.embedded.pretrain import Trainer, as_tensor, main, vae_loss, warmup_constant_decay
+from sdseg.embedded.pretrain import SIZE, Trainer, as_tensor, main, read_photos, vae_loss, warmup_constant_decay
+from sdseg.errors import UserError
+from sdseg.imaging import write_image
 from tests.training.test_training import write_pairs
 
 
@@ -75,16 +77,49 @@ def test_vae_loss_of_a_perfect_reconstruction_is_its_kl_term():
     assert vae_loss(vae, batch, None).item() == pytest.approx(0.1 + 3e-6, abs=1e-6)
 
 
+def write_photos(folder, number, height=90, width=120):
+    folder.mkdir()
+    for index in range(number):
+        picture = np.random.default_rng(index).integers(0, 256, (height, width, 3), dtype=np.uint8)
+        write_image(folder / f"{index}.png", picture)
+    return folder
+
+
+def test_photographs_become_squares_without_stretching(tmp_path):
+    """A vertical edge in the middle of a wide photo stays an edge between two flat halves, wherever it is cut."""
+    picture = np.zeros((100, 200, 3), np.uint8)
+    picture[:, 100:] = 200
+    (tmp_path / "photos").mkdir()
+    for index in range(8):
+        write_image(tmp_path / "photos" / f"{index}.png", picture)
+    squares = read_photos(tmp_path / "photos")
+    assert squares.shape == (8, SIZE, SIZE, 3) and np.ptp(squares.astype(int), axis=1).max() <= 1
+    assert len({square.tobytes() for square in squares}) > 2  # cut in different places, some of them mirrored
+
+
+def test_a_folder_without_photographs_is_named(tmp_path):
+    (tmp_path / "none").mkdir()
+    with pytest.raises(UserError, match="none"):
+        read_photos(tmp_path / "none")
+
+
 @pytest.mark.slow
 def test_both_stages_write_a_base_that_loads(tmp_path):
-    data = write_pairs(tmp_path / "pairs", 20, size=64)
-    flags = ["--data", data, "--output", tmp_path / "run", "--vae_steps", 4, "--unet_steps", 4, "--unet_batch_size", 4]
+    pairs, photos = write_pairs(tmp_path / "pairs", 6, size=64), write_photos(tmp_path / "photos", 10)
+    flags = ["--renders", pairs, "--photos", photos, "--output", tmp_path / "run", "--vae_steps", 4]
+    flags += ["--unet_steps", 4, "--unet_batch_size", 4]
     main([str(flag) for flag in flags])
     from sdseg.model import load_base
 
     base = load_base(str(tmp_path / "run" / "base"))
-    assert base.unet.config.in_channels == 8 and base.vae_scale_factor == 4
+    assert base.unet.config.in_channels == 8 and base.vae_scale_factor == 8
     rows = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
     assert {row["stage"] for row in rows} == {"vae", "unet"}
     main([str(flag) for flag in flags])  # finished: nothing more is logged
     assert len((tmp_path / "run" / "log.jsonl").read_text().splitlines()) == len(rows)
+
+
+def test_without_mattes_the_vae_cannot_be_trained(tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        main(["--photos", str(write_photos(tmp_path / "photos", 1)), "--output", str(tmp_path / "run")])
+    assert "--renders or --mattes" in capsys.readouterr().err and not (tmp_path / "run").exists()
