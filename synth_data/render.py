@@ -219,9 +219,10 @@ def _shapes(subjects: list[Subject], folder: str, name: str) -> dict[str, Any]:
     loaded: dict[tuple, Any] = {}  # Mitsuba takes 60 ms to tabulate a plastic, and many meshes share one
 
     def load(material: dict[str, Any]) -> Any:
-        # textures by identity, since comparing them takes as long as loading them; the subjects keep them alive
+        # textures by identity where comparing them takes longer than loading; the subjects keep them alive
+        whole = material["kind"] == "plastic"
         key = tuple(
-            (k, v if not isinstance(v, np.ndarray) else id(v) if v.ndim > 1 else v.tobytes())
+            (k, v if not isinstance(v, np.ndarray) else v.tobytes() if whole or v.ndim == 1 else id(v))
             for k, v in sorted(material.items())
         )
         if key not in loaded:
