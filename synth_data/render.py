@@ -17,7 +17,17 @@ import numpy as np
 from synth_data.errors import UserError
 from synth_data.materials import bsdf, colour, emission_along_rays, medium_shape
 from synth_data.scene import SAMPLER_STREAM, Camera, Scene, stream
-from synth_data.subjects.meshes import TRANSMISSIVE, Mesh, Strands, Subject, blackened, opaque_part, shaded
+from synth_data.subjects.meshes import (
+    TRANSMISSIVE,
+    Mesh,
+    Strands,
+    Subject,
+    blackened,
+    join,
+    opaque_part,
+    shaded,
+    with_area,
+)
 
 VARIANTS = ("scalar_rgb", "llvm_ad_rgb", "cuda_ad_rgb")
 NEEDS = {
@@ -76,11 +86,17 @@ class Foreground:
     measured: dict[str, float]
 
 
-def _mesh(mesh: Mesh, material: Any) -> Any:
-    """A `Mesh` as a Mitsuba shape with smooth normals, except at creases, and a loaded BSDF; None if it has no area."""
+def _mesh(mesh: Mesh, material: Any, smooth: bool = True) -> Any:
+    """A `Mesh` as a Mitsuba shape with a loaded BSDF; None if it has no area.
+
+    `smooth`: whether it has smooth normals, except at creases, as is seen in its light but not in its paint.
+    """
     import mitsuba as mi
 
-    vertices, normals, uv, faces = shaded(mesh)
+    if smooth:
+        vertices, normals, uv, faces = shaded(mesh)
+    else:
+        vertices, normals, uv, faces = mesh.vertices, None, mesh.uv, with_area(mesh)[0]
     if not len(faces):
         return None
     properties = mi.Properties()
@@ -89,13 +105,13 @@ def _mesh(mesh: Mesh, material: Any) -> Any:
         "mesh",
         len(vertices),
         len(faces),
-        has_vertex_normals=True,
+        has_vertex_normals=smooth,
         has_vertex_texcoords=True,
         props=properties,
     )
     content = mi.traverse(shape)
-    arrays = {"vertex_positions": vertices, "vertex_normals": normals, "vertex_texcoords": uv, "faces": faces}
-    for key, array in arrays.items():
+    arrays = {"vertex_positions": vertices, "vertex_texcoords": uv, "faces": faces}
+    for key, array in (arrays | ({"vertex_normals": normals} if smooth else {})).items():
         # content[key] = ... would compare old and new values first, one by one
         held, kind, *_ = content.properties[key]
         mi.set_property(held, kind, array.astype(np.uint32 if key == "faces" else np.float32).ravel())
@@ -195,44 +211,61 @@ def _emitters(scene: Scene) -> dict[str, Any]:
     return emitters
 
 
-def _shapes(subjects: list[Subject], folder: str, name: str, paint: Callable[[int, bool], Any] | None = None) -> dict:
-    """Subjects as Mitsuba shapes, with their own materials and media.
-
-    With `paint`, media are left out and subjects have plain colours: `paint(k, clear)` [3] is that of subject k's
-    transmissive (`clear`) or opaque parts.
-    """
+def _shapes(subjects: list[Subject], folder: str, name: str) -> dict[str, Any]:
+    """Subjects as Mitsuba shapes, with their own materials and media."""
     import mitsuba as mi
 
     shapes: dict[str, Any] = {}
     loaded: dict[tuple, Any] = {}  # Mitsuba takes 60 ms to tabulate a plastic, and many meshes share one
 
     def load(material: dict[str, Any]) -> Any:
-        # textures by identity, since comparing them takes as long as loading them; the subjects keep them alive
+        # textures by identity where comparing them takes longer than loading; the subjects keep them alive
+        whole = material["kind"] == "plastic"
         key = tuple(
-            (k, v if not isinstance(v, np.ndarray) else id(v) if v.ndim > 1 else v.tobytes())
+            (k, v if not isinstance(v, np.ndarray) else v.tobytes() if whole or v.ndim == 1 else id(v))
             for k, v in sorted(material.items())
         )
         if key not in loaded:
             loaded[key] = mi.load_dict(bsdf(material))
         return loaded[key]
 
-    def plain(k: int, material: dict[str, Any]) -> dict[str, Any] | None:
-        if paint is None:
-            return None
-        painted = {"kind": "diffuse", "colour": paint(k, material.get("kind") in TRANSMISSIVE)}
-        return painted | {key: material[key] for key in ("opacity",) if key in material}
-
     for k, subject in enumerate(subjects):
         for j, mesh in enumerate(subject.meshes):
-            shape = _mesh(mesh, load(plain(k, mesh.material) or mesh.material))
+            shape = _mesh(mesh, load(mesh.material))
             if shape is not None:
                 shapes[f"{name}{k}_mesh{j}"] = shape
         for j, strands in enumerate(subject.strands):
-            shapes[f"{name}{k}_strands{j}"] = _strands(
-                strands, os.path.join(folder, f"{name}{k}_{j}.txt"), plain(k, {})
-            )
-        for j, medium in enumerate(subject.volumes if paint is None else []):
+            shapes[f"{name}{k}_strands{j}"] = _strands(strands, os.path.join(folder, f"{name}{k}_{j}.txt"), None)
+        for j, medium in enumerate(subject.volumes):
             shapes[f"{name}{k}_medium{j}"] = medium_shape(medium)
+    return shapes
+
+
+def _painted(
+    subjects: list[Subject], folder: str, name: str, paint: Callable[[int, bool], np.ndarray]
+) -> dict[str, Any]:
+    """Subjects as Mitsuba shapes in plain colours, without media.
+
+    `paint(k, clear)` [3] is the colour of subject k's transmissive (`clear`) or opaque parts. Meshes of one colour are
+    one shape: Mitsuba's integrator for what rays hit takes a time that grows with the number of shapes.
+    """
+    import mitsuba as mi
+
+    shapes: dict[str, Any] = {}
+    groups: dict[tuple, list[Mesh]] = {}
+    for k, subject in enumerate(subjects):
+        for mesh in subject.meshes:
+            painted = {"kind": "diffuse", "colour": paint(k, mesh.material.get("kind") in TRANSMISSIVE)}
+            painted |= {key: mesh.material[key] for key in ("opacity",) if key in mesh.material}
+            key = (painted["colour"].tobytes(), id(mesh) if "opacity" in painted else 0)
+            groups.setdefault(key, []).append(replace(mesh, material=painted))
+        for j, strands in enumerate(subject.strands):
+            plain = {"kind": "diffuse", "colour": paint(k, False)}
+            shapes[f"{name}{k}_strands{j}"] = _strands(strands, os.path.join(folder, f"{name}{k}_{j}.txt"), plain)
+    for j, meshes in enumerate(groups.values()):
+        shape = _mesh(join(*meshes), mi.load_dict(bsdf(meshes[0].material)), smooth=False)
+        if shape is not None:
+            shapes[f"{name}_mesh{j}"] = shape
     return shapes
 
 
@@ -352,8 +385,8 @@ def _marks(scene: Scene, size: int, samples: int, seed: int) -> tuple[np.ndarray
             return marks[first : first + 3]
 
         with tempfile.TemporaryDirectory(prefix="synth_data_") as folder:
-            shapes = _shapes(scene.subjects, folder, "subject", paint)
-            shapes |= _shapes(scene.surroundings, folder, "other", lambda k, clear: np.zeros(3))
+            shapes = _painted(scene.subjects, folder, "subject", paint)
+            shapes |= _painted(scene.surroundings, folder, "other", lambda k, clear: np.zeros(3))
             met = _render(scene, shapes, {"type": "aov", "aovs": "met:albedo,far:depth"}, size, samples, seed)
         planes += list(met[..., :3].transpose(2, 0, 1))
     planes = np.stack(planes)

@@ -270,6 +270,15 @@ def extrude(outline: np.ndarray, depth: float, hole: np.ndarray | None = None) -
     return surface(np.stack([np.concatenate([p, np.full((len(p), 1), h * depth)], 1) for p, h in loops]))
 
 
+def with_area(mesh: Mesh) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The faces [F, 3] that have an area, their normals [F, 3] and these normals' lengths [F], twice the areas."""
+    a, b, c = (mesh.vertices[mesh.faces[:, i]] for i in range(3))
+    normal = np.cross(b - a, c - a)
+    length = np.linalg.norm(normal, axis=1)
+    keep = length > 1e-12
+    return mesh.faces[keep], normal[keep], length[keep]
+
+
 def shaded(mesh: Mesh, crease: float = 40.0) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Vertices [3F, 3], normals [3F, 3], uv [3F, 2] and faces [F, 3], no vertex shared; sharp edges stay sharp.
 
@@ -278,11 +287,7 @@ def shaded(mesh: Mesh, crease: float = 40.0) -> tuple[np.ndarray, np.ndarray, np
     """
     from scipy.sparse import csr_array
 
-    a, b, c = (mesh.vertices[mesh.faces[:, i]] for i in range(3))
-    normal = np.cross(b - a, c - a)
-    area = np.linalg.norm(normal, axis=1)
-    keep = area > 1e-12
-    faces, normal = mesh.faces[keep], normal[keep]
+    faces, normal, area = with_area(mesh)
     if not len(faces):
         return np.zeros((0, 3)), np.zeros((0, 3)), np.zeros((0, 2)), np.zeros((0, 3), np.int64)
     vertices = mesh.vertices[faces].reshape(-1, 3)
@@ -295,7 +300,7 @@ def shaded(mesh: Mesh, crease: float = 40.0) -> tuple[np.ndarray, np.ndarray, np
     end = np.cumsum(count)
     left = np.repeat(np.arange(len(weld)) // 3, count)
     right = order[np.arange(end[-1]) + np.repeat(start[weld] - end + count, count)] // 3
-    x, y, z = np.ascontiguousarray((normal / area[keep, None]).T)
+    x, y, z = np.ascontiguousarray((normal / area[:, None]).T)
     cosine = x[left] * x[right]
     cosine += z[left] * z[right]
     cosine += y[left] * y[right]

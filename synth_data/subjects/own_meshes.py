@@ -4,13 +4,14 @@ import contextlib
 import functools
 import io
 import re
+from collections import OrderedDict
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from synth_data.colour import any_colour, colour_of_tone, shade, srgb_to_linear
+from synth_data.colour import any_colour, colour_of_tone, linear_to_srgb, shade, srgb_to_linear
 from synth_data.errors import MissingFile, UserError, one_line
 from synth_data.factors import chance, count, draw, places, shares, span
 from synth_data.files import GLTF_SUFFIXES, MESH_SUFFIXES, files_below, find_named
@@ -19,11 +20,12 @@ from synth_data.subjects.gltf import Gltf
 from synth_data.subjects.meshes import Mesh, Strands, Subject, join, placed, random_rotation, rotation, scatter, waves
 from synth_data.subjects.solids import finish, patterned
 from synth_data.subjects.strands import tapered, tinted
-from synth_data.subjects.textures import atlas, opacity_of, rgba, texture_of
+from synth_data.subjects.textures import LEVELS, atlas, opacity_of, rgba, texture_of
 
 NOT_READ = (".3ds", ".abc", ".blend", ".c4d", ".dae", ".fbx", ".max", ".off", ".stl", ".usd", ".usdz")
 OPAQUE = 0.99  # opacity from here on is 1
 KINDS = ", ".join(MESH_SUFFIXES)
+MEMORY = 2**30  # bytes of meshes that a process keeps
 REMEDY = "export it again as a triangle or polygon mesh, or take it out of the folder"
 
 
@@ -309,18 +311,53 @@ def _read(path: str) -> tuple[tuple[Mesh, ...], tuple[str, ...]]:
     return tuple(replace(m, vertices=(m.vertices - middle) / radius) for m in meshes), tuple(notes)
 
 
-_cached = functools.lru_cache(maxsize=64)(_read)
 _listed = functools.lru_cache(maxsize=64)(files_of)  # a folder of thousands takes longer to search than a file to read
+_cached: OrderedDict[str, tuple[Mesh, ...]] = OrderedDict()  # by path, the latest last, with textures as `_packed`
+
+
+def _packed(mesh: Mesh) -> Mesh:
+    """The mesh with its texture as 8-bit sRGB, an eighth of the memory, if that is what it was read from."""
+    colour = mesh.material.get("colour")
+    if colour is None or colour.ndim < 3:
+        return mesh
+    levels = np.rint(linear_to_srgb(colour) * 255).astype(np.uint8)
+    if not np.array_equal(LEVELS[levels], colour):
+        return mesh
+    return replace(mesh, material=mesh.material | {"colour": levels})
+
+
+def _unpacked(mesh: Mesh) -> Mesh:
+    colour = mesh.material.get("colour")
+    if colour is None or colour.dtype != np.uint8:
+        return mesh
+    return replace(mesh, material=mesh.material | {"colour": LEVELS[colour]})
+
+
+def _size(meshes: tuple[Mesh, ...]) -> int:
+    """The memory that meshes take, in bytes."""
+    return sum(
+        array.nbytes
+        for mesh in meshes
+        for array in (mesh.vertices, mesh.faces, mesh.uv, *mesh.material.values())
+        if isinstance(array, np.ndarray)
+    )
 
 
 def read_meshes(path: str) -> tuple[Mesh, ...]:
     """The parts of a mesh file, centred on their bounding box and scaled to radius 1; `material` may be {}.
 
     Polygons become triangles. Parts without faces or area, or with vertices that are not finite, are left out; a
-    texture that is not found is replaced by the material's colour (`look` tells). The arrays are shared between calls:
-    copy them before writing. UserError if the file cannot be read or no part is left.
+    texture that is not found is replaced by the material's colour (`look` tells). Files read before are kept, up to
+    MEMORY, and arrays are shared between calls: copy them before writing. UserError if the file cannot be read or no
+    part is left.
     """
-    return _cached(path)[0]
+    if path not in _cached:
+        _cached[path] = tuple(_packed(mesh) for mesh in _read(path)[0])
+        total = sum(map(_size, _cached.values()))
+        while total > MEMORY and len(_cached) > 1:
+            total -= _size(_cached.popitem(last=False)[1])
+    _cached.move_to_end(path)
+    return tuple(_unpacked(mesh) for mesh in _cached[path])
 
 
 def look(path: str) -> tuple[str, ...]:

@@ -7,6 +7,7 @@ import numpy as np
 from synth_data.colour import srgb_to_linear
 
 LARGEST = 1024  # pixels per side; larger textures are reduced
+LEVELS = srgb_to_linear(np.arange(256) / 255)  # linear light of 8-bit sRGB
 
 
 def rgba(image: Any) -> Any:
@@ -23,9 +24,8 @@ def texture_of(image: Any) -> tuple[np.ndarray, np.ndarray | None]:
     image = rgba(image)
     image.thumbnail((LARGEST, LARGEST))
     pixels = np.asarray(image)[::-1]  # v runs upwards, as in OBJ and trimesh
-    linear = srgb_to_linear(np.arange(256) / 255)  # of each of 256 levels, since a texture has millions of pixels
     opacity = pixels[..., 3]
-    return linear[pixels[..., :3]], None if opacity.min() == 255 else opacity / 255
+    return LEVELS[pixels[..., :3]], None if opacity.min() == 255 else opacity / 255
 
 
 def opacity_of(image: Any) -> np.ndarray:

@@ -10,6 +10,7 @@ import trimesh
 from PIL import Image
 from scipy.spatial import cKDTree
 
+from synth_data.colour import srgb_to_linear
 from synth_data.factors import draw, read_table
 from synth_data.recipe import parse_recipe
 from synth_data.subjects import FAMILIES, cloth, lettering, own_meshes, solids
@@ -432,8 +433,29 @@ def test_reading_is_cached_and_building_does_not_touch_it(folder):
     before = own_meshes.read_meshes(str(folder / "box.ply"))
     vertices = before[0].vertices.copy()
     own(folder)
-    assert own_meshes.read_meshes(str(folder / "box.ply")) is before and np.array_equal(before[0].vertices, vertices)
-    assert before[0].material == {}
+    (again,) = own_meshes.read_meshes(str(folder / "box.ply"))
+    assert again.vertices is before[0].vertices and np.array_equal(again.vertices, vertices)
+    assert again.material == {}
+
+
+def test_meshes_are_kept_up_to_a_limit_and_textures_in_the_memory_of_their_files(folder, monkeypatch):
+    noise = np.random.default_rng(0).integers(0, 256, (40, 30, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(folder / "paint.png")
+    (folder / "m.mtl").write_text("newmtl paint\nmap_Kd paint.png\n")
+    paths = [str(folder / f"{k}.obj") for k in range(3)]
+    for path in paths:
+        Path(path).write_text(QUADS)
+    own_meshes._cached.clear()
+    for path in (*paths, *paths):
+        (mesh,) = own_meshes.read_meshes(path)
+        assert np.array_equal(mesh.material["colour"], srgb_to_linear(noise[::-1].astype(np.float64) / 255))
+    (kept,) = own_meshes._cached[paths[0]]
+    assert kept.material["colour"].nbytes == noise.nbytes
+    monkeypatch.setattr(own_meshes, "MEMORY", 2 * own_meshes._size((kept,)))
+    own_meshes.read_meshes(paths[0])
+    trimesh.creation.box((1, 1, 1)).export(folder / "box.ply")
+    own_meshes.read_meshes(str(folder / "box.ply"))
+    assert list(own_meshes._cached) == [paths[0], str(folder / "box.ply")]
 
 
 EMPTY = "ply\nformat ascii 1.0\nelement vertex 3\nproperty float x\nproperty float y\nproperty float z\nend_header\n"
@@ -564,7 +586,7 @@ def test_the_nearest_texture_of_a_name_is_taken(folder):
     (folder / "quads.obj").write_text(QUADS)
     (folder / "m.mtl").write_text("newmtl paint\nmap_Kd z:\\paint.png\n")
     for place, colour in (("paint.png", (1, 0, 0)), ("Paint.png", (0, 0, 1)), ("textures/paint.png", (0, 1, 0))):
-        own_meshes._cached.cache_clear()
+        own_meshes._cached.clear()
         (mesh,) = own_meshes.read_meshes(str(folder / "quads.obj"))
         assert mesh.material["colour"][0, 0] == pytest.approx(colour)
         (folder / place).unlink()
