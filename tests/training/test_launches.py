@@ -118,7 +118,7 @@ def settings_of(output: Path, pairs: Path, processes: int) -> dict:
     """A run of the embedded miniature: 6 steps of 12 samples, whoever takes them."""
     return dict(
         pretrained_model_name_or_path="embedded", train_data_dir=pairs, output_dir=output, resolution=32,
-        max_train_steps=STEPS, train_batch_size=GLOBAL_BATCH // processes, lr_warmup_steps=2, rank=2, lora_alpha=2,
+        max_train_steps=STEPS, train_batch_size=GLOBAL_BATCH // processes, lr_warmup_steps=2, rank=8, lora_alpha=8,
         learning_rate=1e-3, checkpointing_steps=2, checkpoints_total_limit=9, logging_steps=1, report_to="none", seed=3,
     )  # fmt: skip
 

@@ -734,7 +734,7 @@ def test_two_processes_that_shard_train_as_one(arguments, tmp_path):
     held_out = write_pairs(tmp_path / "held_out", 2, first_seed=100)
     settings = dict(max_train_steps=4, checkpointing_steps=1, checkpoints_total_limit=9, use_ema="true", ema_decay=0.5)
     settings |= dict(validation_data_dir=held_out, gradient_accumulation_steps=2, train_batch_size=2)
-    settings |= dict(num_validation_images=1, validation_ensemble_size=2, num_inference_steps=2)
+    settings |= dict(num_validation_images=1, validation_ensemble_size=2, num_inference_steps=2, rank=8)
     assert main(arguments(output_dir=tmp_path / "whole", **settings)) == 0
 
     def cut(run: str, copy: str, steps: tuple[int, ...]) -> Path:
@@ -1007,7 +1007,7 @@ def test_config_file_and_flags(tmp_path):
 def test_gradient_checkpointing_changes_nothing_and_bf16_little(arguments, tmp_path):
     from accelerate.state import AcceleratorState
 
-    common = dict(max_train_steps=3, gradient_accumulation_steps=2, train_batch_size=2)
+    common = dict(max_train_steps=3, gradient_accumulation_steps=2, train_batch_size=2, rank=8)
     assert main(arguments(output_dir=tmp_path / "plain", **common)) == 0
     assert main(arguments(output_dir=tmp_path / "recomputed", gradient_checkpointing="true", **common)) == 0
     AcceleratorState._reset_state(reset_partial_state=True)  # Accelerate knows one precision a process
@@ -1021,7 +1021,7 @@ def test_gradient_checkpointing_changes_nothing_and_bf16_little(arguments, tmp_p
 
 
 def test_settings_of_speed_and_memory_change_nothing(arguments, tmp_path):
-    common = dict(max_train_steps=3, pixel_loss_share=0.5)
+    common = dict(max_train_steps=3, pixel_loss_share=0.5, rank=8)
     assert main(arguments(output_dir=tmp_path / "plain", **common)) == 0
     other = dict(enable_slicing="true", channels_last="true")
     assert main(arguments(output_dir=tmp_path / "run", **common, **other)) == 0
@@ -1035,7 +1035,9 @@ def test_settings_of_speed_and_memory_change_nothing(arguments, tmp_path):
 def test_a_compiled_network_trains_alike_and_is_resumed(arguments, tmp_path):
     """Two processes, a moving average and validation among it; then one that goes on without compiling."""
     held_out = write_pairs(tmp_path / "held_out", 1, first_seed=100)
-    common = dict(max_train_steps=4, validation_data_dir=held_out, use_ema="true", gradient_accumulation_steps=2)
+    common = dict(
+        max_train_steps=4, validation_data_dir=held_out, use_ema="true", gradient_accumulation_steps=2, rank=8
+    )
     plain = dict(common, train_batch_size=2, torch_compile="false")
     assert main(arguments(output_dir=tmp_path / "plain", **plain)) == 0
     compiled = launch(arguments(**common, train_batch_size=1, torch_compile="true"), processes=2)
