@@ -20,7 +20,7 @@ QUARTERS = np.array([[[255, 0, 0], [0, 255, 0]], [[0, 0, 255], [255, 255, 255]]]
 
 @pytest.fixture(autouse=True)
 def fresh():
-    own_meshes._cached.cache_clear()
+    own_meshes._cached.clear()
 
 
 def sheet(material):
@@ -82,7 +82,7 @@ def test_factors_are_linear_and_multiply_the_texture(tmp_path):
     del pbr["baseColorTexture"]
     pbr["metallicFactor"] = 1.0
     path.write_text(json.dumps(header))
-    own_meshes._cached.cache_clear()
+    own_meshes._cached.clear()
     assert read(path)[0].material["colour"] == pytest.approx([0.5, 0.25, 0.125])
     (mesh,) = built(path, own_colour=True, material="diffuse").meshes
     assert (mesh.material["kind"], mesh.material["roughness"]) == ("metal", 0.25)
@@ -90,7 +90,7 @@ def test_factors_are_linear_and_multiply_the_texture(tmp_path):
     assert mesh.material["kind"] == "diffuse"
     del pbr["roughnessFactor"]  # then the recipe decides
     path.write_text(json.dumps(header))
-    own_meshes._cached.cache_clear()
+    own_meshes._cached.clear()
     assert built(path, own_colour=True, material="diffuse").meshes[0].material["kind"] == "diffuse"
 
 
@@ -127,7 +127,7 @@ def test_colours_of_vertices_are_linear(tmp_path):
     box.export(tmp_path / "box.glb")
     (mesh,) = read(tmp_path / "box.glb")
     assert mesh.material["colour"][0, 0] == pytest.approx([128 / 255, 64 / 255, 1])
-    own_meshes._cached.cache_clear()
+    own_meshes._cached.clear()
     path, header = separate(tmp_path, baseColorFactor=(255, 255, 255, 255))
     primitive = header["meshes"][0]["primitives"][0]
     del primitive["material"]
@@ -176,14 +176,14 @@ def test_what_lies_beside_a_gltf_is_found_in_any_case_and_escaped(tmp_path):
     image.pop("bufferView")
     buffer["uri"], image["uri"] = "big%20data.bin", "Textures/m%C3%BCsli%201.PNG"
     path.write_text(json.dumps(header))
-    own_meshes._cached.cache_clear()
+    own_meshes._cached.clear()
     assert np.array_equal(read(path)[0].material["colour"], wanted) and notes(path) == ()
     (tmp_path / "textures" / "M\u00fcsli 1.png").write_bytes(b"torn")
     (line,) = notes(path)
     assert line.startswith("texture 'Textures/m") and "cannot be read" in line
     (tmp_path / "textures" / "M\u00fcsli 1.png").unlink()
     assert notes(path) == ("texture 'Textures/m\u00fcsli 1.PNG' not found",)
-    own_meshes._cached.cache_clear()
+    own_meshes._cached.clear()
     assert read(path)[0].material["colour"] == pytest.approx([1, 1, 1])  # the material's factor
     (tmp_path / "Big Data.BIN").unlink()
     with pytest.raises(ValueError, match=r"model\.gltf': buffer 'big%20data\.bin' not found"):
@@ -214,7 +214,7 @@ def test_a_texture_is_moved_turned_and_scaled_as_its_transform_says(tmp_path):
     def after(**transform):
         texture["extensions"] = {"KHR_texture_transform": transform}
         path.write_text(json.dumps(header | {"extensionsRequired": ["KHR_texture_transform"]}))
-        own_meshes._cached.cache_clear()
+        own_meshes._cached.clear()
         return read(path)[0].uv
 
     down = before * (1, -1) + (0, 1)  # glTF counts v from the picture's top
@@ -251,7 +251,7 @@ def test_quantised_positions_and_coordinates_are_scaled(tmp_path):
     nodes = [{"mesh": 0, "scale": [1, 2, 2]}, {"mesh": 0, "scale": [1, 2, 2], "translation": [0, 0, 3]}]
     header |= {"nodes": nodes, "scenes": [{"nodes": [0, 1]}], "scene": 0}
     path.write_text(json.dumps(header | {"extensionsRequired": ["KHR_mesh_quantization"]}))
-    own_meshes._cached.cache_clear()
+    own_meshes._cached.clear()
     one, two = sorted(read(path), key=lambda mesh: mesh.vertices[:, 2].mean())
     assert one.uv == pytest.approx(wanted.uv)
     side = np.ptp(one.vertices[:, 0])
@@ -290,5 +290,5 @@ def test_a_second_set_of_coordinates_is_taken_where_the_texture_says_so(tmp_path
     attributes["TEXCOORD_1"] = attributes.pop("TEXCOORD_0")
     header["materials"][0]["pbrMetallicRoughness"]["baseColorTexture"]["texCoord"] = 1
     path.write_text(json.dumps(header))
-    own_meshes._cached.cache_clear()
+    own_meshes._cached.clear()
     assert np.array_equal(read(path)[0].uv, wanted)
