@@ -11,6 +11,7 @@ import time
 from dataclasses import fields
 from pathlib import Path
 
+import cv2
 import numpy as np
 import psutil
 import pytest
@@ -506,8 +507,19 @@ def test_preview_is_a_sheet_of_pictures_beside_mattes(recipe_file, pairs, tmp_pa
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda p: p.stem)
-def test_shipped_recipes_parse_and_state_every_factor(path):
-    recipe, text = load_recipe(path), yaml.safe_load(path.read_text())
+def test_shipped_recipes_parse_and_state_every_factor(path, tmp_path, monkeypatch):
+    text = yaml.safe_load(path.read_text())
+    monkeypatch.chdir(tmp_path)  # what a recipe reads is the user's, in folders of the recipe's names
+    for folder in text["photos"]:
+        Path(folder).mkdir()
+        cv2.imwrite(str(tmp_path / folder / "photo.png"), np.zeros((8, 8, 3), np.uint8))
+    for folder in text["environments"]:
+        Path(folder).mkdir()
+        cv2.imwrite(str(tmp_path / folder / "sky.hdr"), np.ones((8, 16, 3), np.float32))
+    for folder in text.get("own_meshes", {}).get("folder", {}):
+        Path(folder).mkdir(parents=True)
+        trimesh.creation.box().export(Path(folder) / "box.ply")
+    recipe = load_recipe(path)
     assert recipe.name == path.stem
     tables = {name: getattr(recipe, name) for name in TABLES}
     tables |= {name: recipe.tables[name] for name, share in recipe.families if share > 0}
