@@ -52,7 +52,7 @@ def fold_lora(peft_model: PeftModel) -> None:
 
     At each position the gradient of W' takes in · out multiplications, and A and B in their three passes (forward, and
     the gradients of input and weights) 3 r (in + out); of a convolution, `in` counts the filter's positions. Layers are
-    narrow where the former is less, so W' and its gradient are at most 3 times as large as A and B each. In bfloat16
+    narrow where the former is no more, so W' is at most 3 times as large as A and B together. In bfloat16
     the sum W' would lose what is smaller than half of W's last bit, .2 to .4 % of W.
     """
     from peft.tuners.lora import LoraLayer
