@@ -73,6 +73,8 @@ def open_photos(place: str, left_out: Collection[str] = ()) -> Files | Rows:
             return Files([p for p in paths if str(p) not in left_out])
         if not any(p.suffix == ".parquet" for p in files):
             raise UserError(f"photos: folder '{place}' holds no pictures; {remedy}")
+    elif place.count("/") != 1:  # no Hub id: the Hub need not be asked
+        raise UserError(f"photos: no folder '{place}' here; {remedy}, or run where the recipe's folder is")
     import datasets
 
     try:

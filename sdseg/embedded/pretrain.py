@@ -24,7 +24,7 @@ from sdseg.imaging import to_signed, to_unit
 
 SEED = 20
 SIZE = 128  # side of the pictures in pixels
-MATTE_SHARE = 1 / 8  # of what the UNet sees; the VAE sees three times as many
+MATTE_SHARE = 1 / 8  # of what the UNet sees; the VAE sees twice as many
 VAE_CONFIG = dict(
     down_block_types=["DownEncoderBlock2D"] * 4,
     up_block_types=["UpDecoderBlock2D"] * 4,
@@ -213,7 +213,7 @@ def vae_loss(vae, batch, generator, kl_weight: float = 1e-6):
 
 
 def train_vae(pictures, mattes, output: Path, steps: int, batch_size: int, crop: int) -> None:
-    """Crops of `crop` px of the pictures, a quarter of them at half size, and of mattes in grey (three in eight)."""
+    """Crops of `crop` px of the pictures, a quarter of them at half size, and of mattes in grey (one in four)."""
     import cv2
     import numpy as np
     import torch
@@ -222,7 +222,7 @@ def train_vae(pictures, mattes, output: Path, steps: int, batch_size: int, crop:
     torch.manual_seed(SEED)
     vae = AutoencoderKL(**VAE_CONFIG).to(memory_format=torch.channels_last)
     trainer = Trainer(vae, output / "vae.safetensors", learning_rate=1e-3, ema_decay=0.998)
-    grey = int(batch_size * 3 * MATTE_SHARE)  # number of mattes in a batch
+    grey = int(batch_size * 2 * MATTE_SHARE)  # number of mattes in a batch
 
     def loss_at(step: int):
         rng, crops = np.random.default_rng([SEED, 0, step]), []

@@ -249,8 +249,12 @@ def test_photos_that_cannot_be_read_are_named_with_a_remedy(tmp_path, monkeypatc
     with pytest.raises(ValueError, match="empty' holds no pictures; give a folder"):
         Sources([str(tmp_path / "empty")])
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.chdir(tmp_path)
+    for place in (str(tmp_path / "nowhere"), "nowhere"):  # no Hub id, so the Hub is not asked
+        with pytest.raises(ValueError, match="no folder '.*nowhere' here; give a folder"):
+            Sources([place])
     with pytest.raises(ValueError, match="nowhere' is no folder here and cannot be loaded .*; give a folder") as error:
-        Sources([str(tmp_path / "nowhere")])
+        Sources(["owner/nowhere"])
     assert "\n" not in str(error.value)
     (tmp_path / "bad").mkdir()
     (tmp_path / "bad" / "torn.png").write_bytes(b"\x89PNG half")
