@@ -44,7 +44,7 @@ JPEG_HEAD = 2**18  # bytes that nearly always hold a JPEG's size; its other meta
 PROFILE_SPACES = {"L": "GRAY", "RGB": "RGB", "CMYK": "CMYK"}  # colour space of a profile that fits a Pillow mode
 # pixels of the model's picture: where a side is thinner, its edge is repeated up to here. One latent cell of SD's VAE.
 THINNEST = 8
-ROWS_AT_ONCE = 256
+ROWS_AT_ONCE = 64
 FLOAT_SLACK = 1e-4  # what filters may leave outside [0, 1]
 
 
@@ -88,18 +88,41 @@ def read_image(path: str | os.PathLike | Encoded) -> np.ndarray:
     image, deep, profile = _open(path if isinstance(path, Encoded) else Path(path))
     grey = image.mode in ("1", "L", "LA", "La") or (deep is not None and deep.ndim == 2)
     if deep is not None:
-        eight_bit = (deep.astype(np.uint32) + 128) // 257  # round(v / 257), exactly
-        image = Image.fromarray(eight_bit.astype(np.uint8))
+        eight_bit = np.empty(deep.shape, np.uint8)
+        for start in range(0, len(deep), ROWS_AT_ONCE):
+            rows = slice(start, start + ROWS_AT_ONCE)
+            eight_bit[rows] = (deep[rows].astype(np.uint32) + 128) // 257  # round(v / 257), exactly
+        image = Image.fromarray(eight_bit)
     if image.has_transparency_data:
-        image = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
+        image = over_white(image)
     elif image.mode not in ("L", "RGB", "CMYK"):
         image = image.convert("RGB")
     if grey:
         image = image.convert("L")  # exactly, as its channels are equal; a grey profile needs it
     if profile:
         image = _to_srgb(image, profile)
-    return np.array(image if image.mode == "RGB" else image.convert("RGB"))  # which would copy
+    return _pixels(image if image.mode == "RGB" else image.convert("RGB"))  # which would copy
+
+
+def over_white(image: "Image.Image") -> "Image.Image":
+    """An image with transparency over a white page, of mode RGB; strip by strip, since a copy takes much memory."""
+    from PIL import Image
+
+    result = Image.new("RGB", image.size)
+    for start in range(0, image.height, ROWS_AT_ONCE):
+        strip = image.crop((0, start, image.width, min(start + ROWS_AT_ONCE, image.height))).convert("RGBA")
+        page = Image.new("RGBA", strip.size, "white")
+        result.paste(Image.alpha_composite(page, strip).convert("RGB"), (0, start))
+    return result
+
+
+def _pixels(image: "Image.Image") -> np.ndarray:
+    """An image of mode RGB as uint8 [H, W, 3], strip by strip: as a whole Pillow copies it twice on the way."""
+    pixels = np.empty((image.height, image.width, 3), np.uint8)
+    for start in range(0, image.height, ROWS_AT_ONCE):
+        strip = image.crop((0, start, image.width, min(start + ROWS_AT_ONCE, image.height)))
+        pixels[start : start + ROWS_AT_ONCE] = np.asarray(strip)
+    return pixels
 
 
 def read_alpha(path: str | os.PathLike | Encoded) -> np.ndarray:
@@ -427,7 +450,8 @@ def write_float_tiff(path: str | os.PathLike, values: np.ndarray) -> None:
 
     assert values.ndim == 2, f"expected [H, W], got {values.shape}"
     with replacing(path) as temporary:
-        Image.fromarray(values.astype(np.float32)).save(temporary, format="TIFF", compression="tiff_adobe_deflate")
+        picture = Image.fromarray(values.astype(np.float32, copy=False))
+        picture.save(temporary, format="TIFF", compression="tiff_adobe_deflate")
 
 
 def write_image(path: str | os.PathLike, image: np.ndarray) -> None:
@@ -467,7 +491,9 @@ def write_classes(path: str | os.PathLike, ids: np.ndarray, colours: np.ndarray)
 
 def to_signed(values):
     """[0, 1], the range of mattes and pictures, -> [-1, 1], the range of VAE and UNet; arrays and tensors alike."""
-    return values * 2 - 1
+    values = values * 2
+    values -= 1  # in place: of a large photo every copy counts
+    return values
 
 
 def to_unit(values):

@@ -8,6 +8,7 @@ entropy of the vote is the uncertainty.
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -29,6 +30,7 @@ LEAST_DISTANCE = 48  # of two classes' colours, in 8-bit levels; closer ones com
 MIDDLE = 0.5  # of alpha: where a mask begins
 VOID = 255  # in files: a pixel without a class
 NO_CLASS = -1  # the same in tensors
+ROWS_AT_ONCE = 64
 GRID = 24  # parts of the colour cube's side; every lattice used lies on it
 
 
@@ -138,7 +140,11 @@ def read_class_record(path: Path) -> list[str]:
 
 def overlay(image: np.ndarray, ids: np.ndarray, colours: np.ndarray) -> np.ndarray:
     """A photo uint8 [H, W, 3] under its classes' colours, half and half, for the eye; ids uint8 [H, W]."""
-    return ((image.astype(np.uint16) + colours[ids] + 1) // 2).astype(np.uint8)
+    blended = np.empty_like(image)
+    for start in range(0, len(image), ROWS_AT_ONCE):
+        rows = slice(start, start + ROWS_AT_ONCE)
+        blended[rows] = (image[rows].astype(np.uint16) + colours[ids[rows]] + 1) // 2
+    return blended
 
 
 # ------------------------------------------------------------------------------------------------- colours
@@ -276,19 +282,42 @@ def resize(plane: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
     return torch.nn.functional.interpolate(plane[None, None], size, mode="bilinear", antialias=True)[0, 0]
 
 
+def resized_strips(planes: torch.Tensor, size: tuple[int, int]) -> Iterator[tuple[slice, Iterator[torch.Tensor]]]:
+    """Planes [N, h, w], each as `resize` brings it to `size` (H, W), a strip of some rows at a time.
+
+    For what is computed from several planes pixel by pixel: at a large photo's size they need not lie in memory
+    together, nor need one of them as a whole. Yields (rows, the strips [rows, W] of all planes, one after another).
+    """
+    import torch
+
+    (height, width), given = size, planes.shape[1]
+    # The weight of each given row in each new one, [H, h], as the library has it.
+    weights = None if given == height else resize(torch.eye(given), (height, given))
+    for start in range(0, height, ROWS_AT_ONCE):
+        rows = slice(start, start + ROWS_AT_ONCE)
+        if weights is None:
+            yield rows, (resize(plane[rows], (len(plane[rows]), width)) for plane in planes)
+            continue
+        band = weights[rows]
+        used = band.any(dim=0).nonzero()
+        taken = slice(used[0].item(), used[-1].item() + 1)
+        band = band[:, taken]
+        yield rows, (band @ resize(plane[taken], (band.shape[1], width)) for plane in planes)
+
+
 def decided(probabilities: torch.Tensor, size: tuple[int, int]) -> tuple[torch.Tensor, torch.Tensor]:
     """Probabilities [C, h, w], brought to `size` (H, W) => ids uint8 [H, W] and entropy float32 [H, W] in [0, 1].
 
     The entropy of the vote, H = −Σ_c p_c log p_c / log C, is 0 where all samples agree and 1 where every class has
-    as many votes. Classes are resized one at a time: those of a large photo need not lie in memory together.
+    as many votes.
     """
     import torch
 
-    best = torch.full(size, -1.0)
     ids, entropy = torch.zeros(size, dtype=torch.uint8), torch.zeros(size)
-    for number, plane in enumerate(probabilities):
-        plane = resize(plane, size)
-        ids[plane > best] = number
-        best = torch.maximum(best, plane)
-        entropy += torch.special.entr(plane.clamp(0, 1))
-    return ids, (entropy / np.log(len(probabilities))).clamp(0, 1)
+    for rows, strips in resized_strips(probabilities, size):
+        best = torch.full_like(entropy[rows], -1.0)
+        for number, strip in enumerate(strips):
+            ids[rows][strip > best] = number
+            best = torch.maximum(best, strip)
+            entropy[rows] += torch.special.entr(strip.clamp(0, 1))
+    return ids, entropy.div_(np.log(len(probabilities))).clamp_(0, 1)

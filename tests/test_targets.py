@@ -28,6 +28,8 @@ from sdseg.targets import (
     palette,
     read,
     read_class_record,
+    resize,
+    resized_strips,
     votes,
 )
 
@@ -141,6 +143,17 @@ def test_samples_vote(colours):
     np.testing.assert_allclose(entropy.numpy(), [[0, three, three]], atol=1e-6)
     every = votes(torch.arange(6)[:, None, None], 6)
     assert decided(every, (1, 1))[1].item() == pytest.approx(1)
+
+
+@pytest.mark.parametrize("size", [(3, 17), (64, 96), (65, 97), (300, 200), (40, 200), (200, 40)])
+def test_strips_are_those_of_the_resized_planes(size):
+    planes = torch.rand(3, 64, 96, generator=torch.Generator().manual_seed(0))
+    found = torch.full((3, *size), -1.0)
+    for rows, strips in resized_strips(planes, size):
+        for number, strip in enumerate(strips):
+            found[number, rows] = strip
+    expected = torch.stack([resize(plane, size) for plane in planes])
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("size", [(31, 47), (8, 5), (12, 16)])

@@ -333,26 +333,43 @@ def write_photo(
     if isinstance(drawn, Exception):
         raise drawn
     started = time.perf_counter()
-    spread = arguments.output_uncertainty or arguments.output_variance
-    found = session.summary(drawn, output_uncertainty=spread, refine_along=image if arguments.refine else None)
-    prediction = found["prediction"].numpy()
     files = output_files(name, arguments)
+    # One plane of the photo's size after another, since they are large.
+    found = session.summary(drawn, output_uncertainty=False, refine_along=image if arguments.refine else None)
     if session.colours is None:
-        write_alpha(files["output"], prediction)
+        write_matte(files, found.pop("prediction").numpy())
+        if "uncertainty" in files or "variance" in files:
+            write_spread(files, session.uncertainty(drawn).numpy())
     else:
-        write_classes(files["output"], prediction, session.colours)
-    if "uncertainty" in files:
-        write_grey16(files["uncertainty"], found["uncertainty"].numpy())
-    if "variance" in files:
-        write_float_tiff(files["variance"], found["uncertainty"].square().numpy())
-    if "mask" in files:
-        write_mask(files["mask"], prediction >= MIDDLE)
-    if "overlay" in files:
-        write_image(files["overlay"], overlay(image, prediction, session.colours))
+        if "uncertainty" in files:
+            write_spread(files, found.pop("uncertainty").numpy())
+        write_class_map(files, found["prediction"].numpy(), image, session.colours)
     row = {key: file.relative_to(arguments.output).as_posix() for key, file in files.items()}
     height, width = image.shape[:2]
     seconds = drawn.seconds + time.perf_counter() - started
     return row | {"size": [width, height], "samples": found["count"], "seconds": round(seconds, 3)}
+
+
+def write_matte(files: dict[str, Path], alpha: "np.ndarray") -> None:
+    write_alpha(files["output"], alpha)
+    if "mask" in files:
+        write_mask(files["mask"], alpha >= MIDDLE)
+
+
+def write_spread(files: dict[str, Path], uncertainty: "np.ndarray") -> None:
+    """Writes what was asked for of an uncertainty [H, W], which is squared in place."""
+    import numpy as np
+
+    if "uncertainty" in files:
+        write_grey16(files["uncertainty"], uncertainty)
+    if "variance" in files:
+        write_float_tiff(files["variance"], np.square(uncertainty, out=uncertainty))
+
+
+def write_class_map(files: dict[str, Path], ids: "np.ndarray", image: "np.ndarray", colours: "np.ndarray") -> None:
+    write_classes(files["output"], ids, colours)
+    if "overlay" in files:
+        write_image(files["overlay"], overlay(image, ids, colours))
 
 
 def run_record(

@@ -29,8 +29,9 @@ EPSILON = 1e-7  # of the Laplacian, in units of squared colours in [0, 1]
 TOLERANCE = 1e-3  # of the residual, relative to the right-hand side
 ITERATIONS = 2000  # of conjugate gradients, at most
 GUIDE_RADIUS, GUIDE_EPSILON = 1, 1e-4  # windows and regularisation of the guided upsampling
-WINDOWS_AT_ONCE = 2**14
-ROWS_AT_ONCE = 256
+WINDOWS_AT_ONCE = 2**12
+UNKNOWN_AT_ONCE = 2**12
+ROWS_AT_ONCE = 64
 
 
 class Unsolved(ValueError):
@@ -72,8 +73,10 @@ def refine(
         UserError: arrays of other kinds, or of sizes that do not fit.
     """
     check_arrays(image, alpha, uncertainty)
-    alpha = alpha.astype(np.float32).clip(0, 1)
-    deviation = np.zeros_like(alpha) if uncertainty is None else uncertainty.astype(np.float32)
+    alpha = alpha.astype(np.float32, copy=False)
+    if alpha.min() < 0 or alpha.max() > 1:
+        alpha = alpha.clip(0, 1)
+    deviation = np.zeros_like(alpha) if uncertainty is None else uncertainty.astype(np.float32, copy=False)
     if image.ndim == 2:
         image = np.repeat(image[..., None], 3, axis=2)
     given, shape = alpha, image.shape[:2]
@@ -90,7 +93,7 @@ def refine(
         return only_resized(given, shape, "the memory does not suffice")
     if matte.shape != shape:
         matte = guided_upsampling(reduced, matte, image)
-    return Refined(matte.astype(np.float32))
+    return Refined(matte.astype(np.float32, copy=False))
 
 
 def only_resized(alpha: np.ndarray, shape: tuple[int, int], problem: str) -> Refined:
@@ -199,21 +202,26 @@ def closed_form(
     unknown = np.flatnonzero(~known)
     if not unknown.size:
         return start
+    fixed = np.where(known, start, 0).ravel()
+    averaging = area_means(start.shape, drawn.shape)
+    weight = np.broadcast_to(trust, drawn.shape).ravel() * (start.size / drawn.size)
+    missing = weight * (drawn.ravel() - averaging @ fixed)
+    averaging = averaging[:, unknown].tocsr()
+    spreading = averaging.T.tocsr()
+
     values, columns = laplacian_rows(image, ~known)  # [U, 25] each
     number = np.full(start.size, -1, np.int32)
     number[unknown] = np.arange(unknown.size, dtype=np.int32)
-    to_unknown = number[columns]
-    fixed = np.where(known, start, 0).ravel()
-    right = -(values * fixed[columns]).sum(axis=1)
-    values[to_unknown < 0] = 0
+    right = np.empty(unknown.size)
+    for first in range(0, unknown.size, UNKNOWN_AT_ONCE):  # of a megapixel each copy takes 200 MB
+        part = slice(first, first + UNKNOWN_AT_ONCE)
+        right[part] = -(values[part] * fixed[columns[part]]).sum(axis=1)
+        columns[part] = number[columns[part]]
+        values[part][columns[part] < 0] = 0
+    np.maximum(columns, 0, out=columns)
+    right += spreading @ missing
     rows = np.arange(0, values.size + 1, 25, dtype=np.int32)
-    laplacian = csr_matrix((values.ravel(), to_unknown.clip(0).ravel(), rows), (unknown.size, unknown.size))
-
-    averaging = area_means(start.shape, drawn.shape)
-    weight = np.broadcast_to(trust, drawn.shape).ravel() * (start.size / drawn.size)
-    right += averaging[:, unknown].T @ (weight * (drawn.ravel() - averaging @ fixed))
-    averaging = averaging[:, unknown].tocsr()
-    spreading = averaging.T.tocsr()
+    laplacian = csr_matrix((values.ravel(), columns.ravel(), rows), (unknown.size, unknown.size))
     diagonal = laplacian.diagonal() + spreading.power(2) @ weight
     product = LinearOperator(
         laplacian.shape, lambda x: laplacian @ x + spreading @ (weight * (averaging @ x)), dtype=np.float64
@@ -277,8 +285,9 @@ def laplacian_rows(image: np.ndarray, wanted: np.ndarray) -> tuple[np.ndarray, n
             for j in range(9):
                 slot = 5 * (j // 3 - i // 3 + 2) + j % 3 - i % 3 + 2
                 values[own[inside], slot] += entries[inside, i, j]
-    around = np.array([dy * width + dx for dy in range(-2, 3) for dx in range(-2, 3)])
-    return values, (pixels[:, None] + around).clip(0, wanted.size - 1).astype(np.int32)
+    around = np.array([dy * width + dx for dy in range(-2, 3) for dx in range(-2, 3)], np.int32)
+    columns = pixels.astype(np.int32)[:, None] + around
+    return values, columns.clip(0, wanted.size - 1, out=columns)
 
 
 def windows_with(wanted: np.ndarray) -> Iterator[np.ndarray]:
@@ -316,9 +325,15 @@ def linear_models(image: np.ndarray, alpha: np.ndarray, radius: int, epsilon: fl
 
     mean_image, mean_alpha = mean(image), mean(alpha)
     covariance = mean(image * alpha[..., None]) - mean_image * mean_alpha[..., None]
-    products = np.stack([mean(image * image[..., k, None]) for k in range(3)], axis=-1)
-    spread = products - mean_image[..., None] * mean_image[..., None, :]
-    a = np.linalg.solve(spread + epsilon * np.eye(3), covariance[..., None])[..., 0]
+    products = {(i, j): mean(image[..., i] * image[..., j]) for i in range(3) for j in range(i, 3)}
+    a = covariance  # which is solved in place, strip by strip: of a megapixel a matrix for every pixel takes 72 MB
+    for start in range(0, len(image), ROWS_AT_ONCE):
+        rows = slice(start, start + ROWS_AT_ONCE)
+        product = np.stack([products[min(i, j), max(i, j)][rows] for i in range(3) for j in range(3)], axis=-1)
+        centre = mean_image[rows]
+        spread = product.reshape(*centre.shape, 3) - centre[..., None] * centre[..., None, :]
+        a[rows] = np.linalg.solve(spread + epsilon * np.eye(3), covariance[rows, :, :, None])[..., 0]
+    del products
     b = mean_alpha - (a * mean_image).sum(axis=-1)
     return np.dstack([mean(a), mean(b)])
 

@@ -27,7 +27,7 @@ from PIL import Image, ImageOps  # noqa: E402
 
 from sdseg.adapter import Adapter, load_adapter, read_adapter  # noqa: E402
 from sdseg.errors import UserError  # noqa: E402
-from sdseg.imaging import read_image, thick_enough, to_signed  # noqa: E402
+from sdseg.imaging import over_white, read_image, thick_enough, to_signed  # noqa: E402
 from sdseg.inference.batches import Drawing, Progress, next_batch, smaller_batch, unique  # noqa: E402
 from sdseg.inference.sampling import (  # noqa: E402
     constant_prompt,
@@ -39,13 +39,14 @@ from sdseg.inference.sampling import (  # noqa: E402
 )
 from sdseg.merging import merge_adapter  # noqa: E402
 from sdseg.model import decode_colour, encode_image, load_base, load_tiny_vae, vae_scale_factor  # noqa: E402
-from sdseg.targets import decided, nearest_class, resize, votes  # noqa: E402
+from sdseg.targets import decided, nearest_class, resize, resized_strips, votes  # noqa: E402
 from sdseg.uncertainty import mean_and_variance  # noqa: E402
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderTiny
 
 AUTO_FIRST, AUTO_MOST = 2, 8  # samples of an automatic ensemble
+ROWS_AT_ONCE = 64
 
 
 @dataclass
@@ -339,25 +340,25 @@ class MattingSession:
     def preprocess(self, picture, resolution: int) -> tuple[torch.Tensor, tuple[int, int], tuple[int, int]]:
         """A picture resized and padded, [1, 3, PPH, PPW] in [-1, 1], its padding, and its own size; as the peer does.
 
-        A large picture of bytes goes through channel by channel, whose planes need a third of the memory. In float32
+        A picture goes through channel by channel, since the planes of a large one take much memory. In float32
         whatever the model's precision: eight bits do not survive a division in bfloat16.
         """
         processor = self.image_processor
         if isinstance(picture, np.ndarray) and picture.dtype == np.uint8 and picture.shape[2:] == (3,):
-            planes = (torch.from_numpy(np.ascontiguousarray(plane)) for plane in np.moveaxis(picture, 2, 0))
-            planes = (plane.to(self.device).float()[None, None] / 255 for plane in planes)
+            planes = (signed_plane(plane, self.device) for plane in np.moveaxis(picture, 2, 0))
         else:
             try:
-                planes = [processor.load_image_canonical(picture, self.device)]  # [1, 3, H, W] in [0, 1]
-                processor.check_image_values_range(planes[0])
+                whole = processor.load_image_canonical(picture, self.device)  # [1, 3, H, W] in [0, 1]
+                processor.check_image_values_range(whole)
             except ValueError as error:
                 raise UserError(
                     f"a picture of {picture.dtype} {tuple(picture.shape)} cannot be used: {error}"
                 ) from error
+            planes = (to_signed(plane) for plane in whole.split(1, dim=1))
         done = []
         for plane in planes:
             size = tuple(plane.shape[2:])
-            plane = to_signed(thick_enough(plane, resolution))
+            plane = thick_enough(plane, resolution)
             if resolution:
                 plane = processor.resize_to_max_edge(plane, resolution, "bilinear")
             plane, padding = processor.pad_image(plane, self.vae_scale_factor)
@@ -451,16 +452,18 @@ class MattingSession:
         Raises:
             UserError: see `check_tile`.
         """
-        from sdseg.inference.tiles import second_pass
+        from sdseg.inference.tiles import open_tiles, second_pass
 
         self.check_tile(side, how)
         started = time.perf_counter()
         image = np.repeat(image[..., None], 3, axis=2) if image.ndim == 2 else image
         found = self.summary(progress)
-        deviation = found["uncertainty"].numpy() if "uncertainty" in found else None
+        alpha, deviation = found["prediction"].numpy(), found["uncertainty"].numpy() if "uncertainty" in found else None
+        tiles = open_tiles(alpha, deviation, side)
+        del found, deviation  # a plane of the photo's size
         generator = torch.Generator().manual_seed(zlib.crc32(progress.noise.cpu().numpy().tobytes()))
         how = replace(how, ensemble_size=len(progress.samples))
-        drawn = second_pass(self, image, found["prediction"].numpy(), deviation, how, side, generator)
+        drawn = second_pass(self, image, alpha, tiles, how, side, generator)
         progress.second = torch.from_numpy(drawn)
         progress.seconds += time.perf_counter() - started
 
@@ -500,6 +503,10 @@ class MattingSession:
             found = matte_summary(samples, size, output_uncertainty, output_samples, matte)
         return found | {"count": len(samples)}
 
+    def uncertainty(self, progress: Progress) -> torch.Tensor:
+        """The standard deviation [H, W] of a matte's samples at the picture's own size, as in `summary`."""
+        return standard_deviation(torch.stack(progress.samples), progress.size)
+
 
 def refined(progress: Progress, image: np.ndarray) -> torch.Tensor:
     """A matte [H, W] that follows the edges of its picture, uint8 [H, W, 3] or [H, W]."""
@@ -511,6 +518,15 @@ def refined(progress: Progress, image: np.ndarray) -> torch.Tensor:
         alpha, deviation = progress.second, None if deviation is None else resize(deviation, image.shape[:2])
     found = refine(image, alpha.numpy(), None if deviation is None else deviation.numpy())
     return torch.from_numpy(found.alpha)
+
+
+def signed_plane(plane: np.ndarray, device: torch.device | str) -> torch.Tensor:
+    """A channel of a picture, uint8 [H, W] => [1, 1, H, W] in [-1, 1]; strip by strip, so that it is held once."""
+    found = torch.empty(1, 1, *plane.shape, device=device)
+    for start in range(0, len(plane), ROWS_AT_ONCE):
+        strip = np.ascontiguousarray(plane[start : start + ROWS_AT_ONCE])
+        found[0, 0, start : start + len(strip)] = to_signed(torch.from_numpy(strip).to(device).float() / 255)
+    return found
 
 
 def channels_last(picture: np.ndarray | torch.Tensor) -> tuple[np.ndarray, float]:
@@ -528,7 +544,11 @@ def as_bytes(picture: np.ndarray | torch.Tensor) -> np.ndarray:
         picture = picture[..., 0]
     if picture.dtype == np.uint8:
         return picture
-    return np.rint(picture.astype(np.float64) / white * 255).astype(np.uint8)
+    found = np.empty(picture.shape, np.uint8)
+    for start in range(0, len(picture), ROWS_AT_ONCE):
+        rows = slice(start, start + ROWS_AT_ONCE)
+        found[rows] = np.rint(picture[rows].astype(np.float64) / white * 255)
+    return found
 
 
 def matte_summary(
@@ -540,22 +560,27 @@ def matte_summary(
 ) -> dict[str, torch.Tensor]:
     """Of samples [E, PH, PW], brought to `size` (H, W): `prediction`, which is `matte` [H, W] where that is given, and
     where asked `uncertainty` and `samples`."""
-    if not (output_uncertainty or output_samples):
-        if matte is None:
-            matte = resize(samples.mean(dim=0), size)  # resizing is linear
-        return {"prediction": matte.clip(0, 1)}
-    resized = samples
-    if samples.shape[1:] != size:
-        # Lazily: the samples of a large photo need not lie in memory together.
-        resized = (resize(sample, size) for sample in samples)
+    if matte is None:
+        matte = resize(samples.mean(dim=0), size)  # resizing is linear: the mean of resized samples
+    found = {"prediction": matte.clip_(0, 1)}
+    if output_uncertainty and len(samples) > 1:
+        found["uncertainty"] = standard_deviation(samples, size)
     if output_samples:
-        resized = torch.stack(list(resized))  # [E, H, W]
-    mean, variance = mean_and_variance(resized)
-    found = {"prediction": (mean if matte is None else matte).clip(0, 1)}
-    if variance is not None:
-        found["uncertainty"] = variance.sqrt()
-    if output_samples:
-        found["samples"] = resized
+        found["samples"] = torch.empty(len(samples), *size)
+        for place, sample in zip(found["samples"], samples, strict=True):
+            place.copy_(resize(sample, size))
+    return found
+
+
+def standard_deviation(samples: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+    """Of samples [E, PH, PW], E > 1, brought to `size` (H, W): the unbiased standard deviation [H, W].
+
+    Between two pixels of a sample the mean of both varies less than they do, so resizing the deviation would overstate
+    it.
+    """
+    found = torch.empty(size)
+    for rows, strips in resized_strips(samples, size):
+        found[rows] = mean_and_variance(strips)[1].sqrt()
     return found
 
 
@@ -694,8 +719,7 @@ def rgb_array(image: Image.Image) -> np.ndarray:
         raise UserError(f"PIL image of mode {image.mode}; give the file's path, or an array of 8 or 16 bits")
     image = ImageOps.exif_transpose(image)
     if image.has_transparency_data:
-        image = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+        image = over_white(image)
     return np.array(image.convert("RGB"))
 
 

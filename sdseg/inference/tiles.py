@@ -14,6 +14,7 @@ from sdseg.inference.sampling import decode_alpha, denoise, times_from
 from sdseg.model import encode_alpha, encode_image
 from sdseg.targets import resize
 
+ROWS_AT_ONCE = 64
 START = 0.4  # share of the noise's time line at which a tile begins; 1 would forget the first pass
 OVERLAP = 0.25  # of a tile's side, at least
 OPEN = 0.02  # alpha between this and 1 minus this, or a standard deviation above it, is open
@@ -24,28 +25,26 @@ def second_pass(
     session: Any,
     image: np.ndarray,
     alpha: np.ndarray,
-    deviation: np.ndarray | None,
+    tiles: list[tuple[int, int]],
     how: Drawing,
     side: int,
     generator: torch.Generator,
 ) -> np.ndarray:
-    """A matte drawn again in tiles of `side` photo pixels, each at the working resolution, where it is open.
+    """A matte drawn again in tiles of `side` photo pixels, each at the working resolution.
 
     Args:
         session: a `MattingSession`, whose module imports this one.
         image: uint8 [H, W, 3].
-        alpha, deviation: the first pass's matte and its standard deviation or None, float32 [H, W].
+        alpha: the first pass's matte, float32 [H, W].
+        tiles: `open_tiles` of it.
 
     Returns:
         float32 [H, W]; the first pass's matte where no tile was drawn. Tiles fade into one another and into it.
     """
-    tiles = [(y, x) for y in starts(alpha.shape[0], side) for x in starts(alpha.shape[1], side)]
-    size = tuple(min(side, extent) for extent in alpha.shape)
-    tiles = [tile for tile in tiles if is_open(alpha, deviation, tile, size)]
-    total, weights = np.zeros_like(alpha), np.zeros_like(alpha)
+    size, total, waiting = tile_size(alpha, side), np.zeros_like(alpha), tiles
     with torch.no_grad(), session.tuned():
-        while tiles:
-            batch = tiles[: how.batch_for(how.processing_resolution, how.processing_resolution)]
+        while waiting:
+            batch = waiting[: how.batch_for(how.processing_resolution, how.processing_resolution)]
             try:
                 drawn = draw_batch(session, image, alpha, [slices(tile, size) for tile in batch], how, generator)
             except Exception as error:
@@ -54,13 +53,41 @@ def second_pass(
                     raise failure from error
                 continue
             for tile, matte in zip(batch, drawn, strict=True):
-                window = fading(tile, size, alpha.shape)
-                total[slices(tile, size)] += window * matte
-                weights[slices(tile, size)] += window
-            tiles = tiles[len(batch) :]
-    share = weights.clip(0, 1)
-    fine = np.divide(total, weights, out=alpha.copy(), where=weights > 0)
-    return (alpha * (1 - share) + fine * share).clip(0, 1).astype(np.float32)
+                total[slices(tile, size)] += fading(tile, size, alpha.shape) * matte
+            waiting = waiting[len(batch) :]
+    return faded(alpha, total, tiles, size)
+
+
+def tile_size(alpha: np.ndarray, side: int) -> tuple[int, int]:
+    height, width = alpha.shape
+    return min(side, height), min(side, width)
+
+
+def open_tiles(alpha: np.ndarray, deviation: np.ndarray | None, side: int) -> list[tuple[int, int]]:
+    """Where tiles of `side` photo pixels begin in which a matte float32 [H, W], whose standard deviation may be given,
+    is open."""
+    size = tile_size(alpha, side)
+    tiles = [(y, x) for y in starts(alpha.shape[0], side) for x in starts(alpha.shape[1], side)]
+    return [tile for tile in tiles if is_open(alpha, deviation, tile, size)]
+
+
+def faded(alpha: np.ndarray, total: np.ndarray, tiles: list[tuple[int, int]], size: tuple[int, int]) -> np.ndarray:
+    """A matte float32 [H, W] under the weighted sum of its tiles, `total`, in whose place the result comes.
+
+    The weights are computed for a strip at a time, so that they need no plane of the photo's size.
+    """
+    for start in range(0, len(alpha), ROWS_AT_ONCE):
+        rows = slice(start, min(start + ROWS_AT_ONCE, len(alpha)))
+        weights = np.zeros_like(alpha[rows])
+        for y, x in tiles:
+            first, last = max(y, rows.start), min(y + size[0], rows.stop)
+            if first < last:
+                window = fading((y, x), size, alpha.shape, slice(first - y, last - y))
+                weights[first - rows.start : last - rows.start, x : x + size[1]] += window
+        share = weights.clip(0, 1)
+        fine = np.divide(total[rows], weights, out=alpha[rows].copy(), where=weights > 0)
+        total[rows] = (alpha[rows] * (1 - share) + fine * share).clip(0, 1)
+    return total
 
 
 def draw_batch(
@@ -121,16 +148,18 @@ def is_open(alpha: np.ndarray, deviation: np.ndarray | None, tile: tuple[int, in
     return bool(undecided.mean() > LEAST_OPEN)
 
 
-def fading(tile: tuple[int, int], size: tuple[int, int], whole: tuple[int, int]) -> np.ndarray:
-    """Weights [h, w] of a tile: 1 inside, falling linearly to almost 0 over the overlap along each of its sides that is
-    no side of the photo."""
+def fading(
+    tile: tuple[int, int], size: tuple[int, int], whole: tuple[int, int], rows: slice = slice(None)
+) -> np.ndarray:
+    """Weights [h, w] of a tile, or some of their rows: 1 inside, falling linearly to almost 0 over the overlap along
+    each of its sides that is no side of the photo."""
     ramps = []
     for start, extent, end in zip(tile, size, whole, strict=True):
         number, width = np.arange(extent) + 0.5, max(1.0, extent * OVERLAP)
         rising = number / width if start > 0 else np.ones(extent)
         falling = number[::-1] / width if start + extent < end else np.ones(extent)
         ramps.append(np.minimum(rising, falling).clip(0, 1))
-    return np.outer(*ramps).astype(np.float32)
+    return np.outer(ramps[0][rows], ramps[1]).astype(np.float32)
 
 
 def shown_as(

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -280,3 +281,32 @@ def test_pymatting_and_torch_are_not_imported():
         "sys.exit('pymatting' in sys.modules or 'torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", program]).returncode == 0
+
+
+def peak_of(call) -> int:
+    """The most bytes that numpy's and OpenCV's arrays took at a time during a call."""
+    tracemalloc.start()
+    try:
+        call()
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+def test_memory_of_a_large_photo_is_the_mattes_own():
+    """Beside its result, a plane of float32, refining takes strips and what is solved at a reduced size."""
+    image, truth = scene(1600)
+    coarse = drawn(truth, 20)
+    taken = peak_of(lambda: refine(image, coarse, max_pixels=64 * 64))
+    assert 4 * truth.size < taken < 4 * truth.size + 6 * 2**20
+
+
+def test_memory_of_the_equations_is_that_of_their_matrix():
+    """A matrix of 25 entries of 12 bytes in each row, and some vectors; no second copy of it."""
+    image, truth = scene(256)
+    start, known = trimap(np.full(truth.shape, 0.5), np.zeros(truth.shape))
+    start[0], known[0] = 0, True
+    start[-1], known[-1] = 1, True
+    coarse = np.full((16, 16), 0.5)
+    taken = peak_of(lambda: closed_form(image / 255, start, known, coarse, 0.1, tolerance=0.1))
+    assert taken < 1.8 * 300 * truth.size, taken / truth.size

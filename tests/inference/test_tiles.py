@@ -26,7 +26,22 @@ def disc(height: int, width: int) -> np.ndarray:
 def second_pass(session, alpha, **settings):
     how = session.drawing(1, 1, 64, 4)
     image = picture(*alpha.shape)
-    return tiles.second_pass(session, image, alpha, None, how, 64, torch.Generator().manual_seed(0), **settings)
+    chosen = tiles.open_tiles(alpha, None, 64)
+    return tiles.second_pass(session, image, alpha, chosen, how, 64, torch.Generator().manual_seed(0), **settings)
+
+
+def test_tiles_are_faded_strip_by_strip_as_they_would_be_at_once():
+    alpha, size = np.random.default_rng(0).uniform(size=(200, 150)).astype(np.float32), (64, 64)
+    chosen = [(y, x) for y in tiles.starts(200, 64) for x in tiles.starts(150, 64)][::2]
+    total, weights = np.zeros_like(alpha), np.zeros_like(alpha)
+    for number, tile in enumerate(chosen):
+        window = tiles.fading(tile, size, alpha.shape)
+        total[tiles.slices(tile, size)] += window * (number % 5 / 4)
+        weights[tiles.slices(tile, size)] += window
+    share, fine = weights.clip(0, 1), np.divide(total, weights, out=alpha.copy(), where=weights > 0)
+    assert (weights == 0).any() and (weights > 1.1).any()
+    expected = (alpha * (1 - share) + fine * share).clip(0, 1)
+    assert np.array_equal(tiles.faded(alpha, total, chosen, size), expected)
 
 
 @pytest.mark.parametrize("extent", [1, 63, 64, 65, 100, 640, 1001])
