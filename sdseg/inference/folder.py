@@ -28,6 +28,7 @@ from sdseg.imaging import (
     write_image,
     write_mask,
 )
+from sdseg.memory import give_back_memory
 from sdseg.outputs import (
     ALPHA_SUFFIX,
     CLASSES_RECORD,
@@ -322,7 +323,9 @@ def output_files(name: PurePath, arguments: argparse.Namespace) -> dict[str, Pat
 def read_photo(names: dict[Path, PurePath], arguments: argparse.Namespace, path: Path) -> "np.ndarray":
     """The photo uint8 [H, W, 3]; raises where its matte could not be written under its name."""
     check_name_lengths(output_files(names[path], arguments).values())
-    return read_image(path)
+    photo = read_image(path)
+    give_back_memory()
+    return photo
 
 
 def write_photo(
@@ -338,6 +341,7 @@ def write_photo(
     found = session.summary(drawn, output_uncertainty=False, refine_along=image if arguments.refine else None)
     if session.colours is None:
         write_matte(files, found.pop("prediction").numpy())
+        give_back_memory()
         if "uncertainty" in files or "variance" in files:
             write_spread(files, session.uncertainty(drawn).numpy())
     else:

@@ -18,6 +18,7 @@ from typing import NamedTuple
 import numpy as np
 
 from sdseg.errors import UserError
+from sdseg.memory import give_back_memory
 
 BACKGROUND, FOREGROUND = 0.1, 0.9  # alpha up to which, and from which on, a pixel is decided
 AGREEMENT = 0.15  # standard deviation of the samples, in alpha units, up to which they agree
@@ -91,6 +92,7 @@ def refine(
         return only_resized(given, shape, str(error))
     except MemoryError:
         return only_resized(given, shape, "the memory does not suffice")
+    give_back_memory()
     if matte.shape != shape:
         matte = guided_upsampling(reduced, matte, image)
     return Refined(matte.astype(np.float32, copy=False))
@@ -354,6 +356,7 @@ def guided_upsampling(reduced: np.ndarray, alpha: np.ndarray, image: np.ndarray)
     import cv2
 
     models = linear_models(reduced, alpha, GUIDE_RADIUS, GUIDE_EPSILON).astype(np.float32)
+    give_back_memory()
     (height, width), last = image.shape[:2], len(models) - 1
     result = np.empty((height, width), np.float32)
     for start in range(0, height, ROWS_AT_ONCE):

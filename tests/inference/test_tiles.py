@@ -32,7 +32,7 @@ def second_pass(session, alpha, **settings):
 
 def test_tiles_are_faded_strip_by_strip_as_they_would_be_at_once():
     alpha, size = np.random.default_rng(0).uniform(size=(200, 150)).astype(np.float32), (64, 64)
-    chosen = [(y, x) for y in tiles.starts(200, 64) for x in tiles.starts(150, 64)][::2]
+    chosen = [(y, x) for y in tiles.starts(200, 64) for x in tiles.starts(150, 64)][:-4]
     total, weights = np.zeros_like(alpha), np.zeros_like(alpha)
     for number, tile in enumerate(chosen):
         window = tiles.fading(tile, size, alpha.shape)
