@@ -27,7 +27,7 @@ MODES = {
     "refine, tiles": ["--tile", "1024"],
     "refine, tiles, 8 samples, uncertainty": [*SPREAD, "--tile", "1024"],
 }
-MORE = {"refine, tiles, 8 samples, uncertainty"}  # modes that are known to take more than three planes
+MORE = {mode for mode in MODES if "tiles" in mode}  # may take more than three planes
 
 
 def photo(width: int, height: int) -> np.ndarray:
