@@ -18,6 +18,7 @@ from importlib.metadata import version
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING
 
+from sdseg.adapter import weights_digest
 from sdseg.errors import UserError
 from sdseg.imaging import (
     read_image,
@@ -48,7 +49,6 @@ from sdseg.outputs import (
 )
 from sdseg.processes import on_main_process_within
 from sdseg.targets import MIDDLE, overlay
-from sdseg.uncertainty import calibration_key
 
 if TYPE_CHECKING:
     import numpy as np
@@ -80,6 +80,7 @@ def run(arguments: argparse.Namespace) -> int:
     say(state, f"device: {describe_device(state)}")
     if passed_over := plan.describe_passed_over():
         say(state, passed_over)
+    how = drawing(session, arguments)
 
     from accelerate.utils import gather_object
 
@@ -87,11 +88,14 @@ def run(arguments: argparse.Namespace) -> int:
         rows = gather_object(matte_photos(session, plan, arguments, state))
         rows.sort(key=lambda row: row["input"])
         failed = sum("error" in row for row in rows)
+        note = uncalibrated_note(session, how, arguments, rows)
         if state.is_main_process:
             remove_stale(arguments.output, plan, rows, earlier)
             if session.colours is not None:
                 write_json(arguments.output / CLASSES_RECORD, dict(enumerate(session.class_names)))
-            write_run_record(arguments.output, run_record(arguments, adapter, session, state, plan, rows))
+            write_run_record(arguments.output, run_record(arguments, adapter, session, state, plan, rows, note))
+    if note:
+        say(state, f"note: {note}")
     say(state, f"{len(rows) - failed} of {len(rows)} mattes written to {arguments.output}")
     state.destroy_process_group()
     return 1 if failed else 0
@@ -334,7 +338,12 @@ def write_photo(
         raise drawn
     started = time.perf_counter()
     spread = arguments.output_uncertainty or arguments.output_variance
-    found = session.summary(drawn, output_uncertainty=spread, refine_along=image if arguments.refine else None)
+    found = session.summary(
+        drawn,
+        output_uncertainty=spread,
+        refine_along=image if arguments.refine else None,
+        scale=None if arguments.raw_uncertainty else session.calibration_scale(drawn, drawing(session, arguments)),
+    )
     prediction = found["prediction"].numpy()
     files = output_files(name, arguments)
     if session.colours is None:
@@ -342,7 +351,8 @@ def write_photo(
     else:
         write_classes(files["output"], prediction, session.colours)
     if "uncertainty" in files:
-        write_grey16(files["uncertainty"], found["uncertainty"].numpy())
+        # A scale can lift it above 1, which no error reaches and the file does not hold.
+        write_grey16(files["uncertainty"], found["uncertainty"].numpy().clip(max=1))
     if "variance" in files:
         write_float_tiff(files["variance"], found["uncertainty"].square().numpy())
     if "mask" in files:
@@ -350,9 +360,19 @@ def write_photo(
     if "overlay" in files:
         write_image(files["overlay"], overlay(image, prediction, session.colours))
     row = {key: file.relative_to(arguments.output).as_posix() for key, file in files.items()}
+    if spread and session.colours is None:
+        row["calibration_scale"] = found["scale"]
     height, width = image.shape[:2]
     seconds = drawn.seconds + time.perf_counter() - started
     return row | {"size": [width, height], "samples": found["count"], "seconds": round(seconds, 3)}
+
+
+def uncalibrated_note(
+    session: "MattingSession", how: "Drawing", arguments: argparse.Namespace, rows: list[dict]
+) -> str | None:
+    """One line where uncertainties lack a scale that nobody asked to leave out."""
+    counts = [row["samples"] for row in rows if "calibration_scale" in row]
+    return None if arguments.raw_uncertainty else session.calibration_note(counts, how)
 
 
 def run_record(
@@ -362,6 +382,7 @@ def run_record(
     state: "PartialState",
     plan: Plan,
     rows: list[dict],
+    note: str | None,
 ) -> dict:
     """What `run.json` holds: every setting as it was resolved, what made the mattes, and a row per photo."""
     how = drawing(session, arguments)
@@ -379,6 +400,7 @@ def run_record(
             "tile": arguments.tile,
             "refine": arguments.refine and session.target == "alpha",
             "output_uncertainty": arguments.output_uncertainty,
+            "raw_uncertainty": arguments.raw_uncertainty,
             "target": session.target,
             "processing_resolution": how.processing_resolution,
             "batch_size": how.batch_size,
@@ -390,10 +412,9 @@ def run_record(
             "processes": state.num_processes,
         },
         "base_fingerprint": adapter.config.fingerprint,
-        # On the uncertainty maps, which hold the plain standard deviation; null where none was fitted.
-        "calibration_scale": adapter.config.calibration.get(
-            calibration_key(how.num_inference_steps, arguments.ensemble_size)
-        ),
+        "adapter_digest": weights_digest(adapter.path),
+        # What the adapter holds; the rows say what is in their uncertainty.
+        "calibration": {"scales": session.calibration, "note": note},
         "versions": {"python": platform.python_version()}
         | {name: version(name) for name in ("torch", "diffusers", "accelerate")},
         "passed_over": plan.listing.passed_over,
