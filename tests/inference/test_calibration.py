@@ -43,13 +43,26 @@ def test_the_uncertainty_is_scaled_and_the_matte_is_not(session):
     np.testing.assert_array_equal(scaled.samples[0], raw.samples[0])
 
 
-@pytest.mark.parametrize("settings", [dict(tile=32), dict(refine=False), dict(match_input_resolution=False)])
-def test_what_the_deviation_decides_inside_does_not_change(session, settings):
-    """Open tiles and the bands of refinement have thresholds of raw deviations."""
-    image = picture(100, 140)
-    scaled, raw = drawn(session, image, **settings), drawn(session, image, **settings, raw_uncertainty=True)
+@pytest.mark.parametrize(
+    ("function", "settings", "place"),
+    [
+        ("sdseg.inference.tiles.second_pass", dict(tile=64, refine=False), 3),
+        ("sdseg.inference.refinement.refine", {}, 2),
+    ],
+)
+def test_what_the_deviation_decides_inside_takes_raw_ones(session, monkeypatch, function, settings, place):
+    """Open tiles and the bands of refinement have thresholds that were measured on raw deviations."""
+    import importlib
+
+    module, _, name = function.rpartition(".")
+    real, given = getattr(importlib.import_module(module), name), []
+    monkeypatch.setattr(function, lambda *arguments: given.append(arguments[place]) or real(*arguments))
+    image, few = picture(100, 140), dict(num_inference_steps=1, ensemble_size=2)
+    monkeypatch.setattr(session, "calibration", {"1x2": 7.0})
+    scaled, raw = (drawn(session, image, **few, **settings, raw_uncertainty=flag) for flag in (False, True))
+    np.testing.assert_array_equal(given[0], given[1])
     np.testing.assert_array_equal(scaled.prediction[0], raw.prediction[0])
-    np.testing.assert_array_equal(scaled.uncertainty[0], raw.uncertainty[0] * np.float32(SCALE))
+    np.testing.assert_array_equal(scaled.uncertainty[0], raw.uncertainty[0] * np.float32(7))
 
 
 @pytest.mark.parametrize(
