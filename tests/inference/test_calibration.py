@@ -58,8 +58,11 @@ def test_what_the_deviation_decides_inside_takes_raw_ones(session, monkeypatch, 
     real, given = getattr(importlib.import_module(module), name), []
     monkeypatch.setattr(function, lambda *arguments: given.append(arguments[place]) or real(*arguments))
     image, few = picture(100, 140), dict(num_inference_steps=1, ensemble_size=2)
-    monkeypatch.setattr(session, "calibration", {"1x2": 7.0})
-    scaled, raw = (drawn(session, image, **few, **settings, raw_uncertainty=flag) for flag in (False, True))
+    found = []
+    for scales in ({"1x2": 7.0}, {}):
+        monkeypatch.setattr(session, "calibration", scales)
+        found.append(drawn(session, image, **few, **settings))
+    scaled, raw = found
     np.testing.assert_array_equal(given[0], given[1])
     np.testing.assert_array_equal(scaled.prediction[0], raw.prediction[0])
     np.testing.assert_array_equal(scaled.uncertainty[0], raw.uncertainty[0] * np.float32(7))
