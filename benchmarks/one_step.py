@@ -50,6 +50,7 @@ def judge(adapter: Path, held_out: Path, pictures: int, samples: int, resolution
                 processing_resolution=resolution,
                 output_samples=True,
                 output_uncertainty=True,
+                raw_uncertainty=True,
                 generator=torch.Generator().manual_seed(index),
             )
             single[steps].append(np.mean([mad(one.clip(0, 1), truth) for one in drawn.samples[0]]))

@@ -165,6 +165,7 @@ def drawn_by(adapter: str, samples: int, images: dict[str, np.ndarray], folder: 
                 batch_size=samples,
                 match_input_resolution=False,
                 output_uncertainty=True,
+                raw_uncertainty=True,
                 generator=torch.Generator().manual_seed(0),
             )
             np.savez(files[name], alpha=drawn.prediction[0], deviation=drawn.uncertainty[0])

@@ -25,7 +25,7 @@ def draw(session, image: np.ndarray, **settings):
     import torch
 
     generator = torch.Generator().manual_seed(0)
-    settings |= dict(batch_size=SAMPLES, output_uncertainty=True, refine=False)
+    settings |= dict(batch_size=SAMPLES, output_uncertainty=True, raw_uncertainty=True, refine=False)
     return session(image, generator=generator, **settings)
 
 

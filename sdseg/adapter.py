@@ -9,7 +9,9 @@ README.md, pictures/                             the model card
 
 from __future__ import annotations
 
+import hashlib
 import json
+import math
 import os
 import shutil
 from collections.abc import Iterator
@@ -19,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sdseg.errors import MissingFile, UserError, one_line
+from sdseg.uncertainty import SCALES_LINE, scales_line
 
 if TYPE_CHECKING:
     import torch
@@ -149,19 +152,69 @@ def read_adapter(directory_or_hub_id: str | Path) -> Adapter:
                 f"adapter {directory_or_hub_id}: {name} is missing; give the folder that train.py wrote "
                 "(the one that holds sdseg_config.json)"
             )
+    config = read_adapter_config(path, name=directory_or_hub_id)
     with damage_named(directory_or_hub_id):
+        prompt_embedding = load_file(path / "prompt_embedding.safetensors")["prompt_embedding"]
+        scheduler = _read_scheduler(path / "scheduler" / "scheduler_config.json")
+    return Adapter(path, config, prompt_embedding, scheduler)
+
+
+def read_adapter_config(path: Path, name: str | Path | None = None) -> AdapterConfig:
+    """The `sdseg_config.json` of a folder; errors call the adapter `name`, or by its folder.
+
+    Raises:
+        AdapterError: damaged, or of a newer format.
+    """
+    name = path if name is None else name
+    with damage_named(name):
         stored = json.loads((path / "sdseg_config.json").read_text(encoding="utf-8"))
         version = stored["format_version"]
         if version > FORMAT_VERSION:
             raise AdapterError(
-                f"adapter {directory_or_hub_id} has format {version}, this sdseg reads up to {FORMAT_VERSION}; "
-                "update sdseg"
+                f"adapter {name} has format {version}, this sdseg reads up to {FORMAT_VERSION}; update sdseg"
             )
         known = {item.name for item in fields(AdapterConfig)}
         config = AdapterConfig(**{key: value for key, value in stored.items() if key in known})
-        prompt_embedding = load_file(path / "prompt_embedding.safetensors")["prompt_embedding"]
-        scheduler = _read_scheduler(path / "scheduler" / "scheduler_config.json")
-    return Adapter(path, config, prompt_embedding, scheduler)
+        for key, scale in config.calibration.items():
+            if not (isinstance(scale, int | float) and math.isfinite(scale) and scale > 0):
+                raise AdapterError(
+                    f"adapter {name}: the scale for {key} in sdseg_config.json is {scale!r}; give a number above 0, or "
+                    "remove the entry"
+                )
+    return config
+
+
+def store_scale(directory: str | Path, key: str, scale: float) -> dict[str, float]:
+    """Keep a factor on the standard deviation in an adapter folder, under `calibration_key`, and in its model card
+    where that tells the scales. The rest of both files stays as it is.
+
+    Returns:
+        All scales that the folder now holds.
+
+    Raises:
+        AdapterError: `sdseg_config.json` is damaged or of a newer format.
+    """
+    from sdseg.imaging import replacing
+
+    directory = Path(directory)
+    scales = read_adapter_config(directory).calibration | {key: scale}
+    file, card = directory / "sdseg_config.json", directory / "README.md"
+    stored = json.loads(file.read_text(encoding="utf-8"))
+    with replacing(file) as temporary:
+        _write_json(temporary, stored | {"calibration": scales})
+    if card.is_file():
+        lines = card.read_text(encoding="utf-8").splitlines(keepends=True)
+        told = [scales_line(scales) + "\n" if line.startswith(SCALES_LINE) else line for line in lines]
+        if told != lines:
+            with replacing(card) as temporary:
+                temporary.write_text("".join(told), encoding="utf-8")
+    return scales
+
+
+def weights_digest(directory: str | Path) -> str:
+    """SHA-256 of an adapter's weights, in hexadecimal: the same for every copy of an adapter, whatever its path."""
+    with (Path(directory) / "adapter_model.safetensors").open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _read_scheduler(path: Path) -> DDIMScheduler:

@@ -17,6 +17,10 @@ COMMANDS = {  # word -> (module with main(argv), what it does)
     ),
     "doctor": ("sdseg.training.doctor", "check a training config's pairs; with --inference, the flags of infer"),
     "evaluate": ("sdseg.evaluation.__main__", "judge a folder of mattes against ground truth"),
+    "calibrate": (
+        "sdseg.evaluation.calibrate",
+        "fit an adapter's uncertainty to mattes with known truths, and keep the scale in the adapter",
+    ),
     "report": ("sdseg.evaluation.report", "one HTML page of mattes, worst first"),
     "sets": ("sdseg.evaluation.benchmark_sets.__main__", "the benchmark sets known by name: list, show, check, export"),
     "classical": ("sdseg.classical.__main__", "mattes by Otsu, GrabCut, k-means and other methods without training"),

@@ -1,7 +1,7 @@
 """The output folder, written alike by every method: a tree of mattes that mirrors the input, and `run.json`.
 
 For an input `sub/photo.jpg` it holds `sub/photo.png` (16-bit matte), and, where asked for,
-`sub/photo.uncertainty.png` (16 bit, a standard deviation in alpha units, 65535 = 1), `sub/photo.rgba.png` and
+`sub/photo.uncertainty.png` (16 bit, a standard deviation in alpha units, 65535 = 1 or more), `sub/photo.rgba.png` and
 `sub/photo.mask.png` (8 bit, 0 and 255). Of classes `sub/photo.png` holds ids (8-bit palette), the uncertainty is an
 entropy in [0, 1], `sub/photo.overlay.png` shows both at once, and `classes.json` names the ids.
 """

@@ -125,6 +125,7 @@ def open_evaluation(
         seed=seed,
         unlisted=[str(folder.files[name]) for folder in folders for name in folder.unlisted],
         stale=frozenset().union(*(folder.stale for folder in folders)),
+        scales=recorded_scales(Path(prediction)),
     )
 
 
@@ -176,11 +177,14 @@ def judge(evaluation: Evaluation, workers: int = 1) -> dict:
         uncertainty = None
         if unsure := [picture for picture in first if "uncertainty" in picture.entry]:
             figures = means([picture.entry["uncertainty"] for picture in unsure])
-            uncertainty = {"count": len(unsure), **figures, "calibration_scale": None, "scaled": None}
+            names = {picture.entry["name"] for picture in unsure}
+            scales = evaluation.scales
+            calibrated = None if scales is None else sum(scales.get(name) is not None for name in names)
+            uncertainty = {"count": len(unsure), "calibrated": calibrated, **figures}
+            uncertainty |= {"calibration_scale": None, "scaled": None}
             variance = sum(picture.variance for picture in unsure)
             if variance > 0:
                 scale = calibration_scale(sum(picture.squared_error for picture in unsure), variance)
-                names = {picture.entry["name"] for picture in unsure}
                 again = [(item, evaluation.predictions[item.name], scale) for item in items if item.name in names]
                 uncertainty |= {"calibration_scale": scale, "scaled": means(list(mapped(scaled_shares, again)))}
 
@@ -375,6 +379,16 @@ def compare_with_record(prediction: Path, names: list[str]) -> tuple[set[str], l
     return failed, [name for name in names if name not in made and name not in failed], frozenset(stale)
 
 
+def recorded_scales(prediction: Path) -> dict[str, float | None] | None:
+    """By the names of predictions, the factor that their run multiplied their uncertainty by, None for none; None for
+    a folder without run.json."""
+    record = read_run_record(prediction)
+    if record is None:
+        return None
+    rows = [row for row in record["inputs"] if isinstance(row.get("output"), str)]
+    return {row["output"].removesuffix(ALPHA_SUFFIX): row.get("calibration_scale") for row in rows}
+
+
 def listed(names: list[str]) -> str:
     return ", ".join(names[:MISSING_SHOWN]) + (
         f" and {len(names) - MISSING_SHOWN} more" if len(names) > MISSING_SHOWN else ""
@@ -421,7 +435,9 @@ def _mapping(evaluation: Evaluation, workers: int, pictures: int) -> Iterator[Ca
     from multiprocessing import get_context
 
     truths = None if evaluation.dataset is not None else dataclasses.replace(evaluation.truths, items=[])
-    slim = dataclasses.replace(evaluation, truths=truths, predictions={}, compared=None, unused=[])  # what workers need
+    slim = dataclasses.replace(
+        evaluation, truths=truths, predictions={}, compared=None, unused=[], scales=None
+    )  # what workers need
     pool = ProcessPoolExecutor(workers, get_context("spawn"), _begin, (slim,))
     try:
         with _environment(KEEP_MEMORY):

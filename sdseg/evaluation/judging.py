@@ -50,6 +50,7 @@ UNCERTAINTY_DEFINITIONS = {
     "ause": "area between the sparsification curves by uncertainty and by |p - g|, mean error, alpha units",
     "spearman": "rank correlation of uncertainty and |p - g| over pixels; null where one is constant",
     "within_1_std": "share of pixels with |p - g| <= 1 (2, 3) standard deviations; normal: .683 .954 .997",
+    "calibrated": "pictures whose run multiplied the uncertainty by its adapter's scale; null where no run.json says",
     "calibration_scale": "s with s^2 = mean (p - g)^2 / mean variance over all pixels of the set",
     "scaled": "the shares again with the uncertainty times calibration_scale, fitted on this same set",
 }
@@ -100,6 +101,8 @@ class Evaluation:
     """predictions, judged, that the run.json of their folder does not list"""
     stale: frozenset[Path] = frozenset()
     """uncertainty maps that run.json does not list; they are not judged"""
+    scales: dict[str, float | None] | None = None
+    """by the item's name, the factor that its run multiplied its uncertainty by; None without a run.json"""
 
 
 @dataclass(frozen=True)
@@ -153,7 +156,7 @@ def _fitting(values: np.ndarray, file: Path, truth: np.ndarray, item: "Item", re
     (height, width), (true_height, true_width) = values.shape, truth.shape
     raise ImageError(
         f"{file} is {width}x{height}, but its ground truth {item.truth or item.name} is {true_width}x{true_height}; "
-        "predict at the picture's own size, or add --resize"
+        "predict at the picture's own size, or evaluate with --resize"
     )
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from sdseg.errors import MissingFile, Parser, UserError, reported, steady_streams
-from sdseg.evaluation.evaluate import compare_with_record, evaluate_folder, listed
+from sdseg.evaluation.evaluate import compare_with_record, evaluate_folder, listed, recorded_scales
 from sdseg.evaluation.judging import matte_part
 from sdseg.evaluation.page import data_uri, html_page, html_table, label, number, write_text
 from sdseg.imaging import ImageError, list_images, read_alpha, read_grey16, read_image
@@ -36,6 +36,7 @@ class Result:
     uncertainty: np.ndarray | None = None
     error: np.ndarray | None = None
     metrics: dict[str, float] = field(default_factory=dict)
+    caption: str = "uncertainty"
 
 
 @dataclass
@@ -61,6 +62,7 @@ def make_row(
     truth: np.ndarray | None,
     mattes: dict[str, tuple[np.ndarray, np.ndarray | None]],
     metrics: dict[str, dict[str, float]] | None = None,
+    scales: dict[str, float | None] | None = None,
 ) -> Row:
     """Prepares a photo for the page. Errors are computed at full size, then everything is shrunk.
 
@@ -69,6 +71,7 @@ def make_row(
         truth: float [H, W] in [0, 1], or None.
         mattes: by method, alpha and uncertainty (or None), float [H, W] in [0, 1].
         metrics: by method, the figures of this photo by name.
+        scales: by method, the factor that is in the uncertainty, None for a raw one; without those that say nothing.
 
     Raises:
         UserError: sizes differ.
@@ -83,7 +86,10 @@ def make_row(
                 )
         error = None if truth is None else shrunk(np.abs(alpha - truth), STORED_SIDE)
         uncertainty = None if uncertainty is None else shrunk(uncertainty, STORED_SIDE)
-        results[method] = Result(shrunk(alpha, STORED_SIDE), uncertainty, error, (metrics or {}).get(method, {}))
+        figures, caption = (metrics or {}).get(method, {}), "uncertainty"
+        if method in (scales or {}):
+            caption += f" × {scales[method]:.3g}" if scales[method] is not None else ", raw"
+        results[method] = Result(shrunk(alpha, STORED_SIDE), uncertainty, error, figures, caption)
     truth = None if truth is None else shrunk(truth, STORED_SIDE)
     return Row(name, (image.shape[1], image.shape[0]), shrunk(image, STORED_SIDE), truth, results)
 
@@ -144,6 +150,7 @@ def collect_rows(
     names += [name for name in photos if name not in worst][:max_rows]
 
     records = {method: compare_with_record(folder, names) for method, folder in predictions.items()}
+    scales = {method: recorded_scales(folder) or {} for method, folder in predictions.items()}
     rows, unlisted = [], []
     for name in names:
         mattes = {}
@@ -158,7 +165,8 @@ def collect_rows(
         if mattes:
             truth = read_alpha(truths[name]) if name in worst else None
             metrics = {method: _figures(entries[name]) for method, entries in judged.items() if name in entries}
-            rows.append(make_row(name, read_image(photos[name]), truth, mattes, metrics))
+            applied = {method: scales[method][name] for method in mattes if name in scales[method]}
+            rows.append(make_row(name, read_image(photos[name]), truth, mattes, metrics, applied))
     if not rows:
         folders = ", ".join(map(str, predictions.values()))
         raise ImageError(f"{folders}: no matte of any photo in {images}; name the folder that holds their mattes")
@@ -214,7 +222,7 @@ def _article(row: Row, error_end: float, uncertainty_end: float) -> str:
         if result.error is not None:
             tiles.append(_figure(heat(result.error / error_end, "error"), "|error|"))
         if result.uncertainty is not None:
-            tiles.append(_figure(heat(result.uncertainty / uncertainty_end, "uncertainty"), "uncertainty"))
+            tiles.append(_figure(heat(result.uncertainty / uncertainty_end, "uncertainty"), result.caption))
         figures = "".join(
             f"<span><b>{escape(label(name))}</b> {number(value)}</span>" for name, value in result.metrics.items()
         )

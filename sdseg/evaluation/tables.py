@@ -150,7 +150,9 @@ def table(result: dict) -> str:
     text = [_aligned(lines)]
     if uncertainty := result["uncertainty"]:
         values = {key: value for key, value in uncertainty.items() if isinstance(value, float)}
-        text.append("uncertainty: " + ", ".join(f"{key} {value:.4f}" for key, value in values.items()))
+        calibrated = uncertainty["calibrated"]
+        state = "" if calibrated is None else f" (calibrated: {calibrated} of {uncertainty['count']})"
+        text.append(f"uncertainty{state}: " + ", ".join(f"{key} {value:.4f}" for key, value in values.items()))
     for shown in (_comparison_table(result, bands=False), _class_table(result)):
         if shown:
             text.append(f"\n{shown.title}\n" + _aligned([shown.head, *shown.rows]))

@@ -70,14 +70,19 @@ def build_parser(prog: str = "sdseg infer", for_doctor: bool = False) -> argpars
     add(
         "--output_uncertainty",
         action="store_true",
-        help="also write <photo>.uncertainty.png, the standard deviation of the samples, or the entropy of their "
-        "classes, 65535 = 1; needs --ensemble_size of 2 or more",
+        help="also write <photo>.uncertainty.png, the standard deviation of the samples times the adapter's scale, or "
+        "the entropy of their classes, 65535 = 1; needs --ensemble_size of 2 or more",
     )
     add(
         "--output_variance",
         action="store_true",
-        help="also write <photo>.variance.tif, the samples' variance in 32-bit floats; needs --ensemble_size of 2 or "
-        "more",
+        help="also write <photo>.variance.tif, the square of that standard deviation in 32-bit floats; needs "
+        "--ensemble_size of 2 or more",
+    )
+    add(
+        "--raw_uncertainty",
+        action="store_true",
+        help="leave out the adapter's scale, which brings the standard deviation to the size of the errors",
     )
     add("--output_mask", action="store_true", help="also write <photo>.mask.png, 255 where alpha is at least 0.5")
     add(

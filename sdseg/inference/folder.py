@@ -18,6 +18,7 @@ from importlib.metadata import version
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING
 
+from sdseg.adapter import weights_digest
 from sdseg.errors import UserError
 from sdseg.imaging import (
     read_image,
@@ -49,7 +50,6 @@ from sdseg.outputs import (
 )
 from sdseg.processes import on_main_process_within
 from sdseg.targets import MIDDLE, overlay
-from sdseg.uncertainty import calibration_key
 
 if TYPE_CHECKING:
     import numpy as np
@@ -81,6 +81,7 @@ def run(arguments: argparse.Namespace) -> int:
     say(state, f"device: {describe_device(state)}")
     if passed_over := plan.describe_passed_over():
         say(state, passed_over)
+    how = drawing(session, arguments)
 
     from accelerate.utils import gather_object
 
@@ -88,11 +89,14 @@ def run(arguments: argparse.Namespace) -> int:
         rows = gather_object(matte_photos(session, plan, arguments, state))
         rows.sort(key=lambda row: row["input"])
         failed = sum("error" in row for row in rows)
+        note = uncalibrated_note(session, how, arguments, rows)
         if state.is_main_process:
             remove_stale(arguments.output, plan, rows, earlier)
             if session.colours is not None:
                 write_json(arguments.output / CLASSES_RECORD, dict(enumerate(session.class_names)))
-            write_run_record(arguments.output, run_record(arguments, adapter, session, state, plan, rows))
+            write_run_record(arguments.output, run_record(arguments, adapter, session, state, plan, rows, note))
+    if note:
+        say(state, f"note: {note}")
     say(state, f"{len(rows) - failed} of {len(rows)} mattes written to {arguments.output}")
     state.destroy_process_group()
     return 1 if failed else 0
@@ -336,14 +340,16 @@ def write_photo(
     if isinstance(drawn, Exception):
         raise drawn
     started = time.perf_counter()
-    files = output_files(name, arguments)
+    files, judged = output_files(name, arguments), {}
     # One plane of the photo's size after another, since they are large.
     found = session.summary(drawn, output_uncertainty=False, refine_along=image if arguments.refine else None)
     if session.colours is None:
         write_matte(files, found.pop("prediction").numpy())
         give_back_memory()
         if "uncertainty" in files or "variance" in files:
-            write_spread(files, session.uncertainty(drawn).numpy())
+            scale = None if arguments.raw_uncertainty else session.calibration_scale(drawn, drawing(session, arguments))
+            write_spread(files, session.uncertainty(drawn, scale).numpy())
+            judged = {"calibration_scale": scale}
     else:
         if "uncertainty" in files:
             write_spread(files, found.pop("uncertainty").numpy())
@@ -351,7 +357,7 @@ def write_photo(
     row = {key: file.relative_to(arguments.output).as_posix() for key, file in files.items()}
     height, width = image.shape[:2]
     seconds = drawn.seconds + time.perf_counter() - started
-    return row | {"size": [width, height], "samples": found["count"], "seconds": round(seconds, 3)}
+    return row | judged | {"size": [width, height], "samples": found["count"], "seconds": round(seconds, 3)}
 
 
 def write_matte(files: dict[str, Path], alpha: "np.ndarray") -> None:
@@ -365,7 +371,8 @@ def write_spread(files: dict[str, Path], uncertainty: "np.ndarray") -> None:
     import numpy as np
 
     if "uncertainty" in files:
-        write_grey16(files["uncertainty"], uncertainty)
+        # A scale can lift it above 1, which no error reaches and the file does not hold.
+        write_grey16(files["uncertainty"], uncertainty.clip(max=1) if uncertainty.max() > 1 else uncertainty)
     if "variance" in files:
         write_float_tiff(files["variance"], np.square(uncertainty, out=uncertainty))
 
@@ -376,6 +383,14 @@ def write_class_map(files: dict[str, Path], ids: "np.ndarray", image: "np.ndarra
         write_image(files["overlay"], overlay(image, ids, colours))
 
 
+def uncalibrated_note(
+    session: "MattingSession", how: "Drawing", arguments: argparse.Namespace, rows: list[dict]
+) -> str | None:
+    """One line where uncertainties lack a scale that nobody asked to leave out."""
+    counts = [row["samples"] for row in rows if "calibration_scale" in row]
+    return None if arguments.raw_uncertainty else session.calibration_note(counts, how)
+
+
 def run_record(
     arguments: argparse.Namespace,
     adapter: "Adapter",
@@ -383,6 +398,7 @@ def run_record(
     state: "PartialState",
     plan: Plan,
     rows: list[dict],
+    note: str | None,
 ) -> dict:
     """What `run.json` holds: every setting as it was resolved, what made the mattes, and a row per photo."""
     how = drawing(session, arguments)
@@ -400,6 +416,7 @@ def run_record(
             "tile": arguments.tile,
             "refine": arguments.refine and session.target == "alpha",
             "output_uncertainty": arguments.output_uncertainty,
+            "raw_uncertainty": arguments.raw_uncertainty,
             "target": session.target,
             "processing_resolution": how.processing_resolution,
             "batch_size": how.batch_size,
@@ -411,10 +428,9 @@ def run_record(
             "processes": state.num_processes,
         },
         "base_fingerprint": adapter.config.fingerprint,
-        # On the uncertainty maps, which hold the plain standard deviation; null where none was fitted.
-        "calibration_scale": adapter.config.calibration.get(
-            calibration_key(how.num_inference_steps, arguments.ensemble_size)
-        ),
+        "adapter_digest": weights_digest(adapter.path),
+        # What the adapter holds; the rows say what is in their uncertainty.
+        "calibration": {"scales": session.calibration, "note": note},
         "versions": {"python": platform.python_version()}
         | {name: version(name) for name in ("torch", "diffusers", "accelerate")},
         "passed_over": plan.listing.passed_over,

@@ -49,6 +49,7 @@ class MattingPipeline(DiffusionPipeline):
         target: str = "alpha",
         class_names: list[str] | None = None,
         class_colours: list[list[int]] | None = None,
+        calibration: dict[str, float] | None = None,
     ):
         super().__init__()
         if prompt_embedding is None:
@@ -63,6 +64,7 @@ class MattingPipeline(DiffusionPipeline):
             target=target,
             class_names=class_names,
             class_colours=class_colours,
+            calibration=calibration,
         )
         self.prompt_embedding = prompt_embedding
         self.vae_scale_factor = vae_scale_factor(vae)
@@ -100,6 +102,7 @@ class MattingPipeline(DiffusionPipeline):
             self.config.target,
             self.config.class_names,
             self.config.class_colours,
+            self.config.calibration,
         )
         Path(save_directory).mkdir(parents=True, exist_ok=True)
         (Path(save_directory) / "README.md").write_text(SAVED_CARD, encoding="utf-8")
@@ -138,7 +141,7 @@ class MattingPipeline(DiffusionPipeline):
             self.vae,
             self.scheduler,
             self.prompt_embedding,
-            *(self.config[name] for name in (*settings, "class_names", "class_colours")),
+            *(self.config[name] for name in (*settings, "class_names", "class_colours", "calibration")),
             device=self._execution_device,
         )
 

@@ -40,7 +40,7 @@ from sdseg.inference.sampling import (  # noqa: E402
 from sdseg.merging import merge_adapter  # noqa: E402
 from sdseg.model import decode_colour, encode_image, load_base, load_tiny_vae, vae_scale_factor  # noqa: E402
 from sdseg.targets import decided, nearest_class, resize, resized_strips, votes  # noqa: E402
-from sdseg.uncertainty import mean_and_variance  # noqa: E402
+from sdseg.uncertainty import calibration_scale_for, mean_and_variance, missing_scales_note  # noqa: E402
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderTiny
@@ -54,11 +54,14 @@ class MattingOutput(BaseOutput):
     """What a session returns: lists with one array (or CPU tensor) per picture, float32 where not said.
 
     prediction: [H, W], alpha in [0, 1], the mean over samples; of target classes ids uint8, those with the most votes.
-    uncertainty: [H, W], the samples' unbiased standard deviation in alpha units; of classes the entropy of their
-        votes, 0 where all agree and 1 where every class has as many.
+    uncertainty: [H, W], the samples' unbiased standard deviation in alpha units, times the adapter's scale for the
+        setting, by which it may exceed 1; of classes the entropy of their votes, 0 where all agree and 1 where every
+        class has as many.
     samples: [E, H, W], the samples themselves; of classes ids uint8.
     probabilities: of classes, [C, H, W], shares of the samples.
     sample_counts: how many samples were drawn, E.
+    calibration_scales: with the uncertainty of mattes, the factor that is in it, None where it is raw.
+    calibration_note: one line, where the adapter holds no scale for the setting of a picture.
     """
 
     prediction: list
@@ -66,6 +69,8 @@ class MattingOutput(BaseOutput):
     samples: list | None = None
     probabilities: list | None = None
     sample_counts: list[int] | None = None
+    calibration_scales: list[float | None] | None = None
+    calibration_note: str | None = None
 
 
 class MattingSession:
@@ -81,6 +86,7 @@ class MattingSession:
         default_denoising_steps, default_processing_resolution: for calls that do not say.
         target: what the adapter draws: alpha, mask (alpha, in fact 0 or 1) or classes.
         class_names, class_colours: of classes, a name and [r, g, b] of 0 to 255 for each id.
+        calibration: factors on the standard deviation by `sdseg.uncertainty.calibration_key`; None is none.
         device: where the model computes; None is where the VAE's weights are.
     """
 
@@ -95,6 +101,7 @@ class MattingSession:
         target: str = "alpha",
         class_names: list[str] | None = None,
         class_colours: list[list[int]] | None = None,
+        calibration: dict[str, float] | None = None,
         *,
         device: torch.device | None = None,
     ):
@@ -104,6 +111,7 @@ class MattingSession:
         self.default_processing_resolution = default_processing_resolution
         self.target, self.class_names = target, class_names or []
         self.colours = np.array(class_colours, np.uint8) if target == "classes" else None  # [C, 3]
+        self.calibration = calibration or {}
         self.device = device or next(vae.parameters()).device
         self._cross_attention = cross_attention(unet)
         self.vae_scale_factor = vae_scale_factor(vae)
@@ -181,6 +189,7 @@ class MattingSession:
         tolerance: float = 0.05,
         refine: bool = True,
         tile: int | None = None,
+        raw_uncertainty: bool = False,
     ) -> MattingOutput:
         """Mattes of one picture or many; the output's lists have one entry per picture, also for one.
 
@@ -208,6 +217,8 @@ class MattingSession:
             output_type: "np" for numpy arrays, "pt" for torch tensors.
             output_uncertainty: also the standard deviation over samples, or the entropy of their votes; needs an
                 ensemble of 2 or more.
+            raw_uncertainty: the standard deviation as it is. Else it is multiplied by the scale that the adapter holds
+                for the steps and the samples of the picture, if it holds one and `eta` is 0.
             output_samples: also the samples.
             output_probabilities: also the probabilities of classes.
             eta: noise added at every step but the last: 0 for none (DDIM), 1 for ancestral sampling (DDPM). The
@@ -240,6 +251,7 @@ class MattingSession:
                 output_samples,
                 output_probabilities,
                 refine_along=pixels if refine else None,
+                scale=None if raw_uncertainty else self.calibration_scale(progress, how),
             )
 
         def listed(key: str, wanted: bool = True) -> list | None:
@@ -247,13 +259,26 @@ class MattingSession:
                 return None
             return [one[key].numpy() if output_type == "np" else one[key] for one in finished]
 
+        counts = [one["count"] for one in finished]
+        calibrated = output_uncertainty and self.colours is None
         return MattingOutput(
             prediction=listed("prediction"),
             uncertainty=listed("uncertainty", output_uncertainty),
             samples=listed("samples", output_samples),
             probabilities=listed("probabilities", output_probabilities),
-            sample_counts=[one["count"] for one in finished],
+            sample_counts=counts,
+            calibration_scales=[one["scale"] for one in finished] if calibrated else None,
+            calibration_note=self.calibration_note(counts, how) if calibrated and not raw_uncertainty else None,
         )
+
+    def calibration_scale(self, progress: Progress, how: Drawing) -> float | None:
+        """The factor on the standard deviation of a picture whose samples are drawn; None where there is none."""
+        scales = self.calibration if self.colours is None else {}
+        return calibration_scale_for(scales, how.num_inference_steps, len(progress.samples), how.eta)
+
+    def calibration_note(self, sample_counts: Iterable[int], how: Drawing) -> str | None:
+        """One line where the adapter lacks the scale for one of these numbers of samples; of mattes and masks."""
+        return missing_scales_note(self.calibration, how.num_inference_steps, sample_counts, how.eta)
 
     def drawing(
         self,
@@ -486,11 +511,14 @@ class MattingSession:
         output_samples: bool = False,
         output_probabilities: bool = False,
         refine_along: np.ndarray | None = None,
+        scale: float | None = None,
     ) -> dict:
-        """Mean and spread of a picture's samples, by the names of MattingOutput's lists; `count` of them.
+        """Mean and spread of a picture's samples, by the names of MattingOutput's lists; `count` of them, and `scale`.
 
         Args:
             refine_along: the picture, uint8 [H, W, 3] or [H, W], whose edges a matte is to follow.
+            scale: factor on the standard deviation that is given out. What follows from the deviation inside (open
+                tiles, the bands of refinement) has thresholds that were measured on raw ones, and takes no scale.
         """
         samples = torch.stack(progress.samples)  # [E, PH, PW]
         size = progress.size if match_input_resolution else tuple(samples.shape[1:])
@@ -501,11 +529,14 @@ class MattingSession:
             if refine_along is not None and self.target == "alpha" and size[0] * size[1] > samples[0].numel():
                 matte = refined(progress, refine_along)
             found = matte_summary(samples, size, output_uncertainty, output_samples, matte)
-        return found | {"count": len(samples)}
+            if scale is not None and "uncertainty" in found:
+                found["uncertainty"] = found["uncertainty"] * scale
+        return found | {"count": len(samples), "scale": scale}
 
-    def uncertainty(self, progress: Progress) -> torch.Tensor:
-        """The standard deviation [H, W] of a matte's samples at the picture's own size, as in `summary`."""
-        return standard_deviation(torch.stack(progress.samples), progress.size)
+    def uncertainty(self, progress: Progress, scale: float | None) -> torch.Tensor:
+        """The standard deviation [H, W] of a matte's samples at the picture's own size, times `scale`, as in `summary`."""
+        deviation = standard_deviation(torch.stack(progress.samples), progress.size)
+        return deviation if scale is None else deviation.mul_(scale)
 
 
 def refined(progress: Progress, image: np.ndarray) -> torch.Tensor:
@@ -631,6 +662,7 @@ def load_parts(
         target=adapter.config.target,
         class_names=adapter.config.class_names or None,
         class_colours=adapter.config.class_colours or None,
+        calibration=adapter.config.calibration or None,
     )
 
 

@@ -190,11 +190,15 @@ def training_facts(base: Base, config: TrainingConfig, record: dict, pairs: int)
 
 def metrics_section(config: TrainingConfig, metrics: dict[str, float], validated: int) -> list[str]:
     """Lines of Markdown; `validated` is the number of pairs."""
+    from sdseg.uncertainty import calibration_key, scales_line
+
     if not metrics:
         return ["Not validated during training."]
+    key = calibration_key(config.num_inference_steps, config.validation_ensemble_size)
     return [
         f"On the first {validated} held-out pairs, {config.num_inference_steps} steps, "
         f"{config.validation_ensemble_size} samples:",
         "",
         *metrics_table(metrics),
+        *(["", scales_line({key: metrics["calibration_scale"]})] if "calibration_scale" in metrics else []),
     ]

@@ -590,3 +590,17 @@ def test_ids_are_not_taken_for_a_matte(folders, class_maps, tmp_path):
     Image.fromarray(np.full((2, 2, 3), (1, 2, 3), np.uint8)).save(prediction / "a.png")
     with pytest.raises(ValueError, match="a.png: is coloured"):
         evaluate_folder(prediction, truth, kind="classes", classes=[""] * 3)
+
+
+def test_the_figures_say_in_how_many_pictures_the_uncertainty_was_calibrated(folders, capsys):
+    prediction, truth = folders
+    assert evaluate_folder(prediction, truth)["uncertainty"]["calibrated"] is None
+    rows = [
+        {"input": f"{name}.jpg", "output": f"{name}.png", "uncertainty": f"{name}.uncertainty.png"} for name in NAMES
+    ]
+    rows[0]["calibration_scale"], rows[1]["calibration_scale"] = 1.5, None  # the third is as older versions wrote it
+    write_run_record(prediction, {"method": "sdseg", "settings": {}, "inputs": rows})
+    result = evaluate_folder(prediction, truth)
+    assert result["uncertainty"]["calibrated"] == 1 and "calibrated" in result["protocol"]["definitions"]
+    assert main(["--prediction", str(prediction), "--ground_truth", str(truth), "--workers", "1"]) == 0
+    assert "uncertainty (calibrated: 1 of 3): ause" in capsys.readouterr().out

@@ -221,3 +221,14 @@ def test_mattes_of_another_run_are_left_out_or_named(tmp_path, capsys):
     assert [row.results["ours"].uncertainty is None for row in shown] == [True, False]
     note = capsys.readouterr().err
     assert note.startswith("note: 1 mattes are not listed") and str(tmp_path / "out" / "unlisted.png") in note
+
+
+def test_captions_say_what_is_in_the_uncertainty(tmp_path):
+    image, alpha = np.zeros((8, 8, 3), np.uint8), np.zeros((8, 8))
+    mattes = {name: (alpha, alpha + 0.1) for name in ("ours", "raw", "theirs")}
+    row = make_row("a", image, None, mattes, scales={"ours": 1.6787, "raw": None})
+    build_report(tmp_path / "page.html", "title", [], [row])
+    captions = [result.caption for result in row.results.values()]
+    assert captions == ["uncertainty × 1.68", "uncertainty, raw", "uncertainty"]
+    page = (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert all(f"<figcaption>{caption}</figcaption>" in page for caption in captions)

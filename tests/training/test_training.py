@@ -126,6 +126,7 @@ def test_only_lora_changes_and_the_run_folder_is_whole(arguments, miniature, tmp
     scale = [row for row in stats(run) if "validation_mad" in row][-1]["validation_calibration_scale"]
     assert read_adapter(run / "adapter").config.calibration == {"4x4": scale} and scale > 0
     card = (run / "adapter" / "README.md").read_text()
+    assert f"- Standard deviations are multiplied by: {scale:.3f} (4x4)" in card
     assert str(miniature) in card and "| MAD |" in card and (run / "adapter/pictures/validation.png").is_file()
     assert not list(run.glob(".*"))
     sizes = [path.stat().st_size for path in (run / "checkpoint-6").iterdir()]
