@@ -534,7 +534,7 @@ class MattingSession:
         return found | {"count": len(samples), "scale": scale}
 
     def uncertainty(self, progress: Progress, scale: float | None) -> torch.Tensor:
-        """The standard deviation [H, W] of a matte's samples at the picture's own size, times `scale`, as in `summary`."""
+        """The standard deviation [H, W] of a matte's samples at the picture's size, times `scale`, as in `summary`."""
         deviation = standard_deviation(torch.stack(progress.samples), progress.size)
         return deviation if scale is None else deviation.mul_(scale)
 
