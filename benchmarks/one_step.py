@@ -92,9 +92,7 @@ def print_table(rows: dict[str, dict]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--adapter", type=Path, default=ROOT / "sdseg" / "embedded" / "adapter")
-    parser.add_argument(
-        "--config", default=ROOT / "configs" / "embedded" / "matting.yaml", help="settings it was made by"
-    )
+    parser.add_argument("--config", default=ROOT / "configs" / "embedded_matting.yaml", help="settings it was made by")
     parser.add_argument("--train_data_dir", type=Path, required=True)
     parser.add_argument("--held_out", type=Path, required=True, help="pairs that nothing was trained on")
     parser.add_argument("--shares", type=float, nargs="+", default=[0.0, 0.5], help="of pixel loss")

@@ -18,7 +18,7 @@ from sdseg.errors import Parser, reported, require, steady_streams
 from sdseg.shipped import config_path
 
 RECIPE = "recipes/fur_solids.yaml"
-SIZE = 128  # pixels, the resolution that the miniature was trained at
+SIZE = 64  # pixels, the resolution that the miniature was trained at
 HELD_OUT_SEED = 1000  # the base and the shipped adapter were trained on seed 1, the demo trains on seed 2
 TRAINING_SEED = 2
 HELD_OUT_COUNT = 72
@@ -95,10 +95,10 @@ def matte_photos_first(stages: Stages, output: Path) -> None:
 def train(stages: Stages, output: Path, held_out: Path, training: Path) -> None:
     """Fine-tunes at half resolution, then at full resolution."""
     half = ["--config", config_path("demo_half.yaml"), "--output_dir", output / "run_half"]
-    stages.run("train, 64 px", "train", *half, "--train_data_dir", training)
+    stages.run("train, 32 px", "train", *half, "--train_data_dir", training)
     full = ["--config", config_path("demo.yaml"), "--output_dir", output / "run", "--validation_data_dir", held_out]
     full += ["--init_adapter", output / "run_half" / "adapter"]
-    stages.run("train, 128 px", "train", *full, "--train_data_dir", training)
+    stages.run("train, 64 px", "train", *full, "--train_data_dir", training)
 
 
 def matte(stages: Stages, output: Path, inputs: Path) -> None:
