@@ -11,6 +11,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import product
+from math import ceil, floor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -292,16 +293,17 @@ def resized_strips(planes: torch.Tensor, size: tuple[int, int]) -> Iterator[tupl
 
     (height, width), given = size, planes.shape[1]
     # The weight of each given row in each new one, [H, h], as the library has it.
-    weights = None if given == height else resize(torch.eye(given), (height, given))
+    weights = None if given == height else resize(torch.eye(given, device=planes.device), (height, given))
+    scale = given / height
+    reach = max(scale, 1) + 1  # of the filter, in given rows, and one to be safe from rounding
     for start in range(0, height, ROWS_AT_ONCE):
         rows = slice(start, start + ROWS_AT_ONCE)
         if weights is None:
             yield rows, (resize(plane[rows], (len(plane[rows]), width)) for plane in planes)
             continue
-        band = weights[rows]
-        used = band.any(dim=0).nonzero()
-        taken = slice(used[0].item(), used[-1].item() + 1)
-        band = band[:, taken]
+        first, last = (start + 0.5) * scale - reach, (min(start + ROWS_AT_ONCE, height) - 0.5) * scale + reach
+        taken = slice(max(0, floor(first)), min(given, ceil(last)))
+        band = weights[rows, taken]
         yield rows, (band @ resize(plane[taken], (band.shape[1], width)) for plane in planes)
 
 

@@ -609,7 +609,7 @@ def standard_deviation(samples: torch.Tensor, size: tuple[int, int]) -> torch.Te
     Between two pixels of a sample the mean of both varies less than they do, so resizing the deviation would overstate
     it.
     """
-    found = torch.empty(size)
+    found = torch.empty(size, device=samples.device)
     for rows, strips in resized_strips(samples, size):
         found[rows] = mean_and_variance(strips)[1].sqrt()
     return found

@@ -45,7 +45,10 @@ def test_the_reference_trains_the_same_layers_and_runs_its_text_encoder_each_ste
     assert shapes == [(2, 77, run.base.unet.config.cross_attention_dim)] * 3
     assert all(0 < loss < 10 for loss in losses)
     changed = {name for name, value in run.lora.items() if not torch.equal(value, before[name])}
-    assert changed == set(run.lora)
+    # The lowest level has one position at 32 px, and attention over it is constant in queries and keys.
+    lowest = {name for name in run.lora if ".mid_block." in name}
+    constant = {name for name in lowest if ".attn1.to_q." in name or ".attn1.to_k." in name}
+    assert changed | constant == set(run.lora) and len(changed) > 300
 
 
 def test_flops_of_known_operations():
