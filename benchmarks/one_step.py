@@ -14,7 +14,7 @@ import json
 import sys
 from pathlib import Path
 
-from recipes import run as run_python
+from ablation import run as run_python
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))

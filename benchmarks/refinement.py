@@ -246,7 +246,7 @@ def headed(strips: list[np.ndarray], names: list[str]) -> np.ndarray:
 
 
 def main() -> None:
-    from recipes import named
+    from ablation import named
 
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--sets", nargs="+", type=named, required=True, metavar="NAME=IMAGES:MATTES")

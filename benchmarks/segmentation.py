@@ -19,7 +19,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from recipes import run
+from ablation import run
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
