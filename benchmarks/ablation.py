@@ -10,9 +10,9 @@
 - `layers`: on the shipped base, rank by kinds of layers, each at every learning rate of --rates.
 - `samples`: the shipped adapter, denoising steps by samples.
 
-Adapters are trained at half and then at full resolution, by the settings of CONFIGS. Printed: MAD on every judged set, a
-picture's being the mean over seeds, with the 95 % bootstrap interval of the mean over pictures. What is there already is
-not done again.
+Adapters are trained at half and then at full resolution, by the settings of CONFIGS. Printed: MAD on every judged
+set, a picture's being the mean over seeds, with the 95 % bootstrap interval of the mean over pictures. What is there
+already is not done again.
 """
 
 import argparse
