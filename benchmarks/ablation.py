@@ -38,7 +38,6 @@ CONFIGS = {
     "data": ("embedded/matting_half.yaml", "embedded/matting.yaml"),
     "layers": ("demo_half.yaml", "demo.yaml"),
 }
-RESAMPLES = 10_000  # of the bootstrap
 
 
 def run(*command: object) -> None:
@@ -54,14 +53,6 @@ def named(text: str) -> tuple[str, str]:
     if not (name and value):
         raise argparse.ArgumentTypeError(f"'{text}' is not NAME=VALUE")
     return name, value
-
-
-def interval(values: list[float]) -> tuple[float, float]:
-    """The 95 % bootstrap interval of the mean of one value per picture (Efron & Tibshirani 1993, chapter 13)."""
-    import numpy as np
-
-    drawn = np.random.default_rng(0).choice(values, (RESAMPLES, len(values))).mean(1)
-    return tuple(float(edge) for edge in np.percentile(drawn, (2.5, 97.5)))
 
 
 def pretrained(options: argparse.Namespace, kind: str) -> Path:
@@ -81,7 +72,9 @@ def pretrained(options: argparse.Namespace, kind: str) -> Path:
 def trained(folder: Path, data: list[Path], seed: int, options: argparse.Namespace, *flags: object) -> Path:
     """The adapter of one cell, trained at half and at full resolution."""
     half, full = folder / "half", folder / "full"
-    sets = ["--train_data_dir", data[0].resolve(), *(["--train_data_dir+", data[1].resolve()] if data[1:] else [])]
+    sets = ["--train_data_dir", data[0].resolve()]
+    for further in data[1:]:
+        sets += ["--train_data_dir+", further.resolve()]
     common = [*sets, "--train_data_weights", "null", "--validation_data_dir", "null", "--seed", seed]
     common += ["--cached_variants", options.cached_variants, *flags]
     first, second = (ROOT / "configs" / name for name in CONFIGS[options.part])
@@ -150,6 +143,9 @@ def main() -> None:
     options.output = options.output.resolve()
     options.output.mkdir(parents=True, exist_ok=True)
 
+    import numpy as np
+
+    from sdseg.evaluation.metrics import confidence_interval
     from sdseg.outputs import write_json
 
     results: dict[str, dict[str, list[list[float]]]] = {}
@@ -163,7 +159,7 @@ def main() -> None:
         shown = [name]
         for runs in sets.values():
             means = [sum(values) / len(values) for values in zip(*runs, strict=True)]
-            low, high = interval(means)
+            low, high = confidence_interval(np.array(means), np.random.default_rng(0))
             shown.append(f"{sum(means) / len(means):.4f} ({low:.4f} to {high:.4f})")
         print("| " + " | ".join(shown) + " |")
 

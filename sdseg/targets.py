@@ -19,6 +19,7 @@ import numpy as np
 
 from sdseg.errors import UserError, one_line
 from sdseg.imaging import Encoded, ImageError, read_alpha, read_label_file, to_signed, to_unit
+from sdseg.memory import ROWS_AT_ONCE
 from sdseg.outputs import CLASSES_RECORD
 
 if TYPE_CHECKING:
@@ -31,7 +32,6 @@ LEAST_DISTANCE = 48  # of two classes' colours, in 8-bit levels; closer ones com
 MIDDLE = 0.5  # of alpha: where a mask begins
 VOID = 255  # in files: a pixel without a class
 NO_CLASS = -1  # the same in tensors
-ROWS_AT_ONCE = 64
 GRID = 24  # parts of the colour cube's side; every lattice used lies on it
 
 

@@ -21,6 +21,9 @@ def srgb_to_linear(srgb: np.ndarray) -> np.ndarray:
     return np.where(x <= 0.04045, x / 12.92, ((x + 0.055) / 1.055) ** 2.4)
 
 
+LEVELS = srgb_to_linear(np.arange(256) / 255)  # linear light of each 8-bit sRGB value
+
+
 def luminance(linear: np.ndarray) -> np.ndarray:
     """Rec. 709 luminance of linear [..., 3] -> [...]."""
     return linear @ np.array([0.2126, 0.7152, 0.0722], dtype=linear.dtype)

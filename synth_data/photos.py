@@ -7,7 +7,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from synth_data.colour import srgb_to_linear
+from synth_data.colour import LEVELS
 from synth_data.errors import UserError, one_line
 from synth_data.files import files_below, picture_suffixes
 
@@ -17,7 +17,7 @@ UNREAD = {
     ".3fr", ".arw", ".avif", ".cr2", ".cr3", ".crw", ".dng", ".erf", ".heic", ".heif", ".iiq", ".jxl", ".kdc", ".mrw",
     ".nef", ".nrw", ".orf", ".pef", ".psb", ".psd", ".raf", ".raw", ".rw2", ".sr2", ".srf", ".srw", ".x3f", ".xcf",
 }  # fmt: skip
-LINEAR = srgb_to_linear(np.arange(256) / 255).astype(np.float32)  # linear light of each 8-bit sRGB value
+LINEAR = LEVELS.astype(np.float32)
 
 
 def not_read(place: str) -> list[Path]:

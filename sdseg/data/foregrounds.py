@@ -13,8 +13,7 @@ from sdseg.imaging import find_files
 # keys of a recipe that do not change the foregrounds: which subjects are seen, from where and in what light
 NOT_OF_THE_FOREGROUND = {
     "name", "target", "compositing", "composites_per_foreground", "samples_per_pixel", "max_depth", "background",
-    "exposure", "capture", "recompose", "photos",
-    "licences",
+    "exposure", "capture", "recompose", "photos", "licences",
 }  # fmt: skip
 
 

@@ -243,6 +243,8 @@ def train_vae(pictures, mattes, output: Path, steps: int, batch_size: int, crop:
         latents = encode(vae, pictures[:: max(1, len(pictures) // 512)])
         vae.register_to_config(scaling_factor=round(1 / latents.float().std().item(), 5))
         vae.half().save_pretrained(output / "base" / "vae")
+        for latents_of_another in output.glob("latents_*.safetensors"):
+            latents_of_another.unlink()
         floors = {"matte_mad": mattes[-256:], "picture_mad": pictures[:256]}
         write_row(output / "log.jsonl", {"stage": "vae"} | {k: round_trip(vae.float(), v) for k, v in floors.items()})
 

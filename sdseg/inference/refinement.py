@@ -18,7 +18,7 @@ from typing import NamedTuple
 import numpy as np
 
 from sdseg.errors import UserError
-from sdseg.memory import give_back_memory
+from sdseg.memory import ROWS_AT_ONCE, give_back_memory
 
 BACKGROUND, FOREGROUND = 0.1, 0.9  # alpha up to which, and from which on, a pixel is decided
 AGREEMENT = 0.15  # standard deviation of the samples, in alpha units, up to which they agree
@@ -32,7 +32,6 @@ ITERATIONS = 2000  # of conjugate gradients, at most
 GUIDE_RADIUS, GUIDE_EPSILON = 1, 1e-4  # windows and regularisation of the guided upsampling
 WINDOWS_AT_ONCE = 2**12
 UNKNOWN_AT_ONCE = 2**12
-ROWS_AT_ONCE = 64
 
 
 class Unsolved(ValueError):

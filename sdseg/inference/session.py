@@ -37,6 +37,7 @@ from sdseg.inference.sampling import (  # noqa: E402
     grey_decoder,
     plain_forward,
 )
+from sdseg.memory import ROWS_AT_ONCE  # noqa: E402
 from sdseg.merging import merge_adapter  # noqa: E402
 from sdseg.model import decode_colour, encode_image, load_base, load_tiny_vae, vae_scale_factor  # noqa: E402
 from sdseg.targets import decided, nearest_class, resize, resized_strips, votes  # noqa: E402
@@ -46,7 +47,6 @@ if TYPE_CHECKING:
     from diffusers import AutoencoderTiny
 
 AUTO_FIRST, AUTO_MOST = 2, 8  # samples of an automatic ensemble
-ROWS_AT_ONCE = 64
 
 
 @dataclass

@@ -11,10 +11,10 @@ import torch
 
 from sdseg.inference.batches import Drawing, smaller_batch
 from sdseg.inference.sampling import decode_alpha, denoise, times_from
+from sdseg.memory import ROWS_AT_ONCE
 from sdseg.model import encode_alpha, encode_image
 from sdseg.targets import resize
 
-ROWS_AT_ONCE = 64
 START = 0.4  # share of the noise's time line at which a tile begins; 1 would forget the first pass
 OVERLAP = 0.25  # of a tile's side, at least
 OPEN = 0.02  # alpha between this and 1 minus this, or a standard deviation above it, is open

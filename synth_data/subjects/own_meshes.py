@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from synth_data.colour import any_colour, colour_of_tone, linear_to_srgb, shade, srgb_to_linear
+from synth_data.colour import LEVELS, any_colour, colour_of_tone, linear_to_srgb, shade, srgb_to_linear
 from synth_data.errors import MissingFile, UserError, one_line
 from synth_data.factors import chance, count, draw, places, shares, span
 from synth_data.files import GLTF_SUFFIXES, MESH_SUFFIXES, files_below, find_named
@@ -20,7 +20,7 @@ from synth_data.subjects.gltf import Gltf
 from synth_data.subjects.meshes import Mesh, Strands, Subject, join, placed, random_rotation, rotation, scatter, waves
 from synth_data.subjects.solids import finish, patterned
 from synth_data.subjects.strands import tapered, tinted
-from synth_data.subjects.textures import LEVELS, atlas, opacity_of, rgba, texture_of
+from synth_data.subjects.textures import atlas, opacity_of, rgba, texture_of
 
 NOT_READ = (".3ds", ".abc", ".blend", ".c4d", ".dae", ".fbx", ".max", ".off", ".stl", ".usd", ".usdz")
 OPAQUE = 0.99  # opacity from here on is 1

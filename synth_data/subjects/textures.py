@@ -4,10 +4,9 @@ from typing import Any
 
 import numpy as np
 
-from synth_data.colour import srgb_to_linear
+from synth_data.colour import LEVELS
 
 LARGEST = 1024  # pixels per side; larger textures are reduced
-LEVELS = srgb_to_linear(np.arange(256) / 255)  # linear light of 8-bit sRGB
 
 
 def rgba(image: Any) -> Any:
