@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sdseg.errors import MissingFile, UserError, one_line
-from sdseg.memory import ROWS_AT_ONCE
 from sdseg.metadata import Stripped, exif_orientation, strip
 
 if TYPE_CHECKING:
@@ -45,6 +44,7 @@ JPEG_HEAD = 2**18  # bytes that nearly always hold a JPEG's size; its other meta
 PROFILE_SPACES = {"L": "GRAY", "RGB": "RGB", "CMYK": "CMYK"}  # colour space of a profile that fits a Pillow mode
 # pixels of the model's picture: where a side is thinner, its edge is repeated up to here. One latent cell of SD's VAE.
 THINNEST = 8
+ROWS_AT_ONCE = 64  # of a large photo, in a strip: what is computed from it is small beside the photo
 FLOAT_SLACK = 1e-4  # what filters may leave outside [0, 1]
 
 

@@ -3,8 +3,6 @@
 import ctypes
 import sys
 
-ROWS_AT_ONCE = 64  # of a large photo, in a strip: what is computed from it is small beside the photo
-
 
 def peak_memory() -> int:
     """The most memory that this process has held, in bytes; getrusage gives kilobytes, on macOS bytes."""

@@ -18,8 +18,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sdseg.errors import UserError, one_line
-from sdseg.imaging import Encoded, ImageError, read_alpha, read_label_file, to_signed, to_unit
-from sdseg.memory import ROWS_AT_ONCE
+from sdseg.imaging import ROWS_AT_ONCE, Encoded, ImageError, read_alpha, read_label_file, to_signed, to_unit
 from sdseg.outputs import CLASSES_RECORD
 
 if TYPE_CHECKING:

@@ -18,7 +18,8 @@ from typing import NamedTuple
 import numpy as np
 
 from sdseg.errors import UserError
-from sdseg.memory import ROWS_AT_ONCE, give_back_memory
+from sdseg.imaging import ROWS_AT_ONCE
+from sdseg.memory import give_back_memory
 
 BACKGROUND, FOREGROUND = 0.1, 0.9  # alpha up to which, and from which on, a pixel is decided
 AGREEMENT = 0.15  # standard deviation of the samples, in alpha units, up to which they agree

@@ -27,7 +27,7 @@ from PIL import Image, ImageOps  # noqa: E402
 
 from sdseg.adapter import Adapter, load_adapter, read_adapter  # noqa: E402
 from sdseg.errors import UserError  # noqa: E402
-from sdseg.imaging import over_white, read_image, thick_enough, to_signed  # noqa: E402
+from sdseg.imaging import ROWS_AT_ONCE, over_white, read_image, thick_enough, to_signed  # noqa: E402
 from sdseg.inference.batches import Drawing, Progress, next_batch, smaller_batch, unique  # noqa: E402
 from sdseg.inference.sampling import (  # noqa: E402
     constant_prompt,
@@ -37,7 +37,6 @@ from sdseg.inference.sampling import (  # noqa: E402
     grey_decoder,
     plain_forward,
 )
-from sdseg.memory import ROWS_AT_ONCE  # noqa: E402
 from sdseg.merging import merge_adapter  # noqa: E402
 from sdseg.model import decode_colour, encode_image, load_base, load_tiny_vae, vae_scale_factor  # noqa: E402
 from sdseg.targets import decided, nearest_class, resize, resized_strips, votes  # noqa: E402

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from sdseg.imaging import ROWS_AT_ONCE
 from sdseg.inference.batches import Drawing, smaller_batch
 from sdseg.inference.sampling import decode_alpha, denoise, times_from
-from sdseg.memory import ROWS_AT_ONCE
 from sdseg.model import encode_alpha, encode_image
 from sdseg.targets import resize
 
